@@ -1,0 +1,90 @@
+"""Event types and the envelope every event travels in."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import orjson
+
+from domain.delivery import Delivery
+
+ActorKind = Literal["user", "agent", "system"]
+
+
+class Actor(NamedTuple):
+    """Who made something happen."""
+
+    id: str
+    kind: ActorKind = "user"
+
+
+SYSTEM = Actor("system", "system")
+
+
+class ActorView(TypedDict):
+    """An actor on the wire."""
+
+    id: str
+    kind: ActorKind
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """Declares one event: its name, where it is seen, how it travels and what it carries."""
+
+    name: str
+    """`noun.participle`, the Socket.IO event's name."""
+    namespace: str
+    """Without slash: the first part of the streams and rooms it is published to."""
+    delivery: Delivery
+    data: type
+    """The TypedDict of the envelope's `data`."""
+    summary: str
+
+
+class StoredEvent:
+    """A durable event as the log has it. `data` is JSON text, encoded once for good."""
+
+    __slots__ = ("_payload", "actor", "at", "data", "epoch", "seq", "stream", "type")
+
+    def __init__(
+        self, stream: str, epoch: str, seq: int, type: str, at: str, actor: Actor, data: bytes
+    ) -> None:
+        self.stream = stream
+        self.epoch = epoch
+        self.seq = seq
+        self.type = type
+        self.at = at
+        self.actor = actor
+        self.data = data
+        self._payload: bytes | None = None
+
+    @property
+    def payload(self) -> bytes:
+        """The whole envelope as JSON: what goes on the wire under the type's name."""
+        if self._payload is None:
+            self._payload = (
+                f'{{"stream":"{self.stream}","epoch":"{self.epoch}","seq":{self.seq},'
+                f'"type":"{self.type}","at":"{self.at}",'
+                f'"actor":{{"id":"{self.actor.id}","kind":"{self.actor.kind}"}},"data":'
+            ).encode() + self.data + b"}"
+        return self._payload
+
+    def content(self) -> Any:
+        """`data`, decoded."""
+        return orjson.loads(self.data)
+
+    def __repr__(self) -> str:
+        return f"<{self.type} {self.stream}#{self.seq}>"
+
+
+def envelope(type: str, at: str, actor: Actor, data: Any, stream: str | None = None) -> bytes:
+    """A latest or volatile event as JSON: the durable one's form without place in a log."""
+    wire: dict[str, Any] = {
+        "type": type,
+        "at": at,
+        "actor": {"id": actor.id, "kind": actor.kind},
+        "data": data,
+    }
+    if stream is not None:
+        wire["stream"] = stream
+    return orjson.dumps(wire)

@@ -1,0 +1,382 @@
+"""The storage engine's interface. Its docstrings are the contract: each sentence has a test in
+`tests/contract/`, run over every engine.
+
+An engine keeps two things: streams (an append-only log each) and documents in declared
+collections. Repositories (`store/<aggregate>.py`) are written once over this interface.
+
+Documents are flat JSON objects keyed by `id`, each owned by an organization. Only declared fields
+can be queried or sorted by, so every query has an index to use.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain.events import Actor, StoredEvent
+from domain.streams import Head
+
+Document = dict[str, Any]
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index over declared fields, within one organization."""
+
+    fields: tuple[str, ...]
+    unique: bool = False
+    """Unique within the organization. Documents in which a field is null are not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Declares a kind of document: which fields are queried and how."""
+
+    name: str
+    indexes: tuple[Index, ...] = ()
+    text: str | None = None
+    """The field that `Engine.search` looks into."""
+    fields: tuple[str, ...] = ()
+    """Fields that are filtered by but lead no index."""
+    _columns: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = [name for index in self.indexes for name in index.fields]
+        names += self.fields
+        object.__setattr__(self, "_columns", tuple(dict.fromkeys(n for n in names if n != "id")))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All declared fields but `id`, in a stable order."""
+        return self._columns
+
+
+@dataclass(frozen=True, slots=True)
+class Is:
+    """A comparison in a filter, e.g. `{"seq": Is("<", 10)}`. A bare value in a filter means `=`."""
+
+    op: str
+    """One of `<`, `<=`, `>`, `>=`, `!=`, `in`, `prefix`. `!=` is also true of null."""
+    value: Any
+
+
+Filter = Mapping[str, Any]
+"""All conditions must hold. Keys are `id` or declared fields; values are values or `Is`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Store a new document. In `Engine.append`, one that is there already is left as it is."""
+
+    collection: Collection
+    doc: Document
+    stamp: str | None = None
+    """The field of the document that takes the seq of the append's first event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Change fields of one document if it is there; otherwise nothing happens."""
+
+    collection: Collection
+    id: str
+    set: Mapping[str, Any] = field(default_factory=dict)
+    inc: Mapping[str, int] = field(default_factory=dict)
+    stamp: str | None = None
+    """The field that takes the seq of the append's first event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Store a whole document, new or in place of the one with its id."""
+
+    collection: Collection
+    doc: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove one document if it is there."""
+
+    collection: Collection
+    id: str
+
+
+Change = Insert | Update | Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What must be true of one document at the moment of an append.
+
+    `where` is compared with the document's fields (also undeclared ones, equality only). With
+    `absent`, there must be no such document.
+    """
+
+    collection: Collection
+    id: str
+    where: Mapping[str, Value] = field(default_factory=dict)
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append. `data` is its content as a JSON-serialisable object."""
+
+    type: str
+    data: Document
+    stamp: str | None = None
+    """The field of `data` that takes this event's seq."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key: unique per stream and actor, for as long as the stream's retention."""
+
+    client_id: str
+    digest: str
+    """Of the request's content: the same key with another digest is a conflict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One atomic step of a stream: events, and the state they change."""
+
+    org: str
+    stream: str
+    actor: Actor
+    at: str
+    """Time of the events, as `domain.clock.timestamp` writes it."""
+    events: Sequence[NewEvent]
+    changes: Sequence[Change] = ()
+    guards: Sequence[Guard] = ()
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append did."""
+
+    epoch: str
+    seq: int
+    """Of the first event."""
+    events: Sequence[StoredEvent]
+    """Empty if replayed and trimmed from the log since."""
+    replayed: bool = False
+    """The key was there already: these are the events of the first time, nothing was written."""
+
+
+class StoreError(Exception):
+    """Base of what an engine raises besides `domain.errors.Unavailable`."""
+
+
+class GuardFailed(StoreError):
+    """A guard of an append did not hold; nothing was written."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(f"{guard.collection.name}/{guard.id}")
+        self.guard = guard
+
+
+class KeyReused(StoreError):
+    """The idempotency key is there with another digest; nothing was written."""
+
+
+class Duplicate(StoreError):
+    """A document with this id, or with these values under a unique index, is there already."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(collection)
+        self.collection = collection
+
+
+class Engine(ABC):
+    """Where streams and documents are kept.
+
+    Every method raises `domain.errors.Unavailable` when the store cannot be reached, is full or
+    locked; then nothing was written, unless the method says otherwise, and later calls succeed
+    by themselves once the cause is gone.
+    """
+
+    # -- life ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Open the store, bring its schema up to date. Safe to repeat on the same data.
+
+        Raises:
+            StoreError: the data is of a newer version than this program knows.
+        """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Finish what was accepted, then close."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Write and read something small: returns if both work, else raises `Unavailable`."""
+
+    # -- streams ------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def append(self, append: Append) -> Appended:
+        """Store events and the state they change in one step.
+
+        Returns only when both are safe on disk: from then on every reader sees both, and a crash
+        at any moment leaves both or neither. The events of a stream get the next seqs without a
+        hole, in the order in which appends are decided. A stream is made by its first append.
+
+        Guards are judged as of the stream's state just before the events. With a key that was
+        used before by the same actor in the same stream, nothing is judged or written and the
+        first result is returned.
+
+        A document that an append changes belongs to that stream: no append to another stream and
+        no plain write may change it, except to delete it.
+
+        Raises:
+            GuardFailed: the first guard, in order, that does not hold.
+            KeyReused: the key is there with another digest.
+            Duplicate: an `Insert` met a unique index.
+        """
+
+    @abstractmethod
+    async def head(self, org: str, stream: str) -> Head | None:
+        """Where a stream stands; None if it has no event or is another organization's."""
+
+    @abstractmethod
+    async def heads(self, org: str, streams: Sequence[str]) -> dict[str, Head]:
+        """As `head`, for many: streams that are not there are left out."""
+
+    @abstractmethod
+    async def read(
+        self, org: str, stream: str, after: int, limit: int, max_bytes: int | None = None
+    ) -> list[StoredEvent]:
+        """Events with seq > `after` still in the log, ascending, at most `limit`.
+
+        With `max_bytes`, stops before the event with which their data would exceed it, but gives
+        at least one.
+        """
+
+    @abstractmethod
+    async def trim(self, *, keep: int, before: str) -> int:
+        """Drop from all logs the events that are older than the time `before` or beyond the
+        newest `keep` of their stream; never a stream's newest event. Works in small steps that
+        do not hold up appends. Returns how many events were dropped. Documents stay. Keys stay
+        as long as they are younger than `before`.
+        """
+
+    # -- documents ----------------------------------------------------------------------------
+
+    @abstractmethod
+    async def get(self, org: str, collection: Collection, id: str) -> Document | None:
+        """One document, or None if there is none of this id in this organization."""
+
+    @abstractmethod
+    async def get_many(
+        self, org: str, collection: Collection, ids: Sequence[str]
+    ) -> dict[str, Document]:
+        """Documents by id; those that are not there are left out."""
+
+    @abstractmethod
+    async def find(
+        self,
+        org: str,
+        collection: Collection,
+        where: Filter,
+        *,
+        order: Sequence[str] = ("id",),
+        after: Sequence[Value] | None = None,
+        limit: int | None = 1000,
+    ) -> list[Document]:
+        """Documents that match, sorted by the fields of `order` (a leading `-` on *all* of them
+        for descending; `id` is added last if it is not among them). `after` goes on behind the
+        document that has these values in the sort fields (`id` included).
+        """
+
+    @abstractmethod
+    async def count(self, org: str, collection: Collection, where: Filter) -> int:
+        """How many documents match."""
+
+    @abstractmethod
+    async def sum(self, org: str, collection: Collection, field: str, where: Filter) -> int:
+        """The sum of a declared integer field over the documents that match; 0 for none."""
+
+    @abstractmethod
+    async def find_any_org(
+        self, collection: Collection, where: Filter, limit: int = 10
+    ) -> list[Document]:
+        """As `find`, across organizations: only for finding out *whose* something is, e.g. the
+        account of an email address or a token. Each document has its `org`.
+        """
+
+    @abstractmethod
+    async def insert(self, org: str, collection: Collection, doc: Document) -> None:
+        """Store a new document.
+
+        Raises:
+            Duplicate: its id or a unique index's values are there already.
+        """
+
+    @abstractmethod
+    async def insert_or_get(self, org: str, collection: Collection, doc: Document) -> Document:
+        """Store a new document, or give the one that has its id already. Of any number of
+        concurrent callers with one id exactly one stores, and all get what it stored.
+        """
+
+    @abstractmethod
+    async def update(
+        self,
+        org: str,
+        collection: Collection,
+        id: str,
+        *,
+        set: Mapping[str, Any] | None = None,
+        inc: Mapping[str, int] | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> Document | None:
+        """Change one document atomically if `where` (equality or `Is`, also undeclared fields)
+        holds of it, and return it as it is now; None, and nothing changed, otherwise.
+
+        Raises:
+            Duplicate: the new values meet a unique index.
+        """
+
+    @abstractmethod
+    async def write(self, org: str, changes: Sequence[Change]) -> None:
+        """Apply plain changes in order. Each one is atomic; a crash may leave the first few done.
+        Here an `Insert` whose id is there already raises `Duplicate`.
+        """
+
+    @abstractmethod
+    async def delete(self, org: str, collection: Collection, where: Filter) -> int:
+        """Remove the documents that match; returns how many."""
+
+    @abstractmethod
+    async def delete_any_org(self, collection: Collection, where: Filter) -> int:
+        """As `delete`, across organizations: only for clean-up by age."""
+
+    # -- search -------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def search(
+        self,
+        org: str,
+        collection: Collection,
+        text: str,
+        where: Filter,
+        *,
+        limit: int,
+        before: str | None = None,
+    ) -> list[Document]:
+        """Documents whose text field holds every word of `text` (the last one as a prefix),
+        regardless of case and accents, newest id first, at most `limit`. `before` goes on behind
+        the document with this id. Everything written before the call is found. No character
+        of `text` has a special meaning. No word in `text`: no hits.
+        """
+
+    # -- copies -------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def new_epoch(self) -> None:
+        """Give every stream a new epoch: its history is not the one that clients knew."""
