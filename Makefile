@@ -1,0 +1,106 @@
+# `make help` lists what there is. PYTHON=... chooses the interpreter, NPM=... the npm.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+NPM ?= npm
+PARLEY_URL ?= http://127.0.0.1:8000
+PACKAGES := config domain store fanout actions handlers server
+ARGS ?=
+
+# Installed once per change of the lock file: each stamp is newer than the lock it stands for.
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+
+.PHONY: help run demo test test-full coverage bench lint format types imports docs docs-check check lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(RUNTIME) ## Serve on http://127.0.0.1:8000, with SQLite in ./data
+	@exec $(BIN)/python -m server
+
+demo: demo/node_modules/.package-lock.json ## Two people talk through a running server, one is cut off
+	@PARLEY_URL='$(PARLEY_URL)' node demo/demo.mjs
+
+test: $(DEV) node-clients ## Run all tests (ARGS="-k presence" narrows)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-full: $(DEV) node-clients ## Run all tests in their full size (many minutes)
+	@$(BIN)/python -m pytest --full $(ARGS)
+
+coverage: $(DEV) node-clients ## Run all tests and show the lines they miss
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+bench: $(DEV) ## Measure Parley and its peers side by side
+	@$(BIN)/python -m bench $(ARGS)
+
+lint: $(DEV) ## Check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(DEV) ## Mend style and formatting
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(DEV) ## Check types
+	@$(BIN)/mypy
+
+imports: $(DEV) ## Check that imports point one way
+	@$(BIN)/lint-imports --no-logo
+
+docs: $(DEV) ## Write the generated parts of the documentation
+	@$(BIN)/python -m config.docs --write
+
+docs-check: $(DEV) ## Check that the generated documentation is up to date
+	@$(BIN)/python -m config.docs --check
+
+check: lint types imports docs-check ## Everything that is checked without running the server
+
+lock: $(DEV) ## Pin the newest versions that requirements*.in allow
+	@$(COMPILE) --upgrade requirements.in -o requirements.txt
+	@$(COMPILE) --upgrade requirements-dev.in -o requirements-dev.txt
+
+clean: ## Remove what was built or installed; ./data stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov build
+	rm -f .coverage .coverage.*
+	find . -name node_modules -prune -exec rm -rf {} +
+	find $(PACKAGES) tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: node-clients
+node-clients: tests/node/node_modules/.package-lock.json
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+		"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+			>/dev/null 2>&1 || continue; \
+		echo "Creating $(VENV) with $$("$$python" --version)"; \
+		exec "$$python" -m venv $(VENV); \
+	done; \
+	echo 'Parley needs Python 3.11 or later with its venv module.' \
+		'On Debian or Ubuntu: apt-get install python3-venv. Or name one: make PYTHON=/path/to/python3' >&2; \
+	exit 1
+
+$(RUNTIME): requirements.txt | $(BIN)/python
+	@echo 'Installing what the server needs'
+	@$(PIP) install --require-hashes -r requirements.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt | $(BIN)/python
+	@echo 'Installing what the tests need'
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@ $(RUNTIME)
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	@command -v $(NPM) >/dev/null || { echo 'This needs Node 20 or later with npm: https://nodejs.org' >&2; exit 1; }
+	@echo 'Installing the Node packages of $*'
+	@cd $* && $(NPM) ci --silent
+	@touch $@

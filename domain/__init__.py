@@ -1,0 +1,1 @@
+"""What exists: models, events, errors, permissions. No I/O."""

@@ -1,0 +1,1 @@
+"""How it reaches everyone: hub, bus, presence registry."""

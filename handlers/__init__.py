@@ -1,0 +1,1 @@
+"""Who may ask: the commands of each namespace, with their REST routes."""

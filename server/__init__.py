@@ -1,0 +1,1 @@
+"""The process: transport, HTTP, health, metrics, documentation, composition root."""

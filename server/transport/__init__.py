@@ -1,0 +1,1 @@
+"""Socket.IO: protocol, sessions, the fast path of frames."""

@@ -1,0 +1,1 @@
+"""Where it is kept: the engine interface, engines, one repository per aggregate."""
