@@ -63,10 +63,14 @@ class StoredEvent:
         """The whole envelope as JSON: what goes on the wire under the type's name."""
         if self._payload is None:
             self._payload = (
-                f'{{"stream":"{self.stream}","epoch":"{self.epoch}","seq":{self.seq},'
-                f'"type":"{self.type}","at":"{self.at}",'
-                f'"actor":{{"id":"{self.actor.id}","kind":"{self.actor.kind}"}},"data":'
-            ).encode() + self.data + b"}"
+                (
+                    f'{{"stream":"{self.stream}","epoch":"{self.epoch}","seq":{self.seq},'
+                    f'"type":"{self.type}","at":"{self.at}",'
+                    f'"actor":{{"id":"{self.actor.id}","kind":"{self.actor.kind}"}},"data":'
+                ).encode()
+                + self.data
+                + b"}"
+            )
         return self._payload
 
     def content(self) -> Any:

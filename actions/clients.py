@@ -1,0 +1,78 @@
+"""The clients connected to this node, by user and login session."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from fanout.hub import Subscriber
+
+from domain.principals import Principal
+
+
+class Outlet(Subscriber, Protocol):
+    """The connection a client hears through; the transport's connection is one."""
+
+    def emit(self, event: str, *args: Any) -> None:
+        """Send one event to this connection alone."""
+        ...
+
+    def close(self, code: str, *, reconnect: bool) -> None:
+        """Say `closing {code, reconnect}` and end the whole session of this connection."""
+        ...
+
+
+class Client:
+    """One authenticated connection to one namespace."""
+
+    __slots__ = ("id", "namespace", "on_close", "outlet", "principal", "streams")
+
+    def __init__(self, id: str, namespace: str, principal: Principal, outlet: Outlet) -> None:
+        self.id = id
+        self.namespace = namespace
+        """Without slash, as in the names of streams."""
+        self.principal = principal
+        self.outlet = outlet
+        self.streams: set[str] = set()
+        """What it is subscribed to."""
+        self.on_close: list[Callable[[], None]] | None = None
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once when this connection has gone."""
+        if self.on_close is None:
+            self.on_close = []
+        self.on_close.append(callback)
+
+
+class Clients:
+    """Finds connected clients."""
+
+    def __init__(self) -> None:
+        self._by_user: dict[str, dict[Client, None]] = {}
+
+    def add(self, client: Client) -> None:
+        """A client connected."""
+        self._by_user.setdefault(client.principal.user, {})[client] = None
+
+    def remove(self, client: Client) -> None:
+        """A client has gone."""
+        mine = self._by_user.get(client.principal.user)
+        if mine is not None:
+            mine.pop(client, None)
+            if not mine:
+                del self._by_user[client.principal.user]
+
+    def of_user(self, user: str, namespace: str | None = None) -> list[Client]:
+        """A user's clients here, in one namespace or in all."""
+        mine: Iterable[Client] = self._by_user.get(user, ())
+        return [each for each in mine if namespace is None or each.namespace == namespace]
+
+    def of_session(self, user: str, session: str) -> list[Client]:
+        """The clients here that came with one login session."""
+        return [each for each in self.of_user(user) if each.principal.session == session]
+
+    def has(self, user: str, namespace: str) -> bool:
+        """Whether the user has a client here in that namespace."""
+        return any(each.namespace == namespace for each in self._by_user.get(user, ()))
+
+    def __iter__(self) -> Iterator[Client]:
+        for mine in list(self._by_user.values()):
+            yield from list(mine)

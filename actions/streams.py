@@ -1,0 +1,267 @@
+"""Following streams: subscribing, resuming, fetching what was missed."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from actions.clients import Client, Clients
+from actions.control import Control
+from domain.errors import Invalid, NotFound
+from domain.events import StoredEvent
+from domain.principals import Principal
+from domain.streams import Head, StreamName, parse_stream
+from fanout.publisher import Publisher
+from fanout.sequencer import Sequencer
+from store.engine import Engine
+
+MAX_BACKLOG = 1000
+"""Events a gap may have and still be filled event by event."""
+
+MAX_BACKLOG_BYTES = 4 * 1024 * 1024
+"""Bytes of event data a gap may have, for the same reason."""
+
+MAX_STREAMS = 10_000
+"""Streams one connection may follow."""
+
+MayRead = Callable[[Principal, StreamName], Awaitable[bool]]
+"""Whether a caller may read a stream; asked for streams of one namespace."""
+
+OwnStreams = Callable[[Principal], Awaitable[Sequence[str]]]
+"""The streams a caller's connection to a namespace joins by itself."""
+
+
+class Position(NamedTuple):
+    """Where a reader says it stands in a stream."""
+
+    epoch: str
+    seq: int
+
+
+class Backlog(NamedTuple):
+    """What a reader missed of a stream."""
+
+    head: Head
+    recovered: bool
+    events: Sequence[StoredEvent]
+
+    def to_wire(self) -> dict[str, Any]:
+        """`{epoch, seq, recovered, events, more}`."""
+        return {
+            "epoch": self.head.epoch,
+            "seq": self.head.seq,
+            "recovered": self.recovered,
+            "events": [orjson.Fragment(event.payload) for event in self.events],
+            "more": not self.recovered,
+        }
+
+
+class Rules:
+    """Who may read which streams, declared by each feature for its own namespace."""
+
+    def __init__(self) -> None:
+        self._may_read: dict[str, MayRead] = {}
+        self._own: dict[str, OwnStreams] = {}
+
+    def declare(self, namespace: str, may_read: MayRead, own: OwnStreams | None = None) -> None:
+        """Declare the rule of one namespace's streams."""
+        if namespace in self._may_read:
+            raise ValueError(f"the streams of {namespace} are declared twice")
+        self._may_read[namespace] = may_read
+        if own is not None:
+            self._own[namespace] = own
+
+    async def may_read(self, principal: Principal, stream: str) -> bool:
+        """Whether the caller may read the stream."""
+        name = parse_stream(stream)
+        rule = self._may_read.get(name.namespace) if name is not None else None
+        return name is not None and rule is not None and await rule(principal, name)
+
+    async def own(self, principal: Principal, namespace: str) -> Sequence[str]:
+        """The streams a connection to the namespace joins by itself."""
+        own = self._own.get(namespace)
+        return await own(principal) if own is not None else ()
+
+
+class Streams:
+    """What clients do with streams."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sequencer: Sequencer,
+        publisher: Publisher,
+        rules: Rules,
+        clients: Clients,
+        control: Control,
+    ) -> None:
+        self._engine = engine
+        self._sequencer = sequencer
+        self._publisher = publisher
+        self._rules = rules
+        self._clients = clients
+        self._control = control
+        control.on("streams.join", self._join_here)
+        control.on("streams.leave", self._leave_here)
+
+    # -- asked for by clients -----------------------------------------------------------------
+
+    async def subscribe(
+        self, client: Client, wanted: Mapping[str, Position | None]
+    ) -> dict[str, dict[str, Any]]:
+        """Follow streams from now on, and get what was missed since the given positions.
+
+        Raises:
+            NotFound: one of the streams does not exist for this caller; none was subscribed.
+        """
+        for stream in wanted:
+            name = parse_stream(stream)
+            if name is None or name.namespace != client.namespace:
+                raise Invalid.field("streams", f"no stream of this namespace: {stream[:100]}")
+            if not await self._rules.may_read(client.principal, stream):
+                raise NotFound(f"There is no stream {stream}.")
+        if len(client.streams | wanted.keys()) > MAX_STREAMS:
+            raise Invalid.field("streams", f"a connection may follow at most {MAX_STREAMS}")
+        backlogs = await self._hold(client, wanted)
+        for stream, backlog in backlogs.items():
+            self._sequencer.release(stream, client.outlet, backlog.head)
+        return {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
+
+    async def unsubscribe(self, client: Client, streams: Sequence[str]) -> None:
+        """No longer follow streams; those not followed are ignored."""
+        for stream in streams:
+            client.streams.discard(stream)
+            self._sequencer.leave(stream, client.outlet)
+
+    async def sync(
+        self, principal: Principal, positions: Mapping[str, Position]
+    ) -> dict[str, dict[str, Any]]:
+        """Everything missed in many streams; those the caller may not read are left out."""
+        allowed = {
+            stream: position
+            for stream, position in positions.items()
+            if await self._rules.may_read(principal, stream)
+        }
+        backlogs = await self._backlogs(principal.org, allowed)
+        return {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
+
+    # -- at connect ---------------------------------------------------------------------------
+
+    async def enter(
+        self, client: Client, resume: Mapping[str, Position], ready: Callable[[Any], None]
+    ) -> None:
+        """Join the client's own streams and those it resumes: first what it missed, then
+        `ready(streams)`, then what is live.
+        """
+        own = await self._rules.own(client.principal, client.namespace)
+        wanted: dict[str, Position | None] = {stream: resume.get(stream) for stream in own}
+        for stream, position in resume.items():
+            if stream not in wanted and await self._may_resume(client, stream):
+                wanted[stream] = position
+        backlogs = await self._hold(client, wanted)
+        for backlog in backlogs.values():
+            self._publisher.replay(client.outlet, backlog.events)
+        ready(
+            {
+                stream: {
+                    "epoch": backlog.head.epoch,
+                    "seq": backlog.head.seq,
+                    "recovered": backlog.recovered,
+                }
+                for stream, backlog in backlogs.items()
+            }
+        )
+        for stream, backlog in backlogs.items():
+            self._sequencer.release(stream, client.outlet, backlog.head)
+
+    def exit(self, client: Client) -> None:
+        """The client has gone: leave everything."""
+        for stream in client.streams:
+            self._sequencer.leave(stream, client.outlet)
+        client.streams.clear()
+
+    async def _may_resume(self, client: Client, stream: str) -> bool:
+        name = parse_stream(stream)
+        return (
+            name is not None
+            and name.namespace == client.namespace
+            and await self._rules.may_read(client.principal, stream)
+        )
+
+    # -- asked for by other actions -----------------------------------------------------------
+
+    def admit(self, org: str, users: Sequence[str], stream: str, head: Head) -> None:
+        """Have the users' connected clients follow a stream, on every node, from `head` on."""
+        self._control.send(
+            "streams.join", org=org, users=list(users), stream=stream, head=list(head)
+        )
+
+    def expel(self, users: Sequence[str], stream: str) -> None:
+        """Have the users' connected clients no longer follow a stream, on every node."""
+        self._control.send("streams.leave", users=list(users), stream=stream)
+
+    def _join_here(self, order: dict[str, Any]) -> None:
+        stream: str = order["stream"]
+        namespace = stream.partition("/")[0]
+        for user in order["users"]:
+            for client in self._clients.of_user(user, namespace):
+                if stream not in client.streams:
+                    client.streams.add(stream)
+                    self._sequencer.join(order["org"], stream, client.outlet, Head(*order["head"]))
+
+    def _leave_here(self, order: dict[str, Any]) -> None:
+        stream: str = order["stream"]
+        for user in order["users"]:
+            for client in self._clients.of_user(user, stream.partition("/")[0]):
+                client.streams.discard(stream)
+                self._sequencer.leave(stream, client.outlet)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def _hold(
+        self, client: Client, wanted: Mapping[str, Position | None]
+    ) -> dict[str, Backlog]:
+        """Hold live events of the streams back for the client, then read where they stand."""
+        org = client.principal.org
+        fresh = [stream for stream in wanted if stream not in client.streams]
+        for stream in wanted:
+            self._sequencer.hold(org, stream, client.outlet)
+        client.streams.update(wanted)
+        try:
+            return await self._backlogs(org, wanted)
+        except BaseException:
+            for stream in fresh:
+                client.streams.discard(stream)
+                self._sequencer.leave(stream, client.outlet)
+            raise
+
+    async def _backlogs(
+        self, org: str, wanted: Mapping[str, Position | None]
+    ) -> dict[str, Backlog]:
+        heads = await self._engine.heads(org, list(wanted))
+        nothing = Head("", 0, 0)
+        return {
+            stream: await self._backlog(org, stream, heads.get(stream, nothing), position)
+            for stream, position in wanted.items()
+        }
+
+    async def _backlog(
+        self, org: str, stream: str, head: Head, position: Position | None
+    ) -> Backlog:
+        if position is None or (position.epoch == head.epoch and position.seq == head.seq):
+            return Backlog(head, True, ())
+        from_start = position.epoch == "" and position.seq == 0
+        missed = head.seq - position.seq
+        if (
+            (position.epoch != head.epoch and not from_start)
+            or missed < 0
+            or missed > MAX_BACKLOG
+            or position.seq < head.trimmed
+        ):
+            return Backlog(head, False, ())
+        events = await self._engine.read(
+            org, stream, position.seq, missed, max_bytes=MAX_BACKLOG_BYTES
+        )
+        # Trimmed or cut by size meanwhile: a partial replay is never presented as whole.
+        whole = [event.seq for event in events] == list(range(position.seq + 1, head.seq + 1))
+        return Backlog(head, True, events) if whole else Backlog(head, False, ())

@@ -1,0 +1,240 @@
+"""Order: a stream's events leave this node strictly by seq, each once.
+
+One `_Line` per stream that somebody here follows. An early event waits for its elders; if they
+do not come, they are fetched from the log. A subscriber joins in two steps so that nothing falls
+between what it reads and what it hears: `hold` first, then head and backlog are read, then
+`release` lets go what is newer than the head it was told.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from domain.delivery import Delivery
+from domain.errors import ParleyError
+from domain.events import StoredEvent
+from domain.streams import Head
+from fanout.hub import Hub, Subscriber
+
+log = structlog.get_logger(__name__)
+
+Fetch = Callable[[str, str, int], Awaitable[Sequence[StoredEvent]]]
+"""`(org, stream, after)` -> events with seq > after, ascending, from the log."""
+
+
+class _Waiting:
+    """A subscriber on its way in."""
+
+    __slots__ = ("after", "events")
+
+    def __init__(self) -> None:
+        self.after: int | None = None
+        """The head it was told; None while it is not known yet."""
+        self.events: list[StoredEvent] = []
+
+
+class _Line:
+    """One stream as it leaves this node."""
+
+    __slots__ = ("early", "epoch", "last", "org", "repair", "target", "timer", "waiting")
+
+    def __init__(self, org: str) -> None:
+        self.org = org
+        self.epoch: str | None = None
+        self.last: int | None = None
+        self.target = 0
+        """The log is known to reach to here."""
+        self.early: dict[int, StoredEvent] = {}
+        self.waiting: dict[Subscriber, _Waiting] = {}
+        self.timer: asyncio.TimerHandle | None = None
+        self.repair: asyncio.Task[None] | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is missing here that the log has."""
+        return bool(self.early) or (self.last is not None and self.last < self.target)
+
+
+class Sequencer:
+    """Hands durable events to the hub in order."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        fetch: Fetch,
+        *,
+        patience: float = 0.05,
+        on_follow: Callable[[str], None] = lambda _: None,
+        on_unfollow: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            patience: seconds an early event waits for its elders before they are fetched.
+            on_follow: called with a stream that somebody here follows from now on.
+            on_unfollow: called with a stream that nobody here follows any more.
+        """
+        self._hub = hub
+        self._fetch = fetch
+        self._on_follow = on_follow
+        self._on_unfollow = on_unfollow
+        self._patience = patience
+        self._lines: dict[str, _Line] = {}
+
+    # -- subscribers --------------------------------------------------------------------------
+
+    def hold(self, org: str, stream: str, subscriber: Subscriber) -> None:
+        """Keep what comes for this subscriber until `release`. Does nothing for a member."""
+        if subscriber in self._hub.members(stream):
+            return
+        line = self._lines.get(stream)
+        if line is None:
+            line = self._lines[stream] = _Line(org)
+            self._on_follow(stream)
+        line.waiting.setdefault(subscriber, _Waiting())
+
+    def release(self, stream: str, subscriber: Subscriber, head: Head) -> None:
+        """Let the subscriber have everything after `head`, read since `hold`, and make it a
+        member of the stream's room.
+        """
+        line = self._lines.get(stream)
+        waiting = line.waiting.get(subscriber) if line is not None else None
+        if line is None or waiting is None:
+            return
+        self._align(stream, line, head)
+        waiting.after = head.seq
+        self._admit(stream, line, subscriber, waiting)
+        self.notice(stream, head.seq)
+
+    def join(self, org: str, stream: str, subscriber: Subscriber, head: Head) -> None:
+        """`hold` and `release` in one, for a subscriber whose position is known."""
+        self.hold(org, stream, subscriber)
+        self.release(stream, subscriber, head)
+
+    def leave(self, stream: str, subscriber: Subscriber) -> None:
+        """No more of this stream for this subscriber."""
+        line = self._lines.get(stream)
+        if line is not None:
+            line.waiting.pop(subscriber, None)
+        self._hub.leave(stream, subscriber)
+        self._forget_if_unused(stream)
+
+    def follows(self, stream: str, subscriber: Subscriber) -> bool:
+        """Whether the subscriber is in the stream's room or on its way in."""
+        line = self._lines.get(stream)
+        held = line is not None and subscriber in line.waiting
+        return held or subscriber in self._hub.members(stream)
+
+    # -- events -------------------------------------------------------------------------------
+
+    def publish(self, event: StoredEvent) -> None:
+        """Hand one durable event to those who follow its stream here."""
+        line = self._lines.get(event.stream)
+        if line is None:
+            return
+        if line.epoch is not None and event.epoch != line.epoch:
+            self._start_over(event.stream, line, event)
+            return
+        if line.last is not None and event.seq == line.last + 1 and not line.early:
+            self._deliver(event.stream, line, event)
+            return
+        if line.last is not None and event.seq <= line.last:
+            return
+        line.early[event.seq] = event
+        self._drain(event.stream, line)
+
+    def notice(self, stream: str, seq: int) -> None:
+        """The log of a stream reaches to `seq`: what does not come by itself is fetched."""
+        line = self._lines.get(stream)
+        if line is not None:
+            line.target = max(line.target, seq)
+            self._repair_if_behind(stream, line)
+
+    def _drain(self, stream: str, line: _Line) -> None:
+        """Deliver what is next in turn; see to it that what is missing comes."""
+        if line.last is None:
+            return
+        while (event := line.early.pop(line.last + 1, None)) is not None:
+            self._deliver(stream, line, event)
+        for seq in [seq for seq in line.early if seq <= line.last]:
+            del line.early[seq]
+        self._repair_if_behind(stream, line)
+
+    def _deliver(self, stream: str, line: _Line, event: StoredEvent) -> None:
+        line.last = event.seq
+        line.epoch = event.epoch
+        self._hub.publish(stream, event.type, event.payload, Delivery.DURABLE)
+        if line.waiting:
+            for subscriber, waiting in list(line.waiting.items()):
+                waiting.events.append(event)
+                if waiting.after is not None:
+                    self._admit(stream, line, subscriber, waiting)
+
+    def _admit(self, stream: str, line: _Line, subscriber: Subscriber, waiting: _Waiting) -> None:
+        """Make a released subscriber a member once this node has delivered up to its head.
+
+        Until then the room's next events are ones it was told already.
+        """
+        after = waiting.after
+        if after is None or (line.last is not None and line.last < after):
+            return
+        del line.waiting[subscriber]
+        for event in waiting.events:
+            if event.seq > after:
+                self._hub.send(subscriber, event.type, event.payload, Delivery.DURABLE)
+        self._hub.join(stream, subscriber)
+
+    def _align(self, stream: str, line: _Line, head: Head) -> None:
+        """Learn where the stream stands, if this node does not know yet."""
+        if line.epoch is None and head.epoch:
+            line.epoch = head.epoch
+        if line.last is None:
+            line.last = head.seq
+            self._drain(stream, line)
+
+    def _start_over(self, stream: str, line: _Line, event: StoredEvent) -> None:
+        """The history is another one: members go on from this event and see the new epoch."""
+        log.warning("stream_epoch_changed", stream=stream, seq=event.seq)
+        line.early.clear()
+        self._deliver(stream, line, event)
+
+    # -- repair -------------------------------------------------------------------------------
+
+    def _repair_if_behind(self, stream: str, line: _Line) -> None:
+        if line.timer is None and line.repair is None and line.behind:
+            loop = asyncio.get_running_loop()
+            line.timer = loop.call_later(self._patience, self._begin_repair, stream, line)
+
+    def _begin_repair(self, stream: str, line: _Line) -> None:
+        line.timer = None
+        if line.behind and self._lines.get(stream) is line:
+            line.repair = asyncio.get_running_loop().create_task(self._repair(stream, line))
+
+    async def _repair(self, stream: str, line: _Line) -> None:
+        """Fetch from the log what did not come, until nothing is missing."""
+        delay = self._patience
+        try:
+            while line.behind and line.last is not None and self._lines.get(stream) is line:
+                try:
+                    events = await self._fetch(line.org, stream, line.last)
+                except ParleyError as error:
+                    log.warning("stream_repair_delayed", stream=stream, code=error.code)
+                    events = ()
+                for event in events:
+                    line.early.setdefault(event.seq, event)
+                before = line.last
+                self._drain(stream, line)
+                if line.last == before:
+                    delay = min(delay * 2, 5.0)
+                    await asyncio.sleep(delay)
+        finally:
+            line.repair = None
+
+    def _forget_if_unused(self, stream: str) -> None:
+        line = self._lines.get(stream)
+        if line is None or line.waiting or self._hub.members(stream):
+            return
+        if line.timer is not None:
+            line.timer.cancel()
+        del self._lines[stream]
+        self._on_unfollow(stream)

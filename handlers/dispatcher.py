@@ -1,0 +1,109 @@
+"""The one way from a request to an action: permission, rate limit, validation, the call, metrics."""
+
+import time
+from typing import Any, Protocol, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from domain.errors import (
+    FieldError,
+    Forbidden,
+    Internal,
+    Invalid,
+    ParleyError,
+    RateLimited,
+)
+from domain.principals import Principal, Role
+from handlers.command import Command
+from handlers.context import Context
+
+log = structlog.get_logger(__name__)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Limiter(Protocol):
+    """Where rate limits are counted."""
+
+    async def take(self, bucket: str, key: str) -> float:
+        """Take one from a bucket: 0 if there was one, else the seconds until there will be."""
+        ...
+
+
+class CommandObserver(Protocol):
+    """Where commands are measured."""
+
+    def command(self, name: str, outcome: str, seconds: float) -> None:
+        """One command ended; `outcome` is `ok` or an error's code."""
+        ...
+
+
+class Dispatcher:
+    """Carries out declared commands."""
+
+    def __init__(self, limiter: Limiter, observer: CommandObserver) -> None:
+        self._limiter = limiter
+        self._observer = observer
+
+    async def run(self, command: Command, context: Context, payload: Any) -> Any:
+        """Carry out one command.
+
+        Args:
+            payload: the request as decoded from JSON, or gathered from path, query and body.
+
+        Raises:
+            ParleyError: always of this kind, whatever went wrong.
+        """
+        started = time.perf_counter()
+        outcome = "ok"
+        try:
+            if command.role is not None:
+                _permit(context.principal, command.role)
+            caller = context.remote if context.anonymous else context.principal.user
+            wait = await self._limiter.take(command.bucket, caller)
+            if wait > 0:
+                raise RateLimited(f"Too many {command.name} requests.", retry_after=wait)
+            return await command.run(context, validate(command.request, payload))
+        except ParleyError as error:
+            outcome = error.code
+            raise
+        except Exception as error:
+            outcome = Internal.code
+            log.exception("command_failed", command=command.name, request_id=context.request_id)
+            raise Internal("Something went wrong here; it has been logged.") from error
+        finally:
+            self._observer.command(command.name, outcome, time.perf_counter() - started)
+
+
+def _permit(principal: Principal, least: Role) -> None:
+    if least is not Role.GUEST and not principal.role.at_least(least):
+        raise Forbidden(f"This needs the role {least} or more.")
+
+
+def validate(model: type[Model], payload: Any) -> Model:
+    """The request as its model.
+
+    Raises:
+        Invalid: with one entry per wrong, missing or undeclared field.
+    """
+    if payload is None:
+        payload = {}
+    if type(payload) is not dict:
+        raise Invalid("A command takes one object.")
+    try:
+        return model.model_validate(payload)
+    except ValidationError as error:
+        found = field_errors(error)
+        summary = "; ".join(f"{each['field']}: {each['message']}" for each in found[:3])
+        raise Invalid(summary, errors=found) from None
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """What pydantic found, one entry per field, without echoing what was sent."""
+    found: list[FieldError] = []
+    for each in error.errors(include_url=False, include_input=False, include_context=False)[:50]:
+        name = ".".join(str(part) for part in each["loc"])[:200] or "request"
+        message = "unknown field" if each["type"] == "extra_forbidden" else each["msg"]
+        found.append({"field": name, "message": message})
+    return found
