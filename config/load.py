@@ -1,0 +1,195 @@
+"""Reads the settings, or says in one line why they cannot be used."""
+
+import contextlib
+import difflib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from config.settings import PREFIX, Settings
+
+ENV_FILE = "PARLEY_ENV_FILE"
+SECRET_FILE = "secret_key"  # noqa: S105 - a file's name
+_READ_ELSEWHERE = {ENV_FILE, "PARLEY_URL"}
+_GUESSABLE = ("changeme", "change-me", "change_me", "password", "example", "12345678", "your-")
+
+Problem = tuple[str, str]
+"""A variable, and what is wrong with it."""
+
+
+class SettingsError(Exception):
+    """The server cannot start with these settings. The text is one line and holds no secret."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(f"{name} {problem}" for name, problem in problems))
+        self.variables = tuple(name for name, _ in problems)
+        """The environment variables at fault."""
+
+
+def load() -> tuple[Settings, list[str]]:
+    """The settings of this process, and warnings: one line for each variable that nobody reads.
+
+    The environment goes before the env file: the one that `PARLEY_ENV_FILE` names, else `.env`
+    if it is there. Makes the data directory, and in development the secret key in it, if they are
+    not there.
+
+    Raises:
+        SettingsError: a value is wrong or missing.
+    """
+    env_file = _env_file()
+    in_file = _variables_in(env_file) if env_file else []
+    try:
+        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8")
+    except ValidationError as error:
+        raise SettingsError(*_problems(error)) from None
+    problems = [*_contradictions(settings), *(_unsafe(settings) if settings.production else ())]
+    if problems:
+        raise SettingsError(*problems)
+    _make_directory(settings.data_dir)
+    if not settings.secret_key.get_secret_value():
+        key = SecretStr(_kept_secret(settings.data_dir))
+        settings = settings.model_copy(update={"secret_key": key})
+    return settings, _warnings([*os.environ, *in_file])
+
+
+def variable_of(field: str) -> str:
+    """The environment variable of a field of `Settings`."""
+    return PREFIX + field.upper()
+
+
+def _env_file() -> Path | None:
+    named = os.environ.get(ENV_FILE)
+    path = Path(named or ".env")
+    if named and not path.is_file():
+        raise SettingsError((ENV_FILE, f"names {named}, which is no file"))
+    return path if path.is_file() else None
+
+
+def _variables_in(env_file: Path) -> list[str]:
+    try:
+        return list(dotenv_values(env_file, encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError((ENV_FILE, f"names {env_file}: {error.strerror}")) from None
+    except UnicodeDecodeError:
+        raise SettingsError((ENV_FILE, f"names {env_file}, which is no UTF-8 text")) from None
+
+
+def _problems(error: ValidationError) -> list[Problem]:
+    found = [
+        (variable_of(str(details["loc"][0])), _explain(details))
+        for details in error.errors()
+        if details["type"] != "default_factory_not_called"  # its cause is in the list
+    ]
+    return sorted(found)
+
+
+def _explain(details: ErrorDetails) -> str:
+    """What is wrong, in the words of someone who sets an environment variable."""
+    ctx = details.get("ctx", {})
+    match details["type"]:
+        case "int_parsing" | "int_type":
+            return "must be a whole number"
+        case "greater_than_equal":
+            return f"must be at least {ctx['ge']}"
+        case "less_than_equal":
+            return f"must be at most {ctx['le']}"
+        case "enum":
+            return f"must be one of {ctx['expected']}".replace("'", "")
+        case "string_pattern_mismatch":
+            return "must not contain spaces"
+        case "value_error" if "error" in ctx:
+            return str(ctx["error"])
+        case "value_error":
+            return "must be an email address: " + str(ctx.get("reason", details["msg"]))
+        case _:
+            return details["msg"][0].lower() + details["msg"][1:]
+
+
+def _contradictions(settings: Settings) -> list[Problem]:
+    """Values that are right alone and wrong together, or that this version cannot serve."""
+    found: list[Problem] = []
+    if not settings.store_url.startswith("sqlite:"):
+        found.append(
+            ("PARLEY_STORE_URL", "names MongoDB, but this version keeps its data in SQLite only")
+        )
+    if settings.redis_url is not None:
+        found.append(("PARLEY_REDIS_URL", "is set, but this version runs as one node only"))
+    if settings.workers > 1:
+        found.append(("PARLEY_WORKERS", "must be 1: this version runs as one process"))
+    if (settings.admin_email is None) != (settings.admin_password is None):
+        missing = "PASSWORD" if settings.admin_email else "EMAIL"
+        found.append((f"PARLEY_ADMIN_{missing}", "is missing: the first administrator needs both"))
+    if settings.access_ttl > settings.refresh_ttl:
+        found.append(("PARLEY_ACCESS_TTL", "must not be longer than PARLEY_REFRESH_TTL"))
+    if settings.send_queue > settings.send_queue_total:
+        found.append(("PARLEY_SEND_QUEUE", "must not be larger than PARLEY_SEND_QUEUE_TOTAL"))
+    if settings.upload_max > settings.upload_quota:
+        found.append(("PARLEY_UPLOAD_MAX", "must not be larger than PARLEY_UPLOAD_QUOTA"))
+    return found
+
+
+def _unsafe(settings: Settings) -> list[Problem]:
+    """What only a laptop may do."""
+    found: list[Problem] = []
+    key = settings.secret_key.get_secret_value()
+    if not key:
+        found.append(("PARLEY_SECRET_KEY", "is missing (openssl rand -hex 32 makes one)"))
+    elif len(set(key)) < 8 or any(word in key.lower() for word in _GUESSABLE):
+        found.append(
+            ("PARLEY_SECRET_KEY", "can be guessed (openssl rand -hex 32 makes a good one)")
+        )
+    if not settings.rate_limits.enabled:
+        found.append(("PARLEY_RATE_LIMITS", "must not be off in production"))
+    if settings.cors_origins.any:
+        found.append(("PARLEY_CORS_ORIGINS", "must name the origins in production, not *"))
+    if settings.bcrypt_cost < 10:
+        found.append(("PARLEY_BCRYPT_COST", "must be at least 10 in production"))
+    return found
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or "cannot be used"
+        raise SettingsError(("PARLEY_DATA_DIR", f"is {path}: {reason}")) from None
+
+
+def _kept_secret(data_dir: Path) -> str:
+    """The key kept in the data directory, made there first if need be.
+
+    Linked into place whole, so that of several processes that start at once all read the same.
+    """
+    path = data_dir / SECRET_FILE
+    try:
+        if not path.exists():
+            with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix=".secret") as file:
+                file.write(secrets.token_hex(32) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                with contextlib.suppress(FileExistsError):
+                    os.link(file.name, path)
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(("PARLEY_SECRET_KEY", f"cannot be kept in {path}: {error}")) from None
+    if len(key) < 32:
+        raise SettingsError(("PARLEY_SECRET_KEY", f"kept in {path} is shorter than 32 bytes"))
+    return key
+
+
+def _warnings(names: list[str]) -> list[str]:
+    known = {variable_of(field) for field in Settings.model_fields}
+    lines = []
+    for name in sorted({name.upper() for name in names}):
+        if not name.startswith(PREFIX) or name in known or name in _READ_ELSEWHERE:
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        lines.append(f"{name} is no setting" + (f", did you mean {near[0]}?" if near else ""))
+    return lines
