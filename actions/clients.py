@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from fanout.hub import Subscriber
-
 from domain.principals import Principal
+from fanout.hub import Subscriber
 
 
 class Outlet(Subscriber, Protocol):
@@ -40,6 +39,12 @@ class Client:
         if self.on_close is None:
             self.on_close = []
         self.on_close.append(callback)
+
+    def closed(self) -> None:
+        """The connection has gone: call what was asked for, once."""
+        callbacks, self.on_close = self.on_close, None
+        for callback in callbacks or ():
+            callback()
 
 
 class Clients:

@@ -47,7 +47,7 @@ class Publisher:
     def send(
         self,
         kind: EventType,
-        subscriber: Subscriber,
+        subscribers: Iterable[Subscriber],
         at: str,
         data: Any,
         *,
@@ -55,11 +55,16 @@ class Publisher:
         stream: str | None = None,
         key: str | None = None,
     ) -> None:
-        """Send a latest or volatile event to one connection."""
+        """Send a latest or volatile event to some connections."""
         payload = envelope(kind.name, at, actor, data, stream)
-        self._hub.send(subscriber, kind.name, payload, kind.delivery, key)
+        self._hub.publish_to(
+            subscribers, "/" + kind.namespace, kind.name, payload, kind.delivery, key
+        )
 
     def replay(self, subscriber: Subscriber, events: Iterable[StoredEvent]) -> None:
         """Send one connection what it missed."""
         for event in events:
-            self._hub.send(subscriber, event.type, event.payload, Delivery.DURABLE)
+            namespace = "/" + event.stream.partition("/")[0]
+            self._hub.publish_to(
+                (subscriber,), namespace, event.type, event.payload, Delivery.DURABLE
+            )

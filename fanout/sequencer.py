@@ -85,7 +85,7 @@ class Sequencer:
 
     def hold(self, org: str, stream: str, subscriber: Subscriber) -> None:
         """Keep what comes for this subscriber until `release`. Does nothing for a member."""
-        if subscriber in self._hub.members(stream):
+        if self._hub.contains(stream, subscriber):
             return
         line = self._lines.get(stream)
         if line is None:
@@ -123,7 +123,7 @@ class Sequencer:
         """Whether the subscriber is in the stream's room or on its way in."""
         line = self._lines.get(stream)
         held = line is not None and subscriber in line.waiting
-        return held or subscriber in self._hub.members(stream)
+        return held or self._hub.contains(stream, subscriber)
 
     # -- events -------------------------------------------------------------------------------
 
@@ -179,9 +179,12 @@ class Sequencer:
         if after is None or (line.last is not None and line.last < after):
             return
         del line.waiting[subscriber]
+        namespace = "/" + stream.partition("/")[0]
         for event in waiting.events:
             if event.seq > after:
-                self._hub.send(subscriber, event.type, event.payload, Delivery.DURABLE)
+                self._hub.publish_to(
+                    (subscriber,), namespace, event.type, event.payload, Delivery.DURABLE
+                )
         self._hub.join(stream, subscriber)
 
     def _align(self, stream: str, line: _Line, head: Head) -> None:
@@ -232,7 +235,7 @@ class Sequencer:
 
     def _forget_if_unused(self, stream: str) -> None:
         line = self._lines.get(stream)
-        if line is None or line.waiting or self._hub.members(stream):
+        if line is None or line.waiting or self._hub.occupied(stream):
             return
         if line.timer is not None:
             line.timer.cancel()

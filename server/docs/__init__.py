@@ -1,0 +1,1 @@
+"""The documents generated from the declarations: OpenAPI, AsyncAPI and the page that shows them."""

@@ -1,0 +1,160 @@
+"""What stands behind the sockets: authentication, the declared commands, and the coming and going
+of clients. The transport knows nothing of it.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+from pydantic import Field
+
+from actions.clients import Client, Clients
+from actions.streams import MAX_STREAMS, Position, Streams
+from domain.clock import Clock, timestamp
+from domain.errors import Internal, Invalid, NotFound, ParleyError, Unauthenticated
+from domain.principals import Principal
+from handlers.command import Command, Registry, Request
+from handlers.context import Context
+from handlers.dispatcher import Dispatcher, validate
+from handlers.streams import Known
+from server.transport.application import Connection, ConnectRefused
+
+log = structlog.get_logger(__name__)
+
+Authenticate = Callable[[str], Awaitable[Principal]]
+"""The principal of a token; raises `Unauthenticated`."""
+
+
+class ConnectAuth(Request):
+    """What a client sends when it connects to a namespace."""
+
+    token: str = Field(min_length=1, max_length=8192)
+    resume: dict[str, Known] = Field(default_factory=dict, max_length=MAX_STREAMS)
+
+
+class Follower(Protocol):
+    """A feature that wants to know of clients' coming and going."""
+
+    async def entered(self, client: Client, resumed: Collection[str]) -> None:
+        """A client is in, after `ready`; it said where it stood in the streams of `resumed`."""
+        ...
+
+    async def left(self, client: Client) -> None:
+        """A client has gone."""
+        ...
+
+
+class Gateway:
+    """The application behind the transport."""
+
+    def __init__(
+        self,
+        authenticate: Authenticate,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        streams: Streams,
+        clients: Clients,
+        followers: Sequence[Follower],
+        clock: Clock,
+    ) -> None:
+        self.namespaces: Collection[str] = frozenset(registry.namespaces)
+        self._authenticate = authenticate
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._streams = streams
+        self._clients = clients
+        self._followers = followers
+        self._clock = clock
+
+    async def connect(self, connection: Connection, auth: Any) -> None:
+        """Authenticate, join the client's streams, send what it missed, then `ready`."""
+        try:
+            asked = _connect_auth(auth)
+            principal = await self._authenticate(asked.token)
+            await self._enter(connection, principal, asked.resume)
+        except ParleyError as error:
+            raise _refusal(error) from error
+        except Exception as error:
+            log.exception("connect_failed", namespace=connection.namespace)
+            raise _refusal(Internal("Something went wrong here; it has been logged.")) from error
+
+    async def _enter(
+        self, connection: Connection, principal: Principal, resume: Mapping[str, Known]
+    ) -> None:
+        namespace = connection.namespace.removeprefix("/")
+        client = Client(connection.id, namespace, principal, connection)
+        self._clients.add(client)
+        connection.state = client
+
+        def ready(streams: Any) -> None:
+            connection.emit(
+                "ready",
+                {
+                    "connection": client.id,
+                    "user": principal.user,
+                    "server_time": timestamp(self._clock.now()),
+                    "streams": streams,
+                },
+            )
+
+        try:
+            positions = {name: Position(known.epoch, known.seq) for name, known in resume.items()}
+            await self._streams.enter(client, positions, ready)
+            for follower in self._followers:
+                await follower.entered(client, resume.keys())
+        except BaseException:
+            await self._leave(client)
+            raise
+
+    async def event(
+        self, connection: Connection, name: str, args: Sequence[Any]
+    ) -> Sequence[Any] | None:
+        """Carry out a command; the ack is `{ok, data}` or `{ok, error}`."""
+        client: Client = connection.state
+        command = self._registry.find(connection.namespace, name)
+        try:
+            if command is None:
+                raise NotFound(f"There is no command {name[:64]!r} in {connection.namespace}.")
+            return ({"ok": True, "data": await self._run(command, connection, client, args)},)
+        except ParleyError as error:
+            return ({"ok": False, "error": error.to_wire()},)
+
+    async def _run(
+        self, command: Command, connection: Connection, client: Client, args: Sequence[Any]
+    ) -> Any:
+        if len(args) > 1:
+            raise Invalid("A command takes one object.")
+        context = Context(
+            client.principal,
+            request_id=client.id,
+            remote=connection.remote,
+            user_agent=connection.user_agent,
+            client=client,
+        )
+        return await self._dispatcher.run(command, context, args[0] if args else None)
+
+    async def disconnect(self, connection: Connection, reason: str) -> None:
+        """Forget the client."""
+        client: Client = connection.state
+        log.debug("client_left", connection=client.id, reason=reason)
+        await self._leave(client)
+
+    async def _leave(self, client: Client) -> None:
+        self._streams.exit(client)
+        self._clients.remove(client)
+        client.closed()
+        for follower in self._followers:
+            try:
+                await follower.left(client)
+            except ParleyError as error:
+                log.warning("leave_incomplete", connection=client.id, code=error.code)
+
+
+def _connect_auth(auth: Any) -> ConnectAuth:
+    if not isinstance(auth, dict) or not auth.get("token"):
+        raise Unauthenticated("Connect with auth: {token}.")
+    return validate(ConnectAuth, auth)
+
+
+def _refusal(error: ParleyError) -> ConnectRefused:
+    return ConnectRefused(error.message, error.to_wire())

@@ -1,0 +1,1 @@
+"""REST: routes made of the declared commands, and what surrounds them."""

@@ -1,0 +1,123 @@
+"""What surrounds every request: its id, its errors, its log entry, its headers."""
+
+import ipaddress
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from aiohttp import web
+
+from domain.errors import Internal, Invalid, NotFound, ParleyError, TooLarge, Unavailable
+from domain.ids import new_id
+from server.http.problems import problem
+from server.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_QUIET = ("/health/", "/metrics", "/socket.io/")
+
+
+class Surroundings:
+    """The outermost middleware."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    @web.middleware
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Give the request an id, turn errors into problem documents, log and count."""
+        given = request.headers.get("X-Request-ID", "")
+        request_id = given if _GIVEN_ID.match(given) else new_id()
+        request[REQUEST_ID] = request_id
+        started = time.perf_counter()
+        try:
+            response = await handler(request)
+        except ParleyError as error:
+            response = problem(error, request_id)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            response = problem(_translated(error), request_id)
+            if error.status == 405:
+                response.headers["Allow"] = error.headers.get("Allow", "")
+                response.set_status(405)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception:
+            log.exception("request_failed", request_id=request_id, path=request.path)
+            response = problem(
+                Internal("Something went wrong here; it has been logged."), request_id
+            )
+        self._finish(request, response, request_id, time.perf_counter() - started)
+        return response
+
+    def _finish(
+        self, request: web.Request, response: web.StreamResponse, request_id: str, seconds: float
+    ) -> None:
+        if not response.prepared:
+            response.headers["X-Request-ID"] = request_id
+            response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        self._metrics.requests.labels(route, request.method, str(response.status)).inc()
+        if not request.path.startswith(_QUIET):
+            log.info(
+                "request",
+                method=request.method,
+                path=request.path,
+                status=response.status,
+                ms=round(seconds * 1000, 1),
+                request_id=request_id,
+            )
+
+
+def _translated(error: web.HTTPException) -> ParleyError:
+    """Aiohttp's own refusals in our terms."""
+    if error.status == 404:
+        return NotFound("There is nothing at this address.")
+    if error.status == 405:
+        return Invalid("This address does not take this method.")
+    if error.status == 413:
+        return TooLarge("The body is larger than this server takes.")
+    if error.status == 503:
+        return Unavailable()
+    if error.status >= 500:
+        return Internal()
+    return Invalid(error.text or error.reason)
+
+
+def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
+    """The network address of the caller: the peer's, or, behind trusted proxies, the last entry
+    of `X-Forwarded-For` that none of them wrote.
+    """
+    peer = request.remote or ""
+    if not trusted or not _within(peer, trusted):
+        return peer
+    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
+    for hop in reversed([hop for hop in hops if hop]):
+        if not _within(hop, trusted):
+            return hop if _is_address(hop) else peer
+    return peer
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _within(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)

@@ -1,0 +1,127 @@
+"""The REST side of the declared commands: one aiohttp handler made per route."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from domain.errors import Invalid, TooLarge, Unauthenticated
+from domain.principals import Principal
+from handlers.command import Command, Registry, Route
+from handlers.context import Context
+from handlers.dispatcher import Dispatcher
+from server.http.middleware import REQUEST_ID, Network, client_address
+from server.http.responses import json_response
+
+PREFIX = "/api/v1"
+
+Authenticate = Callable[[str], Awaitable[Principal]]
+
+
+class Rest:
+    """Adds the commands' routes to an application."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        authenticate: Authenticate,
+        trusted_proxies: Sequence[Network],
+        max_body: int,
+    ) -> None:
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._authenticate = authenticate
+        self._trusted = trusted_proxies
+        self._max_body = max_body
+
+    def attach(self, app: web.Application) -> None:
+        """Add all routes below `/api/v1`; the more literal path first."""
+        routes = [(route, each) for each in self._registry.commands for route in each.routes]
+        routes.sort(key=lambda pair: (pair[0].path.count("{"), pair[0].path))
+        for route, each in routes:
+            app.router.add_route(route.method, PREFIX + route.path, self._handler(each, route))
+
+    def _handler(
+        self, command: Command, route: Route
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        from_query = route.method in {"GET", "DELETE"}
+        lists = list_fields(command)
+        named = frozenset(route.parameters)
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            principal = await self.principal(request, needed=command.role is not None)
+            context = Context(
+                principal,
+                request_id=request[REQUEST_ID],
+                remote=client_address(request, self._trusted),
+                user_agent=request.headers.get("User-Agent", "")[:256],
+            )
+            payload = _query(request, lists)
+            if not from_query or request.can_read_body:
+                payload |= await self._body(request)
+            twice = named & payload.keys()
+            if twice:
+                raise Invalid.field(twice.pop(), "is given by the path")
+            payload |= request.match_info
+            data = await self._dispatcher.run(command, context, payload)
+            return json_response(request, data, route.status)
+
+        return handle
+
+    async def principal(self, request: web.Request, *, needed: bool) -> Principal | None:
+        """Who sends this request; None without a token where none is needed.
+
+        Raises:
+            Unauthenticated: no token or no good one.
+        """
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if not token:
+            if needed:
+                raise Unauthenticated("Send Authorization: Bearer <token>.")
+            return None
+        if scheme.lower() != "bearer":
+            raise Unauthenticated("Only bearer tokens are understood (RFC 6750).")
+        return await self._authenticate(token.strip())
+
+    async def _body(self, request: web.Request) -> dict[str, Any]:
+        if (request.content_length or 0) > self._max_body:
+            raise TooLarge(f"A body may have at most {self._max_body} bytes.")
+        raw = await request.read()
+        if not raw:
+            return {}
+        if request.content_type not in {"application/json", "application/merge-patch+json"}:
+            raise Invalid("Send a JSON object as application/json.")
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise Invalid(f"The body is not JSON: {error}.") from None
+        if not isinstance(body, dict):
+            raise Invalid("The body must be one JSON object.")
+        return body
+
+
+def list_fields(command: Command) -> frozenset[str]:
+    """The request's fields that hold lists: in a query they may be repeated."""
+    schema = (
+        command.request.model_json_schema()["properties"] if command.request.model_fields else {}
+    )
+    return frozenset(
+        name
+        for name, field in schema.items()
+        if "array" in (field.get("type"), *(each.get("type") for each in field.get("anyOf", ())))
+    )
+
+
+def _query(request: web.Request, lists: frozenset[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in request.query:
+        values = request.query.getall(name)
+        if name in lists:
+            found[name] = values
+        elif len(values) > 1:
+            raise Invalid.field(name[:100], "is given more than once")
+        else:
+            found[name] = values[0]
+    return found
