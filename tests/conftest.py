@@ -1,6 +1,18 @@
 """Options and fixtures that all tests share."""
 
+import itertools
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
 import pytest
+
+from tests.support.rest import Api
+from tests.support.server import ServerProcess
+
+StartServer = Callable[..., ServerProcess]
+
+_SERVERS = pytest.StashKey[list[ServerProcess]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,7 +34,61 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the servers' logs with a failure."""
+    report = yield
+    if report.failed:
+        for server in item.config.stash.get(_SERVERS, []):
+            report.sections.append((f"server at {server.url}", server.log_tail()))
+    return report
+
+
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the full size was asked for: more rounds, more clients."""
     return bool(request.config.getoption("--full"))
+
+
+def _starter(config: pytest.Config, directory: Callable[[], Path], stack: ExitStack) -> StartServer:
+    running = config.stash.setdefault(_SERVERS, [])
+
+    def start(**settings: object) -> ServerProcess:
+        server = ServerProcess(directory(), settings)
+        running.append(server)
+        stack.callback(running.remove, server)
+        return stack.enter_context(server)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A running server that all tests share: leave it as you would wish to find it."""
+    with ExitStack() as stack:
+        yield _starter(request.config, lambda: tmp_path_factory.mktemp("server"), stack)()
+
+
+@pytest.fixture
+def start_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers of this test's own: `start_server(ACCESS_TTL="5s")`; stopped after it."""
+    names = (tmp_path / f"server-{number}" for number in itertools.count(1))
+    with ExitStack() as stack:
+        yield _starter(request.config, lambda: next(names), stack)
+
+
+@pytest.fixture
+def fresh_server(start_server: StartServer) -> ServerProcess:
+    """A running server of this test's own, without data: to be killed, filled, restarted."""
+    return start_server()
+
+
+@pytest.fixture
+async def api(server: ServerProcess) -> AsyncIterator[Api]:
+    """REST of the shared server, as nobody; `await api.register("Ann")` makes a user."""
+    async with Api(server.url) as api:
+        yield api

@@ -1,0 +1,99 @@
+"""The documentation of the settings, made of their declaration.
+
+`python -m config.docs` prints the table, `--write` puts it between the markers of the files that
+show it, `--check` fails if one of them is out of date.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from config.load import ENV_FILE, variable_of
+from config.settings import Settings
+from config.values import Bytes, Seconds
+
+BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
+ROOT = Path(__file__).parent.parent
+SHOWN_IN = (ROOT / "README.md", ROOT / "docs" / "configuration.md")
+
+
+def table() -> str:
+    """All settings as Markdown tables, one for each section."""
+    lines: list[str] = []
+    for name, field in Settings.model_fields.items():
+        section = _extra(field).get("section")
+        if section:
+            lines += ["", f"**{section}**", "", "| Variable | Default | Meaning |", "|---|---|---|"]
+        cells = (f"`{variable_of(name)}`", _default(field), field.description or "")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += [
+        "",
+        f"`{ENV_FILE}` names the env file to read in place of `.env`; the environment goes before it. "
+        "A duration is a number of seconds or has a unit (`500ms`, `90s`, `15m`, `12h`, `7d`), a "
+        "size a number of bytes or has one (`64KiB`, `25MiB`, `1GB`).",
+    ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _extra(field: FieldInfo) -> dict[str, str]:
+    extra = field.json_schema_extra
+    return {k: str(v) for k, v in extra.items()} if isinstance(extra, dict) else {}
+
+
+def _default(field: FieldInfo) -> str:
+    told = _extra(field).get("default")
+    if told:
+        return told
+    value = field.default
+    if value is None or value == () or value is PydanticUndefined:
+        return "none"
+    for mark in field.metadata:
+        if isinstance(mark, Seconds | Bytes):
+            return f"`{mark.format(value)}`"
+    return f"`{value.value if isinstance(value, Enum) else value}`"
+
+
+def updated(text: str, generated: str) -> str:
+    """`text` with what stands between the markers replaced; unchanged if it has none."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        return text
+    return f"{head}{BEGIN}\n{generated}{END}{tail}"
+
+
+def _outdated(generated: str) -> Iterator[tuple[Path, str]]:
+    for path in SHOWN_IN:
+        text = path.read_text(encoding="utf-8")
+        new = updated(text, generated)
+        if new != text:
+            yield path, new
+
+
+def main() -> int:
+    """Print, write or check, as the arguments say. 1 if a check fails."""
+    parser = argparse.ArgumentParser(prog="python -m config.docs", description=table.__doc__)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", action="store_true", help="update the files that show it")
+    action.add_argument("--check", action="store_true", help="fail if a file is out of date")
+    arguments = parser.parse_args()
+    generated = table()
+    if not (arguments.write or arguments.check):
+        print(generated, end="")
+        return 0
+    outdated = list(_outdated(generated))
+    for path, text in outdated:
+        if arguments.write:
+            path.write_text(text, encoding="utf-8")
+        shown = path.relative_to(ROOT)
+        print(f"{shown}: {'updated' if arguments.write else 'out of date; run `make docs`'}")
+    return 1 if arguments.check and outdated else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
