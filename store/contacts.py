@@ -1,0 +1,100 @@
+"""Contacts and blocks: whom a user has in the address book, and whom nothing shall come from."""
+
+from typing import NamedTuple
+
+from store.engine import Collection, Document, Engine, Guard, Index, Is
+
+CONTACTS = Collection("contacts", indexes=(Index(("owner", "user"), unique=True),))
+"""`{id: "<owner>:<user>", owner, user, added_at}`."""
+
+BLOCKS = Collection("blocks", indexes=(Index(("blocker", "blocked"), unique=True),))
+"""`{id: "<blocker>:<blocked>", blocker, blocked, blocked_at}`."""
+
+COLLECTIONS = (CONTACTS, BLOCKS)
+
+
+def pair(one: str, other: str) -> str:
+    """The id of what `one` keeps about `other`."""
+    return f"{one}:{other}"
+
+
+def unblocked(blocker: str, blocked: str) -> Guard:
+    """Holds as long as `blocker` has not blocked `blocked`."""
+    return Guard(BLOCKS, pair(blocker, blocked), absent=True)
+
+
+class Relation(NamedTuple):
+    """What one user keeps about another."""
+
+    contact: Document | None
+    block: Document | None
+
+
+class ContactRepository:
+    """Reads and writes contacts and blocks. Everything is idempotent."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def relations(self, org: str, owner: str, users: list[str]) -> dict[str, Relation]:
+        """What the owner keeps about each of the users."""
+        ids = [pair(owner, user) for user in users]
+        contacts = await self._engine.get_many(org, CONTACTS, ids)
+        blocks = await self._engine.get_many(org, BLOCKS, ids)
+        return {
+            user: Relation(contacts.get(id), blocks.get(id))
+            for user, id in zip(users, ids, strict=True)
+        }
+
+    async def contacts(
+        self, org: str, owner: str, *, after: str | None, limit: int
+    ) -> list[Document]:
+        """The owner's contacts by user id, behind the user `after`."""
+        where = {"owner": owner} if after is None else {"owner": owner, "user": Is(">", after)}
+        return await self._engine.find(org, CONTACTS, where, order=("user",), limit=limit)
+
+    async def blocks(
+        self, org: str, blocker: str, *, after: str | None, limit: int
+    ) -> list[Document]:
+        """The blocks the user has made by user id, behind the user `after`."""
+        where = (
+            {"blocker": blocker}
+            if after is None
+            else {"blocker": blocker, "blocked": Is(">", after)}
+        )
+        return await self._engine.find(org, BLOCKS, where, order=("blocked",), limit=limit)
+
+    async def count_contacts(self, org: str, owner: str) -> int:
+        """How many contacts the owner has."""
+        return await self._engine.count(org, CONTACTS, {"owner": owner})
+
+    async def count_blocks(self, org: str, blocker: str) -> int:
+        """How many users the user has blocked."""
+        return await self._engine.count(org, BLOCKS, {"blocker": blocker})
+
+    async def add(self, org: str, owner: str, user: str, at: str) -> Document:
+        """Add a contact; the one there is if there is one."""
+        doc: Document = {"id": pair(owner, user), "owner": owner, "user": user, "added_at": at}
+        return await self._engine.insert_or_get(org, CONTACTS, doc)
+
+    async def remove(self, org: str, owner: str, user: str) -> bool:
+        """Remove a contact; whether there was one."""
+        return await self._engine.delete(org, CONTACTS, {"id": pair(owner, user)}) > 0
+
+    async def block(self, org: str, blocker: str, blocked: str, at: str) -> Document:
+        """Block a user; the block there is if there is one."""
+        doc: Document = {
+            "id": pair(blocker, blocked),
+            "blocker": blocker,
+            "blocked": blocked,
+            "blocked_at": at,
+        }
+        return await self._engine.insert_or_get(org, BLOCKS, doc)
+
+    async def unblock(self, org: str, blocker: str, blocked: str) -> bool:
+        """Lift a block; whether there was one."""
+        return await self._engine.delete(org, BLOCKS, {"id": pair(blocker, blocked)}) > 0
+
+    async def is_blocked(self, org: str, blocker: str, blocked: str) -> bool:
+        """Whether `blocker` has blocked `blocked`."""
+        return await self._engine.get(org, BLOCKS, pair(blocker, blocked)) is not None
