@@ -5,7 +5,9 @@ succeed later. Acks and RFC 9457 problem documents are made from these in one pl
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
+
+from typing_extensions import TypedDict
 
 
 class FieldError(TypedDict):

@@ -1,9 +1,10 @@
 """Event types and the envelope every event travels in."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple
 
 import orjson
+from typing_extensions import TypedDict
 
 from domain.delivery import Delivery
 

@@ -1,11 +1,12 @@
 """Commands every namespace has: following streams. And their REST form for mobile apps."""
 
-from typing import TypedDict
+from typing import Any
 
-import orjson
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from actions.streams import MAX_STREAMS, Position, Streams
+from domain.events import ActorView
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 
@@ -43,13 +44,25 @@ class Sync(Request):
     streams: dict[str, Known] = Field(max_length=MAX_STREAMS)
 
 
+class Envelope(TypedDict):
+    """A durable event; `data` as declared with its type."""
+
+    stream: str
+    epoch: str
+    seq: int
+    type: str
+    at: str
+    actor: ActorView
+    data: dict[str, Any]
+
+
 class SubscribedStream(TypedDict):
     """What was missed of one stream, and where it stands."""
 
     epoch: str
     seq: int
     recovered: bool
-    events: list[orjson.Fragment]
+    events: list[Envelope]
     more: bool
 
 

@@ -63,7 +63,7 @@ class Rest:
                 payload |= await self._body(request)
             twice = named & payload.keys()
             if twice:
-                raise Invalid.field(twice.pop(), "is given by the path")
+                raise Invalid.field(min(twice), "is given by the path")
             payload |= request.match_info
             data = await self._dispatcher.run(command, context, payload)
             return json_response(request, data, route.status)

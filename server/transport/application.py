@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from domain.delivery import Delivery
+from fanout.hub import Subscriber
 
 
 class ConnectRefused(Exception):
@@ -19,7 +20,7 @@ class ConnectRefused(Exception):
         self.data = data
 
 
-class Connection(Protocol):
+class Connection(Subscriber, Protocol):
     """One client in one namespace. Several may share one Engine.IO session."""
 
     id: str

@@ -1,0 +1,102 @@
+"""`/docs`, `/openapi.json`, `/asyncapi.json`: nothing is fetched from elsewhere."""
+
+import hashlib
+import importlib.resources
+
+import orjson
+from aiohttp import web
+
+from server.docs.schemas import Schema
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Parley API</title>
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="icon" href="/docs/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+
+_START = """SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  persistAuthorization: true,
+  displayRequestDuration: true,
+  docExpansion: "list",
+  defaultModelsExpandDepth: -1,
+});
+"""
+
+_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+_ASSETS = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+
+
+class DocsPages:
+    """Serves the documents."""
+
+    def __init__(self, openapi: Schema, asyncapi: Schema) -> None:
+        self._documents = {
+            "/openapi.json": orjson.dumps(openapi),
+            "/asyncapi.json": orjson.dumps(asyncapi),
+        }
+
+    def attach(self, app: web.Application) -> None:
+        """Add the routes."""
+        for path in self._documents:
+            app.router.add_get(path, self._document)
+        app.router.add_get("/docs", self._page)
+        app.router.add_get("/docs/", self._page)
+        app.router.add_get("/docs/start.js", self._start)
+        app.router.add_get("/docs/{asset}", self._asset)
+
+    async def _document(self, request: web.Request) -> web.Response:
+        body = self._documents[request.path]
+        etag = hashlib.blake2b(body, digest_size=12).hexdigest()
+        known = request.if_none_match
+        if known and any(each.value == etag for each in known):
+            return web.Response(status=304, headers={"ETag": f'W/"{etag}"'})
+        response = web.Response(
+            body=body, content_type="application/json", headers={"ETag": f'W/"{etag}"'}
+        )
+        response.enable_compression()
+        return response
+
+    async def _page(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            text=_PAGE,
+            content_type="text/html",
+            headers={"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"},
+        )
+
+    async def _start(self, _request: web.Request) -> web.Response:
+        return web.Response(text=_START, content_type="text/javascript")
+
+    async def _asset(self, request: web.Request) -> web.Response:
+        name = request.match_info["asset"]
+        if name not in _ASSETS:
+            raise web.HTTPNotFound
+        source = importlib.resources.files("swagger_ui") / "static" / name
+        response = web.Response(
+            body=source.read_bytes(),
+            content_type=_ASSETS[name],
+            headers={"Cache-Control": "public, max-age=86400"},
+        )
+        response.enable_compression()
+        return response
