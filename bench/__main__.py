@@ -1,0 +1,220 @@
+"""`python -m bench`: measure the servers in turns and print how they compare."""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench import profile
+from bench.parley import Parley
+from bench.peers import (
+    LOGS,
+    OUT,
+    ROOT,
+    Centrifuge,
+    Node,
+    Peer,
+    PythonSocketIO,
+    build_go,
+    needs,
+    scratch,
+)
+from bench.process import BenchError, run_load
+from bench.report import Environment, Report, number, write_between_markers
+from bench.scenarios import PAYLOAD, SCALES, SCENARIOS, Scale, Scenario
+
+LOADGEN = OUT / "bin/loadgen"
+LOAD_LIMIT = 300.0
+IN_FLIGHT = 32
+"""Connections being opened at a time."""
+WARM_UP = 300
+"""Connections opened and closed before opening is measured."""
+PEERS = ("python", "node", "centrifuge", "parley")
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    add = parser.add_argument
+    full = os.environ.get("FULL", "") not in {"", "0"}
+    add("--full", action="store_true", default=full, help="more and longer rounds (also FULL=1)")
+    add("--only", type=names(PEERS), default=list(PEERS), metavar="PEERS",
+        help=f"servers, separated by commas: {', '.join(PEERS)}")  # fmt: skip
+    known = tuple(scenario.name for scenario in SCENARIOS)
+    add("--scenario", type=names(known), default=list(known), metavar="SCENARIOS",
+        help=f"scenarios, separated by commas: {', '.join(known)}")  # fmt: skip
+    add("--rounds", type=int, help="how often each is measured")
+    add("--seconds", type=float, help="how long each is measured")
+    add("--profile", action="store_true",
+        help="profile Parley meanwhile (with py-spy), which slows it down")  # fmt: skip
+    add("--write-docs", action="store_true",
+        help="put the table between the markers of README.md and docs/benchmarks.md")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+class names:  # noqa: N801
+    """Reads names separated by commas, all of which must be known."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = known
+
+    def __call__(self, text: str) -> list[str]:
+        chosen = [name.strip() for name in text.split(",") if name.strip()]
+        for name in chosen:
+            if name not in self._known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(self._known)}")
+        return [name for name in self._known if name in chosen]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run; 0 when everything was measured, 1 with a message when not."""
+    options = arguments(argv)
+    # Ended from outside, too, every server is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        run(options)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Build, measure all rounds, report.
+
+    Raises:
+        BenchError: anything that keeps a figure from being measured.
+    """
+    if (os.cpu_count() or 1) < 2:
+        raise BenchError("two cores are needed, one for the server and one for the load")
+    needs("taskset", "go")
+    LOGS.mkdir(parents=True, exist_ok=True)
+    scale = SCALES["full" if options.full else "small"]
+    rounds = options.rounds or (1 if options.profile else scale.rounds)
+    seconds = options.seconds or (max(scale.seconds, 8.0) if options.profile else scale.seconds)
+    with scratch() as directory:
+        peers = make_peers(options.only, directory)
+        print(f"building the load generator and {', '.join(peer.title for peer in peers)}")
+        build_go(ROOT / "bench/loadgen", LOADGEN)
+        for peer in peers:
+            peer.build()
+        scenarios = [s for s in SCENARIOS if s.name in options.scenario]
+        report = Report(environment(peers, rounds, seconds), scenarios, peers)
+        runner = Runner(scale, seconds, options.profile, report)
+        for turn in range(rounds):
+            for scenario in scenarios:
+                for peer in peers:
+                    if not peer.lacks(scenario):
+                        print(f"round {turn + 1}/{rounds}  {scenario.name:10} ", end="", flush=True)
+                        print(runner.measure(scenario, peer), flush=True)
+    print(f"\n{report.text()}\n")
+    print(f"written to {report.write(OUT).relative_to(ROOT)}")
+    if options.write_docs:
+        write_docs(report)
+
+
+def make_peers(chosen: Sequence[str], directory: Path) -> list[Peer]:
+    """The servers to measure, in the order they take turns."""
+    peers: list[Peer] = [PythonSocketIO(), Node(), Centrifuge(), Parley(directory)]
+    return [peer for peer in peers if peer.name in chosen]
+
+
+class Runner:
+    """Measures one server in one scenario at a time."""
+
+    def __init__(self, scale: Scale, seconds: float, profiled: bool, report: Report) -> None:
+        self._scale = scale
+        self._seconds = seconds
+        self._profiled = profiled
+        self._report = report
+        self._windows: dict[tuple[str, str], int] = {}
+
+    def measure(self, scenario: Scenario, peer: Peer) -> str:
+        """Start the server anew, put the load on it, and take its figure; gives a line of text."""
+        stacks = OUT / f"profile-{scenario.name}.txt"
+        profiled = self._profiled and peer.name == "parley"
+        with scratch() as directory:
+            clients = peer.clients(scenario, scenario.connections or self._scale.connects)
+            with peer.running(scenario, directory) as server:
+                spec = {
+                    "protocol": peer.protocol,
+                    "scenario": scenario.load,
+                    "port": server.port,
+                    "pid": server.pid,
+                    "namespaces": scenario.namespaces,
+                    "clients": clients,
+                    "payload": PAYLOAD,
+                    "seconds": self._seconds,
+                    "probe_seconds": self._scale.probe,
+                    "windows": self._choose(scenario, peer),
+                    "in_flight": IN_FLIGHT,
+                    "warm_up": WARM_UP,
+                    "collect": peer.collects,
+                    "profiler": profile.command(server.pid, stacks) if profiled else [],
+                }
+                try:
+                    output = run_load([str(LOADGEN)], json.dumps(spec), LOAD_LIMIT)
+                except BenchError as error:
+                    raise BenchError(f"{scenario.name}, {peer.title}: {error}") from error
+        result: dict[str, Any] = json.loads(output)
+        if "window" in result:
+            self._windows[scenario.name, peer.name] = result["window"]
+        value = self._report.add(scenario, peer, result)
+        line = f"{peer.title:18} {number(value):>9} {scenario.unit}{details(result)}"
+        return f"{line}\n{profile.summary(stacks)}" if profiled else line
+
+    def _choose(self, scenario: Scenario, peer: Peer) -> Sequence[int]:
+        """The windows to try: once chosen, a server keeps its own for the following rounds."""
+        known = self._windows.get((scenario.name, peer.name))
+        return scenario.windows if known is None else [known]
+
+
+def details(result: dict[str, Any]) -> str:
+    """What helps to judge a figure while the run goes on."""
+    text = ""
+    if "wall_seconds" in result:
+        wall = result["wall_seconds"]
+        text += f"  server {result['server_cpu_seconds'] / wall:4.0%}"
+        text += f"  load {result['generator_cpu_seconds'] / wall:4.0%}"
+    if "window" in result:
+        text += f"  window {result['window']}  {result['bytes_per_delivery']:.0f} B each"
+    return text
+
+
+def environment(peers: Sequence[Peer], rounds: int, seconds: float) -> Environment:
+    """Where and with what this run measures."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return Environment(
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        cpu=models[0] if models else platform.machine(),
+        kernel=platform.release(),
+        versions={peer.name: peer.version() for peer in peers},
+        rounds=rounds,
+        seconds=seconds,
+    )
+
+
+def write_docs(report: Report) -> None:
+    """Put the table where the documentation shows it."""
+    for path in (ROOT / "README.md", ROOT / "docs/benchmarks.md"):
+        if write_between_markers(path, report.markdown()):
+            print(f"written to {path.relative_to(ROOT)}")
+        else:
+            raise BenchError(f"{path.relative_to(ROOT)} has no markers for the table")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

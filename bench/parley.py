@@ -1,0 +1,206 @@
+"""Parley as it is run by its users, with the accounts and conversations that a scenario needs."""
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench.peers import LOGS, ROOT, SECRET, Peer, Running, output
+from bench.process import BenchError, free_port, serving
+from bench.scenarios import CONNECTIONS, ROOM, Scenario
+
+BUCKETS = ("typing", "message.send", "connect", "register", "conversation.create", "member.add")
+HISTORY = 60
+"""Messages stored in each conversation beforehand: more than one page."""
+AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What was prepared in a data directory."""
+
+    tokens: list[str]
+    channel: str
+    """A channel of all users."""
+    groups: list[list[str]]
+    """For each user, the groups it is in."""
+
+
+class Parley(Peer):
+    """The real server: SQLite with FULL, authentication, metrics and rate limits on."""
+
+    name = "parley"
+    title = "Parley"
+    protocol = "parley"
+    collects = False
+
+    def __init__(self, scratch_root: Path) -> None:
+        self._root = scratch_root
+        self._prepared: dict[int, tuple[Path, Data]] = {}
+
+    def build(self) -> None:
+        if not (ROOT / "server/__main__.py").exists():
+            raise BenchError("there is no server to start")
+
+    def version(self) -> str:
+        commit = output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+        return f"Parley at {commit} on Python {sys.version.split()[0]}"
+
+    def lacks(self, scenario: Scenario) -> bool:
+        return False
+
+    def prepare(self, scenario: Scenario) -> tuple[Path, Data]:
+        """A data directory with everything a scenario needs; made once for all rounds."""
+        groups_each = max(scenario.rooms_each, 1) if scenario.load == "idle" else 1
+        if groups_each not in self._prepared:
+            directory = self._root / f"parley-{groups_each}"
+            directory.mkdir(parents=True)
+            with self._serving(directory, LOGS / "parley-prepare.log") as server:
+                data = asyncio.run(populate(server.port, groups_each))
+            (directory / "bench.json").write_text(json.dumps(asdict(data)))
+            self._prepared[groups_each] = directory, data
+        return self._prepared[groups_each]
+
+    @contextmanager
+    def _serving(self, directory: Path, log: Path, prefix: Sequence[str] = ()) -> Iterator[Running]:
+        port = free_port()
+        env = {
+            "PARLEY_PORT": str(port),
+            "PARLEY_DATA_DIR": str(directory),
+            "PARLEY_SECRET_KEY": SECRET,
+            "PARLEY_ACCESS_TTL": "1d",
+            "PARLEY_BCRYPT_COST": "4",
+            "PARLEY_RATE_LIMITS": ",".join(f"{bucket}=1000000/s" for bucket in BUCKETS),
+            "PARLEY_LOG_FORMAT": "json",
+        }
+        command = (*prefix, sys.executable, "-m", "server")
+        with serving(command, port, log, env) as pid:
+            yield Running(pid, port)
+
+    @contextmanager
+    def running(self, scenario: Scenario, directory: Path) -> Iterator[Running]:
+        prepared, _ = self.prepare(scenario)
+        data = directory / "data"
+        shutil.copytree(prepared, data)
+        with self._serving(data, LOGS / f"parley-{scenario.name}.log") as server:
+            yield server
+
+    def clients(self, scenario: Scenario, count: int) -> list[dict[str, Any]]:
+        _, data = self.prepare(scenario)
+        clients: list[dict[str, Any]] = []
+        for i in range(count):
+            user = i % CONNECTIONS
+            rooms = [data.channel] if scenario.room_size == CONNECTIONS else data.groups[user]
+            client: dict[str, Any] = {"token": data.tokens[user], "rooms": rooms}
+            if scenario.load == "history":
+                client["paths"] = [
+                    f"/api/v1/conversations/{data.groups[user][0]}/messages?limit=50"
+                ]
+            clients.append(client)
+        return clients
+
+
+class Api:
+    """The few REST calls that preparing needs."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def post(self, path: str, body: dict[str, Any], token: str | None = None) -> Any:
+        """The answer to a POST.
+
+        Raises:
+            BenchError: it is not a success.
+        """
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with (
+            self._places,
+            self._session.post(f"/api/v1{path}", json=body, headers=headers) as response,
+        ):
+            if response.status >= 300:
+                raise BenchError(f"POST {path}: {response.status} {await response.text()}")
+            return await response.json()
+
+
+@asynccontextmanager
+async def api(port: int) -> AsyncIterator[Api]:
+    """The REST API of a server on this port."""
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        yield Api(session)
+
+
+async def populate(port: int, groups_each: int) -> Data:
+    """Make 1000 users, a channel of them all, and groups of ten so that each is in `groups_each`."""
+    async with api(port) as server:
+        accounts = await asyncio.gather(
+            *(
+                server.post(
+                    "/auth/register",
+                    {
+                        "email": f"user{i}@bench.example.com",
+                        "password": f"Benchmark-{i:04}-password",
+                        "name": f"User {i}",
+                    },
+                )
+                for i in range(CONNECTIONS)
+            )
+        )
+        users = [account["user"]["id"] for account in accounts]
+        tokens = [account["access_token"] for account in accounts]
+
+        async def conversation(kind: str, members: Sequence[int], name: str) -> str:
+            made = await server.post(
+                "/conversations",
+                {
+                    "kind": kind,
+                    "title": name,
+                    "members": [users[i] for i in members[1:]],
+                    "client_id": name,
+                },
+                tokens[members[0]],
+            )
+            identifier: str = made["id"]
+            return identifier
+
+        channel = await conversation("channel", range(CONNECTIONS), "everybody")
+        groups: list[list[str]] = [[] for _ in users]
+        for k in range(groups_each):
+            parts = [members(k, part) for part in range(CONNECTIONS // ROOM)]
+            made = await asyncio.gather(
+                *(conversation("group", part, f"group-{k}-{n}") for n, part in enumerate(parts))
+            )
+            for identifier, part in zip(made, parts, strict=True):
+                for i in part:
+                    groups[i].append(identifier)
+
+        if groups_each == 1:
+            # One after the other within a conversation, all conversations side by side.
+            for n in range(HISTORY):
+                await asyncio.gather(
+                    *(
+                        server.post(
+                            f"/conversations/{groups[i][0]}/messages",
+                            {
+                                "body": f"Message {n} of this conversation. " * 4,
+                                "client_id": f"h{n}",
+                            },
+                            tokens[i],
+                        )
+                        for i in range(n % ROOM, CONNECTIONS, ROOM)
+                    )
+                )
+    return Data(tokens, channel, groups)
+
+
+def members(k: int, part: int) -> list[int]:
+    """The users of one of the `k`-th groups: for each k a different partition of all users."""
+    parts = CONNECTIONS // ROOM
+    return [((part + k * j) % parts) * ROOM + j for j in range(ROOM)]

@@ -1,0 +1,242 @@
+"""What was measured, as a table on the terminal, in Markdown and in JSON."""
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.peers import Peer
+from bench.scenarios import TARGETS, Scenario, Target
+
+START = "<!-- bench:start -->"
+END = "<!-- bench:end -->"
+
+
+@dataclass(slots=True)
+class Cell:
+    """All rounds of one server in one scenario."""
+
+    values: list[float] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The middle value."""
+        return statistics.median(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where and with what was measured."""
+
+    date: str
+    cpu: str
+    kernel: str
+    versions: Mapping[str, str]
+    rounds: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Report:
+    """The figures of one run."""
+
+    environment: Environment
+    scenarios: Sequence[Scenario]
+    peers: Sequence[Peer]
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """By scenario and peer."""
+
+    def add(self, scenario: Scenario, peer: Peer, result: dict[str, Any]) -> float:
+        """Take one result in; gives its figure."""
+        value = scenario.value(result)
+        cell = self.cells.setdefault((scenario.name, peer.name), Cell())
+        cell.values.append(value)
+        cell.results.append(result)
+        return value
+
+    def medians(self, scenario: Scenario) -> dict[str, float]:
+        """The median of each peer that was measured."""
+        return {
+            peer.name: self.cells[scenario.name, peer.name].median
+            for peer in self.peers
+            if (scenario.name, peer.name) in self.cells
+        }
+
+    def table(self) -> list[list[str]]:
+        """Rows of cells, the first row being the head."""
+        rows = [["", "unit", *(peer.title for peer in self.peers)]]
+        for scenario in self.scenarios:
+            cells = [self.cells.get((scenario.name, peer.name)) for peer in self.peers]
+            rows.append([scenario.title, scenario.unit, *(figure(cell) for cell in cells)])
+        return rows
+
+    def ratios(self) -> list[list[str]]:
+        """Parley's medians divided by each peer's, the first row being the head."""
+        others = [peer for peer in self.peers if peer.name != "parley"]
+        rows = [["Parley against", *(peer.title for peer in others)]]
+        for scenario in self.scenarios:
+            medians = self.medians(scenario)
+            if "parley" in medians and len(medians) > 1:
+                rows.append(
+                    [
+                        scenario.title,
+                        *(
+                            f"{medians['parley'] / medians[peer.name]:.2f}"
+                            if medians.get(peer.name)
+                            else "n/a"
+                            for peer in others
+                        ),
+                    ]
+                )
+        return rows if len(rows) > 1 else []
+
+    def verdicts(self) -> list[list[str]]:
+        """Each target with what was reached, the first row being the head."""
+        rows = [["target", "to reach", "reached", ""]]
+        by_name = {scenario.name: scenario for scenario in self.scenarios}
+        for target in TARGETS:
+            scenario = by_name.get(target.scenario)
+            medians = self.medians(scenario) if scenario else {}
+            goal = target.goal(medians)
+            if scenario is None or goal is None or "parley" not in medians:
+                continue
+            reached = medians["parley"]
+            met = reached <= goal if scenario.less_is_better else reached >= goal
+            rows.append(
+                [
+                    self._wording(target, scenario),
+                    number(goal),
+                    number(reached),
+                    "met" if met else f"missed ({reached / goal:.2f} of it)",
+                ]
+            )
+        return rows if len(rows) > 1 else []
+
+    def _wording(self, target: Target, scenario: Scenario) -> str:
+        if target.peer is None:
+            return f"{scenario.title}: {number(target.factor)} {scenario.unit}"
+        title = next(peer.title for peer in self.peers if peer.name == target.peer)
+        bound = "at most" if scenario.less_is_better else "at least"
+        return f"{scenario.title}: {bound} {target.factor:g}x {title}"
+
+    def notes(self) -> list[str]:
+        """What a reader must know of single figures."""
+        notes = []
+        for (scenario, peer), cell in self.cells.items():
+            loads = [
+                r["generator_cpu_seconds"] / r["wall_seconds"]
+                for r in cell.results
+                if "wall_seconds" in r
+            ]
+            busy = [
+                r["server_cpu_seconds"] / r["wall_seconds"]
+                for r in cell.results
+                if "wall_seconds" in r
+            ]
+            if busy and min(busy) < 0.9:
+                notes.append(
+                    f"{scenario}, {peer}: the server used {min(busy):.0%} to {max(busy):.0%} of its core"
+                    f" (the generator {max(loads):.0%} of its own)."
+                )
+            missing = sum(r.get("missing", 0) for r in cell.results)
+            if missing:
+                expected = sum(r["expected"] for r in cell.results)
+                notes.append(
+                    f"{scenario}, {peer}: {missing} of {expected} deliveries were dropped."
+                )
+        return notes
+
+    def markdown(self) -> str:
+        """The fragment that goes into the documentation."""
+        where = self.environment
+        versions = "; ".join(where.versions.values())
+        parts = [
+            markdown_table(self.table()),
+            f"Median of {where.rounds} rounds, smallest and largest in brackets. Measured {where.date} on "
+            f"{where.cpu}, Linux {where.kernel}, server and load on one core each. {versions}.",
+        ]
+        for table in (self.ratios(), self.verdicts()):
+            if table:
+                parts.append(markdown_table(table))
+        if notes := self.notes():
+            parts.append("\n".join(f"- {note}" for note in notes))
+        return "\n\n".join(parts) + "\n"
+
+    def text(self) -> str:
+        """The tables for a terminal."""
+        tables = [self.table(), self.ratios(), self.verdicts()]
+        return "\n\n".join([text_table(table) for table in tables if table] + self.notes())
+
+    def write(self, directory: Path) -> Path:
+        """Write `<date>.json` with every result and `<date>.md`; gives the first one's path."""
+        directory.mkdir(parents=True, exist_ok=True)
+        stem = re.sub(r"[^0-9]", "", self.environment.date)
+        path = directory / f"{stem}.json"
+        path.write_text(
+            json.dumps(
+                {
+                    "environment": asdict(self.environment),
+                    "results": [
+                        {
+                            "scenario": scenario,
+                            "peer": peer,
+                            "values": cell.values,
+                            "rounds": cell.results,
+                        }
+                        for (scenario, peer), cell in self.cells.items()
+                    ],
+                },
+                indent=1,
+            )
+        )
+        path.with_suffix(".md").write_text(self.markdown())
+        return path
+
+
+def number(value: float) -> str:
+    """Three significant digits, with thousands separated."""
+    if value >= 1000:
+        digits = len(str(int(value))) - 3
+        return f"{round(value / 10**digits) * 10**digits:,}"
+    return f"{value:.3g}"
+
+
+def figure(cell: Cell | None) -> str:
+    """A cell's median and range."""
+    if cell is None:
+        return "n/a"
+    if len(cell.values) == 1:
+        return number(cell.median)
+    return f"{number(cell.median)} ({number(min(cell.values))}–{number(max(cell.values))})"
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned with spaces."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The same in Markdown."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+def write_between_markers(path: Path, fragment: str) -> bool:
+    """Replace what stands between the markers of a document; False if it has none."""
+    text = path.read_text()
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        return False
+    path.write_text(f"{before}{START}\n{fragment}{END}{after}")
+    return True
