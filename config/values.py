@@ -311,6 +311,8 @@ def parse_url(schemes: tuple[str, ...], value: object) -> str:
 def redact_url(url: str) -> str:
     """The URL as it may be logged: without password and query."""
     parts = urlsplit(url)
+    if not parts.netloc:
+        return url
     _, at, host = parts.netloc.rpartition("@")
     netloc = f"{parts.username or ''}:***@{host}" if at and parts.password else parts.netloc
     return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
