@@ -1,0 +1,74 @@
+"""The command line: serve, back up, restore."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from config.load import SettingsError, load
+from config.settings import Settings
+from domain.errors import ParleyError
+from server.app import NotStarted, backup, restore, serve
+from server.logs import configure
+from server.version import VERSION
+
+EXIT_FAILED = 1
+EXIT_SETTINGS = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage or settings.
+    """
+    parsed = _parser().parse_args(arguments)
+    try:
+        settings, warnings = load()
+    except SettingsError as error:
+        print(f"parley: {error}", file=sys.stderr)
+        return EXIT_SETTINGS
+    for warning in warnings:
+        print(f"parley: {warning}", file=sys.stderr)
+    configure(level=settings.log_level.value, json=settings.json_logs)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_command(parsed, settings))
+    except NotStarted as error:
+        print(f"parley: {error}", file=sys.stderr)
+        return EXIT_SETTINGS if error.settings else EXIT_FAILED
+    except (ParleyError, OSError) as error:
+        print(f"parley: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+async def _command(parsed: argparse.Namespace, settings: Settings) -> None:
+    match parsed.command:
+        case "backup":
+            await backup(settings, parsed.file)
+            print(f"Backed up to {parsed.file}.")
+        case "restore":
+            await restore(settings, parsed.file)
+            print(f"Restored from {parsed.file}. Clients will fetch their state anew.")
+        case _:
+            await serve(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description="Parley, a self-hosted real-time messaging server. Settings are environment "
+        "variables PARLEY_*: see docs/configuration.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"Parley {VERSION}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("serve", help="run the server (the default)")
+    take = commands.add_parser("backup", help="copy the database while the server runs")
+    take.add_argument("file", type=Path, help="where to; must not exist yet")
+    put = commands.add_parser("restore", help="put a copy in place of the database")
+    put.add_argument("file", type=Path, help="a file made by backup")
+    return parser
