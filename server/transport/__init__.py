@@ -1,1 +1,1 @@
-"""Socket.IO: protocol, sessions, the fast path of frames."""
+"""Socket.IO over aiohttp: sessions, frames, queues. It knows nothing of what is sent."""

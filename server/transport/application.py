@@ -25,12 +25,15 @@ class Connection(Subscriber, Protocol):
 
     id: str
     """The Socket.IO `sid` of this namespace connection, unique on this node."""
-    session_id: str
-    """The Engine.IO `sid`; the same for all namespaces one client opened on one transport."""
     namespace: str
     """With its leading slash, e.g. `/messages`."""
     state: Any
     """The application's own; the transport never looks at it."""
+
+    @property
+    def session_id(self) -> str:
+        """The Engine.IO `sid`; the same for all namespaces one client opened on one transport."""
+        ...
 
     @property
     def transport(self) -> str:
@@ -72,8 +75,10 @@ class Connection(Subscriber, Protocol):
 class Application(Protocol):
     """The program behind the transport."""
 
-    namespaces: Collection[str]
-    """Any other namespace is refused with `Invalid namespace`."""
+    @property
+    def namespaces(self) -> Collection[str]:
+        """Any other namespace is refused with `Invalid namespace`."""
+        ...
 
     async def connect(self, connection: Connection, auth: Any) -> None:
         """Accept (return) or refuse (raise `ConnectRefused`) a connection.

@@ -1,0 +1,192 @@
+"""WebSocket frames (RFC 6455): making server frames, taking client frames apart.
+
+Frames of a server are not masked, so one `bytes` object serves every recipient. Sizes are in
+bytes. There is no compression and no extension.
+"""
+
+from collections.abc import Iterator
+
+TEXT = 0x1
+BINARY = 0x2
+CLOSE = 0x8
+PING = 0x9
+PONG = 0xA
+
+NORMAL = 1000
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+INVALID_DATA = 1007
+POLICY_VIOLATION = 1008
+TOO_BIG = 1009
+
+_FIN = 0x80
+_MASKED = 0x80
+_MAX_CONTROL = 125
+
+
+class FrameError(Exception):
+    """The peer broke the protocol; `code` is what the close frame says."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole text message in one frame."""
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (0x81, size, payload)
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """A whole binary message in one frame."""
+    frame = text_frame(payload)
+    return b"\x82" + frame[1:]
+
+
+def close_frame(code: int) -> bytes:
+    """A close frame with a status code and no reason."""
+    return b"\x88\x02" + code.to_bytes(2, "big")
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """The answer to a ping; `payload` is the ping's, at most 125 bytes."""
+    return b"%c%c%b" % (_FIN | PONG, len(payload), payload)
+
+
+def split_frames(data: bytes) -> Iterator[tuple[bool, bytes]]:
+    """The messages in a row of server frames made here: (whether binary, payload)."""
+    position = 0
+    while position < len(data):
+        size = data[position + 1]
+        start = position + 2
+        if size == 126:
+            size = int.from_bytes(data[start : start + 2], "big")
+            start += 2
+        elif size == 127:
+            size = int.from_bytes(data[start : start + 8], "big")
+            start += 8
+        yield data[position] == _FIN | BINARY, data[start : start + size]
+        position = start + size
+
+
+def unmask(payload: bytes, mask: bytes) -> bytes:
+    """`payload` exclusive-or the four bytes of `mask`, repeated (RFC 6455, 5.3)."""
+    size = len(payload)
+    key = (mask * (size // 4 + 1))[:size]
+    number = int.from_bytes(payload, "little") ^ int.from_bytes(key, "little")
+    return number.to_bytes(size, "little")
+
+
+class FrameReader:
+    """Client frames from a stream of bytes; one per connection, kept small.
+
+    `feed` takes what the network brought, `messages` yields (opcode, payload) of each complete
+    message and control frame in it. A message larger than `max_size` raises `FrameError` as soon
+    as its header says so.
+    """
+
+    __slots__ = ("_data", "_max_size", "_message", "_need", "_opcode", "_partial", "_position")
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._data = b""
+        self._position = 0
+        self._partial: bytearray | None = None
+        self._need = 0
+        self._opcode = 0
+        self._message: bytearray | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes behind those already fed."""
+        if self._partial is not None:
+            self._partial += data
+            if len(self._partial) >= self._need:
+                self._data = bytes(self._partial)
+                self._partial = None
+        elif self._data:
+            self._data = self._data[self._position :] + data
+            self._position = 0
+        else:
+            self._data = data
+
+    def messages(self) -> Iterator[tuple[int, bytes]]:
+        """What is complete so far. The caller may stop anywhere and call again later."""
+        while (message := self._next()) is not None:
+            yield message
+
+    def _next(self) -> tuple[int, bytes] | None:
+        while True:
+            data = self._data
+            position = self._position
+            available = len(data) - position
+            if available < 2:
+                self._wait(2)
+                return None
+            first = data[position]
+            second = data[position + 1]
+            size = second & 0x7F
+            header = position + 2
+            if size >= 126:
+                width = 2 if size == 126 else 8
+                if available < 2 + width:
+                    self._wait(2 + width)
+                    return None
+                size = int.from_bytes(data[header : header + width], "big")
+                header += width
+            opcode = first & 0x0F
+            if first & 0x70:
+                raise FrameError(PROTOCOL_ERROR, "reserved bits are set")
+            if not second & _MASKED:
+                raise FrameError(PROTOCOL_ERROR, "a client's frame must be masked")
+            if opcode >= CLOSE and (size > _MAX_CONTROL or not first & _FIN):
+                raise FrameError(PROTOCOL_ERROR, "a control frame is too long or in fragments")
+            if size + (len(self._message) if self._message is not None else 0) > self._max_size:
+                raise FrameError(TOO_BIG, "the message is too large")
+            end = header + 4 + size
+            if end > len(data):
+                self._wait(end - position)
+                return None
+            payload = unmask(data[header + 4 : end], data[header : header + 4])
+            if end == len(data):
+                self._data = b""
+                self._position = 0
+            else:
+                self._position = end
+            if first & _FIN and self._message is None and opcode in (TEXT, BINARY):
+                return opcode, payload
+            message = self._assemble(first, opcode, payload)
+            if message is not None:
+                return message
+
+    def _wait(self, need: int) -> None:
+        """Keep the rest until `need` bytes of it are there, in a buffer cheap to append to."""
+        if self._position < len(self._data):
+            self._partial = bytearray(self._data[self._position :])
+            self._need = need
+        self._data = b""
+        self._position = 0
+
+    def _assemble(self, first: int, opcode: int, payload: bytes) -> tuple[int, bytes] | None:
+        if opcode in (CLOSE, PING, PONG):
+            return opcode, payload
+        if opcode == 0:
+            if self._message is None:
+                raise FrameError(PROTOCOL_ERROR, "a continuation of nothing")
+            self._message += payload
+        elif opcode in (TEXT, BINARY):
+            if self._message is not None:
+                raise FrameError(PROTOCOL_ERROR, "a message inside another's fragments")
+            self._opcode = opcode
+            self._message = bytearray(payload)
+        else:
+            raise FrameError(PROTOCOL_ERROR, "unknown opcode")
+        if not first & _FIN:
+            # Counted by the caller as one frame, so that empty fragments do not go unseen.
+            return 0, b""
+        message, self._message = bytes(self._message), None
+        return self._opcode, message

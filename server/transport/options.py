@@ -1,0 +1,68 @@
+"""What can be set about the transport, and what it counts."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportOptions:
+    """Limits and times of the transport. Times are in seconds, sizes in bytes."""
+
+    path: str = "/socket.io/"
+    ping_interval: float = 25.0
+    ping_timeout: float = 20.0
+    """A peer silent for `ping_interval + ping_timeout` is gone."""
+    connect_timeout: float = 20.0
+    """A session that has not connected to any namespace by then is closed."""
+    upgrade_timeout: float = 10.0
+    attachment_timeout: float = 0.8
+    """Longest silence inside a packet whose attachments have not all come."""
+    origins: Collection[str] = ()
+    """Origins allowed besides the server's own, as `scheme://host[:port]`; `*` allows all."""
+    max_frame: int = 65536
+    """Of one message from a client, and of one polling request."""
+    max_attachment_bytes: int = 262144
+    """Of one packet's binary attachments together."""
+    max_payload: int = 262144
+    """Of one polling response; a single larger packet still goes."""
+    max_queue: int = 1048576
+    """Waiting for one session; past it the session is closed as a slow consumer."""
+    max_queued_total: int = 268435456
+    """Waiting for all sessions together; past it the worst are closed first."""
+    high_water: int = 65536
+    """Unsent in a socket's own buffer; past it the session is under back-pressure."""
+    stuck_timeout: float = 5.0
+    """Longest time a session under back-pressure may take nothing at all."""
+    close_timeout: float = 1.0
+    """For a closing session to take what was sent before, then it is cut off."""
+    max_sessions: int = 100_000
+    max_pending: int = 64
+    """Packets of one session waiting for their turn; past it nothing more is read from it."""
+    max_packet_rate: int = 2_000
+    """Packets per second from one session, on average over five seconds; past it, `flood`."""
+    upgrades: bool = True
+    """Whether polling sessions may become websocket sessions."""
+
+
+@dataclass(slots=True)
+class TransportCounters:
+    """Plain counters, read by the metrics endpoint; all but `sessions` and `connections` only grow."""
+
+    sessions: int = 0
+    """Open Engine.IO sessions now."""
+    connections: Counter[str] = field(default_factory=Counter)
+    """Accepted connections now, by namespace."""
+    packets_in: int = 0
+    queued_bytes: int = 0
+    """Waiting for slow and polling sessions now, beside what sockets hold themselves."""
+    dropped: int = 0
+    """VOLATILE events not sent to slow clients."""
+    coalesced: int = 0
+    """LATEST events replaced by a newer value before they were sent."""
+    closes: Counter[str] = field(default_factory=Counter)
+    """Sessions closed by the server, by code."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Handshakes refused, by reason."""
+    malformed: int = 0
+    """Sessions closed for what they sent."""

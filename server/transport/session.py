@@ -1,0 +1,441 @@
+"""An Engine.IO session: one client on one transport, with its connections to namespaces."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from domain.delivery import Delivery
+from fanout.hub import Hub, Outgoing
+from server.transport import frames, packets
+from server.transport.application import Application, ConnectRefused
+from server.transport.connection import ClientConnection
+from server.transport.heartbeat import Heartbeat
+from server.transport.options import TransportCounters, TransportOptions
+from server.transport.outbound import Outbound
+from server.transport.pressure import Pressure
+
+if TYPE_CHECKING:
+    from server.transport.websocket import WebSocket
+
+logger = logging.getLogger(__name__)
+
+FLOOD_WINDOW_SECONDS = 5.0
+
+
+class Services(Protocol):
+    """What all sessions of one transport share."""
+
+    application: Application
+    hub: Hub
+    options: TransportOptions
+    counters: TransportCounters
+    pressure: Pressure
+    heartbeat: Heartbeat
+
+    def new_id(self) -> str:
+        """A fresh, unguessable id."""
+        ...
+
+    def forget(self, session: "Session") -> None:
+        """The session is over: no request finds it any more."""
+        ...
+
+
+class _Job(NamedTuple):
+    """Something to be done in its turn."""
+
+    packet: packets.Incoming | None
+    left: ClientConnection | None = None
+    reason: str = ""
+
+
+class _Assembly:
+    """A packet whose attachments are still coming."""
+
+    __slots__ = ("attachments", "packet", "size", "timer")
+
+    def __init__(self, packet: packets.Incoming, timer: asyncio.TimerHandle) -> None:
+        self.packet = packet
+        self.attachments: list[bytes] = []
+        self.size = 0
+        self.timer = timer
+
+
+class Session:
+    """Takes packets in, in order; hands frames to its sending half; ends once.
+
+    A session is open, then closing (nothing is taken in, the last frames go out), then closed.
+    """
+
+    __slots__ = (
+        "_assembly",
+        "_discard",
+        "_input",
+        "_packets",
+        "_pending",
+        "_room",
+        "_services",
+        "_timer",
+        "_window",
+        "_worker",
+        "closed",
+        "closing",
+        "connections",
+        "direct",
+        "id",
+        "out",
+        "pong_due",
+        "posting",
+        "remote",
+        "socket",
+        "upgrading",
+        "user_agent",
+    )
+
+    def __init__(self, services: Services, session_id: str, remote: str, user_agent: str) -> None:
+        self.id = session_id
+        self.remote = remote
+        self.user_agent = user_agent
+        self.connections: dict[str, ClientConnection] = {}
+        self.socket: WebSocket | None = None
+        self.upgrading: WebSocket | None = None
+        self.direct: Callable[[bytes], object] | None = None
+        self.out = Outbound(self, services.pressure)
+        self.closing = False
+        self.closed = False
+        self.pong_due = 0.0
+        """When the answer to the last ping must have come; 0 if none is owed."""
+        self.posting = False
+        """Whether a polling request is bringing packets in."""
+        self._services = services
+        self._assembly: _Assembly | None = None
+        self._discard = False
+        self._input: list[_Job] = []
+        self._packets = 0
+        """Since `_window` began."""
+        self._pending = 0
+        """Jobs taken in and not done."""
+        self._room: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._window = asyncio.get_running_loop().time()
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def hub(self) -> Hub:
+        """The rooms its connections are in."""
+        return self._services.hub
+
+    @property
+    def options(self) -> TransportOptions:
+        """The transport's limits."""
+        return self._services.options
+
+    @property
+    def transport(self) -> str:
+        """`websocket` or `polling`."""
+        return "polling" if self.socket is None else "websocket"
+
+    @property
+    def blocked(self) -> bool:
+        """Whether nothing more is taken in until the application has caught up."""
+        return self._pending >= self._services.options.max_pending
+
+    # Sending.
+
+    def set_direct(self, direct: Callable[[bytes], object] | None) -> None:
+        """From the sending half: how connections are written to from now on."""
+        self.direct = direct
+        for connection in self.connections.values():
+            if not connection.holding and not connection.closed:
+                connection.direct = direct
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a frame that belongs to the session as a whole."""
+        self.out.send(Outgoing(frame, Delivery.DURABLE, None))
+
+    # Taking in.
+
+    def receive(self, binary: bool, packet: bytes) -> None:
+        """Take one Engine.IO packet.
+
+        Raises MalformedPacket for what breaks the protocol; the caller then calls `fail`.
+        """
+        if self.closing:
+            return
+        services = self._services
+        services.counters.packets_in += 1
+        self._packets += 1
+        limit = services.options.max_packet_rate * FLOOD_WINDOW_SECONDS
+        if self._packets > limit and self._flooding():
+            return
+        if binary:
+            self._attach(packet)
+            return
+        if not packet:
+            raise packets.MalformedPacket("empty packet")
+        kind = packet[0]
+        if kind == packets.MESSAGE:
+            if self._assembly is not None:
+                raise packets.MalformedPacket("text where an attachment is due")
+            incoming = packets.decode(packet[1:])
+            if incoming.attachments:
+                timer = asyncio.get_running_loop().call_later(
+                    services.options.attachment_timeout, self._attachments_late
+                )
+                self._assembly = _Assembly(incoming, timer)
+            else:
+                self._enqueue(_Job(incoming))
+        elif kind == packets.PONG:
+            if self.pong_due:
+                services.heartbeat.pong(self)
+        elif kind == packets.CLOSE:
+            self.lost("client disconnect")
+        elif kind not in (packets.UPGRADE, packets.NOOP):
+            raise packets.MalformedPacket("unknown packet type")
+
+    def count_frame(self) -> None:
+        """Account for a frame that carries no packet (a fragment, a websocket ping)."""
+        self._packets += 1
+        if self._packets > self.options.max_packet_rate * FLOOD_WINDOW_SECONDS:
+            self._flooding()
+
+    def _flooding(self) -> bool:
+        """Look whether as many packets as a window allows came in less than that time."""
+        now = asyncio.get_running_loop().time()
+        flooding = now - self._window < FLOOD_WINDOW_SECONDS
+        self._window = now
+        self._packets = 0
+        if flooding:
+            self.close("flood", reconnect=False)
+        return flooding
+
+    def _attach(self, content: bytes) -> None:
+        assembly = self._assembly
+        if assembly is None:
+            raise packets.MalformedPacket("an attachment without its packet")
+        assembly.size += len(content)
+        if assembly.size > self.options.max_attachment_bytes:
+            raise packets.MalformedPacket("attachments too large")
+        assembly.attachments.append(content)
+        assembly.timer.cancel()
+        if len(assembly.attachments) < assembly.packet.attachments:
+            assembly.timer = asyncio.get_running_loop().call_later(
+                self.options.attachment_timeout, self._attachments_late
+            )
+            return
+        self._assembly = None
+        packets.fill_attachments(assembly.packet.data, assembly.attachments)
+        self._enqueue(_Job(assembly.packet))
+
+    def _attachments_late(self) -> None:
+        self.fail("attachments did not come")
+
+    def _enqueue(self, job: _Job) -> None:
+        self._input.append(job)
+        self._pending += 1
+        if self._worker is None:
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    async def has_room(self) -> None:
+        """Wait until the application has caught up with what was taken in."""
+        while self.blocked and not self.closing:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
+
+    def _release_room(self) -> None:
+        if self._room is not None:
+            self._room.set_result(None)
+            self._room = None
+
+    # Handling, one after the other.
+
+    async def _work(self) -> None:
+        try:
+            while self._input:
+                jobs, self._input = self._input, []
+                for job in jobs:
+                    await self._handle(job)
+                    self._pending -= 1
+                    if self._pending == self.options.max_pending // 2:
+                        self._release_room()
+                        if self.socket is not None:
+                            self.socket.resume_input()
+        finally:
+            self._worker = None
+
+    async def _handle(self, job: _Job) -> None:
+        packet = job.packet
+        if packet is None:
+            assert job.left is not None
+            await self._leave(job.left, job.reason)
+            return
+        if self._discard:
+            return
+        connection = self.connections.get(packet.namespace)
+        if packet.type == packets.CONNECT:
+            if connection is None and not self.closing:
+                await self._connect(packet.namespace, packet.data)
+        elif connection is None or not connection.accepted:
+            if not self.closing and packet.namespace not in self._services.application.namespaces:
+                self.fail("a packet for no namespace")
+            elif not self.connections and self._timer is not None:
+                self.fail("a packet before CONNECT")
+        elif packet.type in (packets.EVENT, packets.BINARY_EVENT):
+            await self._event(connection, packet)
+        elif packet.type == packets.DISCONNECT and not connection.closed:
+            connection.end()
+            await self._leave(connection, "client namespace disconnect")
+
+    async def _event(self, connection: ClientConnection, packet: packets.Incoming) -> None:
+        name: str = packet.data[0]
+        args: Sequence[Any] = packet.data[1:]
+        try:
+            result = await self._services.application.event(connection, name, args)
+            if packet.ack:
+                connection.acknowledge(packet.ack, () if result is None else result)
+        except Exception:
+            logger.exception("event failed: %s %s", connection.namespace, name[:64])
+
+    async def _connect(self, namespace: str, auth: Any) -> None:
+        services = self._services
+        if namespace not in services.application.namespaces:
+            self.send_frame(packets.refused(namespace, "Invalid namespace"))
+            return
+        connection = ClientConnection(self, services.new_id(), namespace)
+        self.connections[namespace] = connection
+        refusal: ConnectRefused | None = None
+        try:
+            await services.application.connect(connection, auth)
+        except ConnectRefused as refused:
+            refusal = refused
+        except Exception:
+            logger.exception("connect failed: %s", namespace)
+            refusal = ConnectRefused("Internal error", {"code": "internal"})
+        if refusal is not None:
+            self.connections.pop(namespace, None)
+            connection.end()
+            if not self.closing:
+                self.send_frame(packets.refused(namespace, refusal.message, refusal.data))
+            return
+        services.counters.connections[namespace] += 1
+        if connection.closed:
+            await self._leave(connection, "transport close")
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        connection.accept()
+
+    async def _leave(self, connection: ClientConnection, reason: str) -> None:
+        if self.connections.get(connection.namespace) is connection:
+            del self.connections[connection.namespace]
+        self._services.counters.connections[connection.namespace] -= 1
+        try:
+            await self._services.application.disconnect(connection, reason)
+        except Exception:
+            logger.exception("disconnect failed: %s", connection.namespace)
+        self.hub.drop(connection)
+
+    # Ending.
+
+    def expect_connect(self) -> None:
+        """Close the session unless it connects to a namespace in time."""
+        self._timer = asyncio.get_running_loop().call_later(
+            self.options.connect_timeout, self.fail, "no CONNECT"
+        )
+
+    def close(self, code: str, *, reconnect: bool) -> None:
+        """Say `closing` in every namespace, send what is queued within a bounded time, end.
+
+        What was taken in and not begun is not handled, except at `shutdown`.
+        """
+        if self.closing:
+            return
+        self._services.counters.closes[code] += 1
+        slow = code == "slow_consumer"
+        last: list[bytes] = []
+        for namespace, connection in self.connections.items():
+            if not connection.accepted:
+                continue
+            if not slow:
+                connection.flush()
+            body = {"code": code, "reconnect": reconnect}
+            last.append(packets.encode_arguments(packets.EVENT, namespace, b"", ("closing", body)))
+            if not reconnect:
+                last.append(packets.disconnected(namespace))
+        self._discard = code != "shutdown"
+        self._end(code, b"".join(last), frames.NORMAL, flush=not slow)
+
+    def overflow(self) -> None:
+        """The client takes too little of what is sent to it."""
+        self.close("slow_consumer", reconnect=True)
+
+    def overflow_soon(self) -> None:
+        """As `overflow`, when the loop turns next: for callers in the middle of a room."""
+        asyncio.get_running_loop().call_soon(self.overflow)
+
+    def fail(self, message: str, code: int = frames.INVALID_DATA) -> None:
+        """The client broke the protocol: end the session."""
+        if self.closing:
+            return
+        logger.info("malformed input, session %s closed: %s", self.id, message)
+        self._services.counters.malformed += 1
+        self._end("parse error", b"", code, flush=False)
+
+    def lost(self, reason: str) -> None:
+        """The client left, or is silent: end the session; what it sent before is handled."""
+        if not self.closing:
+            self._end(reason, b"", frames.NORMAL, flush=reason == "client disconnect")
+
+    def _end(self, reason: str, last: bytes, code: int, *, flush: bool) -> None:
+        self.closing = True
+        self.pong_due = 0.0
+        if self._assembly is not None:
+            self._assembly.timer.cancel()
+            self._assembly = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for connection in self.connections.values():
+            connection.end()
+            if connection.accepted:
+                self._enqueue(_Job(None, connection, reason))
+        self._release_room()
+        if self.upgrading is not None:
+            self.upgrading.abort()
+        if self.socket is None and (
+            reason == "client disconnect" or not (last or self.out.poll_waiting)
+        ):
+            # Nobody will fetch a last word.
+            self.finish()
+            return
+        self.out.end(last, code, flush=flush)
+        self._timer = asyncio.get_running_loop().call_later(self.options.close_timeout, self.finish)
+
+    def finish(self) -> None:
+        """Nothing more is sent: let the transport go and forget the session."""
+        if self.closed:
+            return
+        self.closed = True
+        self.closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.out.detach()
+        socket, self.socket = self.socket, None
+        if socket is not None:
+            socket.abort()
+        self._services.forget(self)
+
+    def socket_lost(self) -> None:
+        """The websocket's connection is gone."""
+        self.out.detach()
+        self.lost("transport close")
+        self.finish()
+
+    async def settled(self) -> None:
+        """Wait until everything taken in is handled."""
+        if self._worker is not None:
+            await asyncio.shield(self._worker)

@@ -1,0 +1,263 @@
+"""The Socket.IO endpoint: requests in, sessions out, and their common end."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator
+
+import orjson
+from aiohttp import hdrs, web
+
+from fanout.hub import Hub
+from server.transport import polling
+from server.transport.application import Application
+from server.transport.frames import text_frame
+from server.transport.heartbeat import Heartbeat
+from server.transport.options import TransportCounters, TransportOptions
+from server.transport.origins import OriginPolicy
+from server.transport.packets import Handshake, open_packet
+from server.transport.pressure import Pressure
+from server.transport.session import Session
+from server.transport.websocket import (
+    BadHandshake,
+    WebSocket,
+    accept_response,
+    is_upgrade,
+    take_over,
+)
+
+logger = logging.getLogger(__name__)
+
+# Error codes of the Engine.IO protocol, in the body of a refused request.
+_UNKNOWN_TRANSPORT = (0, "Transport unknown")
+_UNKNOWN_SESSION = (1, "Session ID unknown")
+_BAD_METHOD = (2, "Bad handshake method")
+_BAD_REQUEST = (3, "Bad request")
+_FORBIDDEN = (4, "Forbidden")
+_UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
+
+_MAX_USER_AGENT = 256
+
+
+class Transport:
+    """Serves Socket.IO (protocol v5 over Engine.IO v4) for one application.
+
+    `attach` it to an aiohttp application, then `run` it in that application's `cleanup_ctx`, or
+    call `start` and `stop`.
+    """
+
+    def __init__(
+        self, application: Application, hub: Hub, options: TransportOptions | None = None
+    ) -> None:
+        self.application = application
+        self.hub = hub
+        self.options = options or TransportOptions()
+        self.counters = TransportCounters()
+        self._sessions: dict[str, Session] = {}
+        self._empty: asyncio.Future[None] | None = None
+        self._draining = False
+        self._origins = OriginPolicy(self.options.origins)
+
+    def attach(self, app: web.Application) -> None:
+        """Serve `options.path` of an aiohttp application."""
+        app.router.add_route("*", self.options.path, self._handle)
+        bare = self.options.path.rstrip("/")
+        if bare:
+            app.router.add_route("*", bare, self._handle)
+
+    async def run(self, app: web.Application) -> AsyncIterator[None]:
+        """For `cleanup_ctx`: start with the aiohttp application, stop with it."""
+        self.start()
+        yield
+        await self.stop()
+
+    def start(self) -> None:
+        """Begin; needs a running loop."""
+        loop = asyncio.get_running_loop()
+        options = self.options
+        self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout, loop.time)
+        self.pressure = Pressure(options, self.counters, loop.time)
+        self._draining = False
+
+    async def drain(self, seconds: float = 5.0) -> None:
+        """Take no new session, tell everybody to come back elsewhere, wait until they are gone.
+
+        What sessions had sent before is handled and answered. Sessions are closed spread over
+        half of `seconds`, so that they do not all reconnect at once; after `seconds` what is left
+        is cut off.
+        """
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        sessions = list(self._sessions.values())
+        pause = seconds / 2 / len(sessions) if sessions else 0.0
+        behind = 0.0
+        tasks = []
+        for session in sessions:
+            tasks.append(loop.create_task(self._drain_session(session, end - loop.time())))
+            behind += pause
+            if behind >= 0.01:
+                await asyncio.sleep(behind)
+                behind = 0.0
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(end - loop.time(), 0))
+        if self._sessions:
+            self._empty = loop.create_future()
+            await asyncio.wait([self._empty], timeout=max(end - loop.time(), 0))
+
+    async def _drain_session(self, session: Session, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds / 2):
+                await session.settled()
+        session.close("shutdown", reconnect=True)
+        await session.settled()
+
+    async def stop(self) -> None:
+        """End every session at once and wait until the application has been told."""
+        self._draining = True
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            session.close("shutdown", reconnect=True)
+        for session in sessions:
+            await session.settled()
+            session.finish()
+        self.heartbeat.stop()
+        self.pressure.stop()
+
+    @property
+    def sessions(self) -> int:
+        """Open sessions now."""
+        return len(self._sessions)
+
+    def new_id(self) -> str:
+        """A fresh id: 120 random bits."""
+        return secrets.token_urlsafe(15)
+
+    def forget(self, session: Session) -> None:
+        if self._sessions.pop(session.id, None) is not None:
+            self.counters.sessions -= 1
+            if not self._sessions and self._empty is not None and not self._empty.done():
+                self._empty.set_result(None)
+
+    # Requests.
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if not self._origins.allows(request):
+            return self._refuse(request, 403, _FORBIDDEN)
+        if request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204, headers=self._origins.headers(request))
+        query = request.query
+        if query.get("EIO") != "4":
+            return self._refuse(request, 400, _UNSUPPORTED_VERSION)
+        name = query.get("transport")
+        if name not in ("polling", "websocket"):
+            return self._refuse(request, 400, _UNKNOWN_TRANSPORT)
+        if is_upgrade(request) != (name == "websocket"):
+            return self._refuse(request, 400, _BAD_REQUEST)
+        try:
+            return await self._serve(request, name, query.get("sid"))
+        except ConnectionResetError:
+            return self._refuse(request, 400, (3, "The client left"))
+
+    async def _serve(self, request: web.Request, name: str, sid: str | None) -> web.StreamResponse:
+        if sid is None:
+            return self._handshake(request, name)
+        session = self._sessions.get(sid)
+        if session is not None and self.heartbeat.expired(session):
+            session.lost("ping timeout")
+            session.finish()
+            session = None
+        if session is None:
+            return self._refuse(request, 400, _UNKNOWN_SESSION)
+        if name == "websocket":
+            return self._upgrade(request, session)
+        return await self._poll(request, session)
+
+    def _handshake(self, request: web.Request, name: str) -> web.StreamResponse:
+        if request.method != hdrs.METH_GET:
+            return self._refuse(request, 400, _BAD_METHOD)
+        if self._draining:
+            return self._refuse(request, 503, (3, "Shutting down"))
+        if len(self._sessions) >= self.options.max_sessions:
+            return self._refuse(request, 503, (3, "Too many sessions"))
+        options = self.options
+        head = b""
+        if name == "websocket":
+            try:
+                head = accept_response(request)
+            except BadHandshake as error:
+                return self._refuse(request, 400, (3, str(error)))
+        session = Session(
+            self,
+            self.new_id(),
+            request.remote or "",
+            request.headers.get(hdrs.USER_AGENT, "")[:_MAX_USER_AGENT],
+        )
+        upgrades = ["websocket"] if name == "polling" and options.upgrades else []
+        opening = open_packet(
+            session.id,
+            upgrades,
+            Handshake(options.ping_interval, options.ping_timeout, options.max_frame),
+        )
+        response: web.StreamResponse
+        if name == "websocket":
+            response = take_over(
+                request, WebSocket(session, probing=False), head + text_frame(opening)
+            )
+        else:
+            response = self._text(request, opening)
+        self._sessions[session.id] = session
+        self.counters.sessions += 1
+        self.heartbeat.add(session)
+        session.expect_connect()
+        return response
+
+    def _upgrade(self, request: web.Request, session: Session) -> web.StreamResponse:
+        try:
+            head = accept_response(request)
+        except BadHandshake as error:
+            return self._refuse(request, 400, (3, str(error)))
+        socket = WebSocket(session, probing=True)
+        response = take_over(request, socket, head)
+        if (
+            session.closing
+            or session.socket is not None
+            or session.upgrading not in (None, socket)
+            or not self.options.upgrades
+        ):
+            socket.refuse()
+        return response
+
+    async def _poll(self, request: web.Request, session: Session) -> web.StreamResponse:
+        if session.socket is not None:
+            return self._refuse(request, 400, _BAD_REQUEST)
+        if session.closing and not session.out.queued:
+            return self._refuse(request, 400, _UNKNOWN_SESSION)
+        try:
+            if request.method == hdrs.METH_GET:
+                return self._text(request, await polling.fetch(session, request))
+            if request.method == hdrs.METH_POST:
+                await polling.bring(session, request)
+                return self._text(request, b"ok")
+        except polling.PollingError as error:
+            return self._refuse(request, error.status, (3, str(error)))
+        return self._refuse(request, 400, _BAD_REQUEST)
+
+    def _text(self, request: web.Request, body: bytes) -> web.Response:
+        headers = self._origins.headers(request)
+        headers[hdrs.CACHE_CONTROL] = "no-store"
+        return web.Response(body=body, content_type="text/plain", charset="UTF-8", headers=headers)
+
+    def _refuse(self, request: web.Request, status: int, error: tuple[int, str]) -> web.Response:
+        code, message = error
+        self.counters.refused[message] += 1
+        headers = {} if status == 403 else self._origins.headers(request)
+        if status == 503:
+            headers[hdrs.RETRY_AFTER] = "1"
+        return web.Response(
+            status=status,
+            body=orjson.dumps({"code": code, "message": message}),
+            content_type="application/json",
+            headers=headers,
+        )
