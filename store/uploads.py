@@ -1,12 +1,13 @@
 """Uploaded files: what is known of each, where it is attached, and what a user has used.
 
-The bytes are in a `store.blobs.BlobStore` under the upload's id. What a user has used is counted in
-one document, so that a quota holds however many uploads run at once. Two rules keep the count
-honest without transactions: the documents' sizes never add up to less than the count by which
-others are admitted (a size is written before it is counted, and counted off before it is removed),
-and whoever finds a difference sets the count to the sum.
+The bytes are in a `store.blobs.Blobs` under the upload's id. What a user has used is counted in one
+document, so that a quota holds however many uploads run at once. Without transactions the count
+stays honest by two rules: what is admitted is written to the upload's document before it is
+counted, so the sum of a user's documents is never less than what was admitted; and whoever makes a
+document smaller or removes it sets the count to that sum, if nobody was admitted meanwhile.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -14,10 +15,14 @@ from store.engine import Collection, Document, Engine, Guard, Index, Insert, Is
 
 UPLOADS = Collection(
     "uploads",
-    indexes=(Index(("owner", "state", "id")), Index(("state", "kept", "touched_at"))),
-    fields=("size",),
+    indexes=(
+        Index(("owner", "state", "id")),
+        Index(("owner", "client_id"), unique=True),
+        Index(("state", "touched_at")),
+    ),
+    fields=("size", "kept"),
 )
-"""`{id, owner, name, content_type, size, sha256, conversation, state, kept, created_at,
+"""`{id, owner, name, content_type, size, sha256, conversation, client_id, state, kept, created_at,
 touched_at}`. While it is being received `size` is what is reserved for it."""
 
 LINKS = Collection("upload_links", indexes=(Index(("upload", "id")),))
@@ -53,6 +58,150 @@ class UploadRepository:
         """Complete uploads by id; others are left out."""
         found = await self._engine.get_many(org, UPLOADS, ids)
         return {id: doc for id, doc in found.items() if doc["state"] == State.READY}
+
+    async def page(self, org: str, owner: str, *, after: str | None, limit: int) -> list[Document]:
+        """The owner's complete uploads, newest first, behind the upload `after`."""
+        where = {"owner": owner, "state": State.READY.value}
+        return await self._engine.find(
+            org,
+            UPLOADS,
+            where,
+            order=("-id",),
+            after=None if after is None else (after,),
+            limit=limit,
+        )
+
+    # -- receiving ----------------------------------------------------------------------------
+
+    async def begin(self, org: str, doc: Document) -> None:
+        """Note an upload that is about to be received: whatever happens, it can be found."""
+        await self._engine.insert(org, UPLOADS, doc)
+        usage: Document = {"id": doc["owner"], "used": 0, "version": 0}
+        await self._engine.insert_or_get(org, USAGE, usage)
+
+    async def reserve(
+        self, org: str, owner: str, id: str, size: int, at: str, quota: int
+    ) -> bool | None:
+        """Reserve `size` more bytes for an upload that is being received.
+
+        Returns:
+            Whether the quota allows it; None if the upload is no longer there.
+        """
+        here = {"state": State.RECEIVING.value}
+        if not await self._grow(org, id, size, at, here):
+            return None
+        counted = await self._engine.update(
+            org,
+            USAGE,
+            owner,
+            inc={"used": size, "version": 1},
+            where={"used": Is("<=", quota - size)},
+        )
+        if counted is None:
+            await self._grow(org, id, -size, at, here)
+        return counted is not None
+
+    async def _grow(
+        self, org: str, id: str, size: int, at: str, where: Mapping[str, Any]
+    ) -> Document | None:
+        return await self._engine.update(
+            org, UPLOADS, id, inc={"size": size}, set={"touched_at": at}, where=where
+        )
+
+    async def complete(self, org: str, id: str, known: Mapping[str, Any]) -> Document | None:
+        """Make a received upload available; None if it is no longer there.
+
+        Raises:
+            Duplicate: the owner has another upload with this `client_id`.
+        """
+        return await self._engine.update(
+            org,
+            UPLOADS,
+            id,
+            set={**known, "state": State.READY.value},
+            where={"state": State.RECEIVING.value},
+        )
+
+    async def by_client_id(self, org: str, owner: str, client_id: str) -> Document | None:
+        """The owner's upload that was made with this key."""
+        where = {"owner": owner, "client_id": client_id}
+        found = await self._engine.find(org, UPLOADS, where, limit=1)
+        return found[0] if found else None
+
+    # -- counting -----------------------------------------------------------------------------
+
+    async def used(self, org: str, owner: str) -> int:
+        """Bytes counted for a user."""
+        usage = await self._engine.get(org, USAGE, owner)
+        return usage["used"] if usage is not None else 0
+
+    async def recount(self, org: str, owner: str, attempts: int = 10) -> bool:
+        """Set a user's count to the sum of the uploads there are.
+
+        Returns:
+            False if others were admitted during each of the attempts.
+        """
+        for _ in range(attempts):
+            usage = await self._engine.get(org, USAGE, owner)
+            if usage is None:
+                return True
+            used = await self._engine.sum(org, UPLOADS, "size", {"owner": owner})
+            if usage["used"] == used:
+                return True
+            settled = await self._engine.update(
+                org,
+                USAGE,
+                owner,
+                set={"used": used},
+                inc={"version": 1},
+                where={"version": usage["version"]},
+            )
+            if settled is not None:
+                return True
+        return False
+
+    async def counted(self, after: str, limit: int) -> list[Document]:
+        """All counts by user, behind the user `after`, across organizations."""
+        return await self._engine.find_any_org(USAGE, {"id": Is(">", after)}, limit)
+
+    # -- removing -----------------------------------------------------------------------------
+
+    async def condemn(self, org: str, id: str, at: str) -> bool:
+        """Let a complete upload be seen and attached no longer; whether this call did it."""
+        return await self._turn(org, id, State.READY, State.DELETING, at)
+
+    async def spare(self, org: str, id: str, at: str) -> bool:
+        """Take `condemn` back."""
+        return await self._turn(org, id, State.DELETING, State.READY, at)
+
+    async def keep(self, org: str, id: str) -> None:
+        """Note that an upload is attached: no sweep needs to look at it again."""
+        await self._engine.update(org, UPLOADS, id, set={"kept": True})
+
+    async def remove(self, org: str, id: str, state: State) -> None:
+        """Remove an upload that has this state, once its bytes are gone, and its links."""
+        removed = await self._engine.delete(org, UPLOADS, {"id": id, "state": state.value})
+        if removed:
+            await self._engine.delete(org, LINKS, {"upload": id})
+
+    async def _turn(self, org: str, id: str, old: State, new: State, at: str) -> bool:
+        changed = await self._engine.update(
+            org,
+            UPLOADS,
+            id,
+            set={"state": new.value, "touched_at": at},
+            where={"state": old.value},
+        )
+        return changed is not None
+
+    async def stale(self, state: State, before: str, limit: int = 200) -> list[Document]:
+        """Uploads of any organization that have been in a state since `before`; of the complete
+        ones those that are not kept.
+        """
+        where: dict[str, Any] = {"state": state.value, "touched_at": Is("<", before)}
+        if state is State.READY:
+            where["kept"] = False
+        return await self._engine.find_any_org(UPLOADS, where, limit)
 
     # -- attaching ----------------------------------------------------------------------------
 

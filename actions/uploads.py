@@ -1,0 +1,418 @@
+"""Uploads: receiving files within a quota, giving them to those who may have them, clearing up."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from actions.streams import Rules
+from domain.clock import Clock, timestamp
+from domain.errors import Conflict, Invalid, NotFound, ParleyError, TooLarge, Unavailable
+from domain.ids import new_id
+from domain.media import HEAD, content_type
+from domain.pages import decode_cursor, encode_cursor
+from domain.principals import Principal
+from domain.uploads import Upload, UploadPage, UploadRemoved, clean_name
+from store.blobs import BlobReader, Blobs, BlobWriter
+from store.engine import Document, Duplicate
+from store.uploads import State, UploadRepository
+
+log = structlog.get_logger(__name__)
+
+RESERVE = 1024 * 1024
+"""Bytes reserved at a time for an upload that does not say how large it is."""
+
+PIECE = 128 * 1024
+"""Bytes gathered before they are written."""
+
+STALE = 3600.0
+"""Seconds without progress after which an upload, or a removal, was cut off by a crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the settings say of uploads."""
+
+    size: int
+    """Bytes of the largest file."""
+    quota: int
+    """Bytes one user may have stored."""
+    unattached: float
+    """Seconds after which an upload that no event shows is removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What a sender says of the file it is about to send."""
+
+    name: str | None
+    content_type: str | None
+    conversation: str | None = None
+    """Whose members may download it before a message carries it."""
+    client_id: str | None = None
+    size: int | None = None
+    """Bytes, if that is known: an upper bound that is reserved at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An upload and its bytes, to be closed by who got it."""
+
+    upload: Upload
+    reader: BlobReader
+
+
+class Uploads:
+    """What can be done with uploads."""
+
+    def __init__(
+        self,
+        repository: UploadRepository,
+        blobs: Blobs,
+        rules: Rules,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._repository = repository
+        self._blobs = blobs
+        self._rules = rules
+        self._clock = clock
+        self._limits = limits
+
+    # -- receiving ----------------------------------------------------------------------------
+
+    async def receive(
+        self, principal: Principal, incoming: Incoming, chunks: AsyncIterator[bytes]
+    ) -> Upload:
+        """Store a file as it comes in. With an error nothing of it is kept.
+
+        Args:
+            chunks: its bytes; an error it raises ends the upload.
+
+        Raises:
+            NotFound: the conversation does not exist for this caller.
+            Invalid: the file is empty, or evidently not of the declared type.
+            TooLarge: it exceeds the limit of a file or of the caller's quota.
+            Conflict: the `client_id` was used for another file.
+        """
+        if incoming.conversation is not None:
+            await self._may_share(principal, incoming.conversation)
+        if incoming.size is not None and incoming.size > self._limits.size:
+            raise self._too_large()
+        id = new_id()
+        await self._repository.begin(principal.org, self._fresh(id, principal, incoming))
+        try:
+            return await self._receive(id, principal, incoming, chunks)
+        except BaseException:
+            # A sender that goes away cancels this; what it leaves is removed all the same.
+            await asyncio.shield(self._discard(principal.org, principal.user, id))
+            raise
+
+    def _fresh(self, id: str, principal: Principal, incoming: Incoming) -> Document:
+        now = timestamp(self._clock.now())
+        return {
+            "id": id,
+            "owner": principal.user,
+            "name": clean_name(incoming.name),
+            "content_type": "",
+            "size": 0,
+            "sha256": "",
+            "conversation": incoming.conversation,
+            "client_id": None,
+            "state": State.RECEIVING.value,
+            "kept": False,
+            "created_at": now,
+            "touched_at": now,
+        }
+
+    async def _receive(
+        self, id: str, principal: Principal, incoming: Incoming, chunks: AsyncIterator[bytes]
+    ) -> Upload:
+        reservation = _Reservation(self, principal, id)
+        if incoming.size:
+            await reservation.take(incoming.size)
+        digest = hashlib.sha256()
+        kind: str | None = None
+        size = 0
+        writer = await self._blobs.create(id)
+        try:
+            async for piece in _gather(chunks):
+                size += len(piece)
+                if size > self._limits.size:
+                    raise self._too_large()
+                if kind is None:
+                    kind = content_type(piece[:HEAD], incoming.content_type)
+                await reservation.cover(size)
+                digest.update(piece)
+                await writer.write(piece)
+            if kind is None:
+                raise Invalid.field("file", "is empty")
+            await writer.commit()
+        except BaseException:
+            await asyncio.shield(_aborted(writer))
+            raise
+        known = {"content_type": kind, "size": size, "sha256": digest.hexdigest()}
+        return await self._complete(id, principal, incoming, known)
+
+    async def _complete(
+        self, id: str, principal: Principal, incoming: Incoming, known: dict[str, Any]
+    ) -> Upload:
+        known |= {
+            "client_id": incoming.client_id,
+            "touched_at": timestamp(self._clock.now()),
+        }
+        try:
+            doc = await self._repository.complete(principal.org, id, known)
+        except Duplicate:
+            first = await self._first(principal, incoming, known)
+            await self._discard(principal.org, principal.user, id)
+            return first
+        if doc is None:
+            raise Unavailable("The upload took too long without progress.")
+        await self._repository.recount(principal.org, principal.user)
+        return view(doc)
+
+    async def _first(
+        self, principal: Principal, incoming: Incoming, known: dict[str, Any]
+    ) -> Upload:
+        assert incoming.client_id is not None
+        doc = await self._repository.by_client_id(principal.org, principal.user, incoming.client_id)
+        if doc is None:
+            raise Unavailable("The first upload with this client_id is being removed.")
+        same = doc["sha256"] == known["sha256"] and doc["name"] == clean_name(incoming.name)
+        if not same or doc["state"] != State.READY:
+            raise Conflict("This client_id was used for another file.")
+        return view(doc)
+
+    async def _discard(self, org: str, owner: str, id: str) -> None:
+        try:
+            await self._blobs.delete(id)
+            await self._repository.remove(org, id, State.RECEIVING)
+            await self._repository.recount(org, owner)
+        except Unavailable:
+            # The error that led here is the one to tell; the sweep does the rest.
+            log.warning("upload_not_discarded", upload=id)
+
+    async def reserve(self, principal: Principal, id: str, size: int) -> bool:
+        """Reserve bytes for an upload that is being received; False if the quota forbids it.
+
+        Raises:
+            Unavailable: the upload was cleared away meanwhile.
+        """
+        now = timestamp(self._clock.now())
+        reserved = await self._repository.reserve(
+            principal.org, principal.user, id, size, now, self._limits.quota
+        )
+        if reserved is None:
+            raise Unavailable("The upload took too long without progress.")
+        return reserved
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"A file may have at most {self._limits.size} bytes.", data={"limit": self._limits.size}
+        )
+
+    def over_quota(self) -> TooLarge:
+        """The error for a file that does not fit in what is left of the caller's quota."""
+        return TooLarge(
+            f"Your uploads may have {self._limits.quota} bytes altogether.",
+            data={"quota": self._limits.quota},
+        )
+
+    # -- giving -------------------------------------------------------------------------------
+
+    async def open(self, principal: Principal, id: str) -> Download:
+        """An upload and its bytes.
+
+        Raises:
+            NotFound: there is none, or the caller is neither its owner nor one who may read
+                something it is attached to.
+        """
+        doc = await self._visible(principal, id)
+        reader = await self._blobs.open(id)
+        if reader is None:
+            raise NotFound("There is no such upload.")
+        return Download(view(doc), reader)
+
+    async def get(self, principal: Principal, id: str) -> Upload:
+        """What is known of an upload; errors as of `open`."""
+        return view(await self._visible(principal, id))
+
+    async def may_download(self, principal: Principal, doc: Document) -> bool:
+        """Whether the caller may have an upload, given its document."""
+        if doc["owner"] == principal.user:
+            return True
+        conversation = doc["conversation"]
+        if conversation is not None and await self._may_read(principal, conversation):
+            return True
+        after = ""
+        while streams := await self._repository.streams(principal.org, doc["id"], after=after):
+            for stream in streams:
+                if await self._rules.may_read(principal, stream):
+                    return True
+            after = streams[-1]
+        return False
+
+    async def list(self, principal: Principal, cursor: str | None, limit: int) -> UploadPage:
+        """The caller's own uploads, newest first."""
+        after = decode_cursor(cursor, {"id": str})["id"] if cursor is not None else None
+        docs = await self._repository.page(
+            principal.org, principal.user, after=after, limit=limit + 1
+        )
+        more = len(docs) > limit
+        docs = docs[:limit]
+        return {
+            "items": [view(doc) for doc in docs],
+            "next": encode_cursor({"id": docs[-1]["id"]}) if more else None,
+            "used": await self._repository.used(principal.org, principal.user),
+            "quota": self._limits.quota,
+        }
+
+    async def _visible(self, principal: Principal, id: str) -> Document:
+        doc = await self._repository.get(principal.org, id)
+        if doc is None or not await self.may_download(principal, doc):
+            raise NotFound("There is no such upload.")
+        return doc
+
+    async def _may_share(self, principal: Principal, conversation: str) -> None:
+        if not await self._may_read(principal, conversation):
+            raise NotFound("There is no such conversation.")
+
+    async def _may_read(self, principal: Principal, conversation: str) -> bool:
+        return await self._rules.may_read(principal, f"messages/{conversation}")
+
+    # -- removing -----------------------------------------------------------------------------
+
+    async def delete(self, principal: Principal, id: str) -> UploadRemoved:
+        """Remove an upload of the caller's, wherever it is attached, and free its bytes.
+
+        Raises:
+            NotFound: there is none that the caller owns.
+        """
+        doc = await self._repository.get(principal.org, id)
+        if doc is None or doc["owner"] != principal.user:
+            raise NotFound("There is no such upload.")
+        if not await self._repository.condemn(principal.org, id, self._now()):
+            raise NotFound("There is no such upload.")
+        await self._remove(principal.org, doc, State.DELETING)
+        return {"id": id}
+
+    async def sweep(self) -> int:
+        """Remove what crashes left, and complete uploads that no event shows, and correct the
+        counts. Safe to run at any time, on several nodes at once.
+
+        Returns how many uploads were removed.
+        """
+        now = self._clock.now()
+        cut_off = timestamp(now - STALE)
+        removed = 0
+        for state in (State.RECEIVING, State.DELETING):
+            for doc in await self._repository.stale(state, cut_off):
+                await self._remove(doc["org"], doc, state)
+                removed += 1
+        for doc in await self._repository.stale(
+            State.READY, timestamp(now - self._limits.unattached)
+        ):
+            removed += await self._remove_unattached(doc)
+        await self._blobs.sweep(now - STALE)
+        await self._recount_all()
+        return removed
+
+    async def _remove_unattached(self, doc: Document) -> bool:
+        org, id = doc["org"], doc["id"]
+        if await self._repository.streams(org, id, limit=1):
+            await self._repository.keep(org, id)
+            return False
+        if not await self._repository.condemn(org, id, self._now()):
+            return False
+        # Nothing can attach it from here on, but something may have just before.
+        if await self._repository.streams(org, id, limit=1):
+            await self._repository.spare(org, id, self._now())
+            return False
+        await self._remove(org, doc, State.DELETING)
+        return True
+
+    async def _remove(self, org: str, doc: Document, state: State) -> None:
+        # Bytes first: as long as the document is there, a crash leaves something to find.
+        await self._blobs.delete(doc["id"])
+        await self._repository.remove(org, doc["id"], state)
+        await self._repository.recount(org, doc["owner"])
+
+    async def _recount_all(self) -> None:
+        after = ""
+        while counts := await self._repository.counted(after, 200):
+            for usage in counts:
+                await self._repository.recount(usage["org"], usage["id"])
+            after = counts[-1]["id"]
+
+    def _now(self) -> str:
+        return timestamp(self._clock.now())
+
+
+class _Reservation:
+    """What is reserved of the owner's quota for one upload."""
+
+    def __init__(self, uploads: Uploads, principal: Principal, id: str) -> None:
+        self._uploads = uploads
+        self._principal = principal
+        self._id = id
+        self._reserved = 0
+
+    async def cover(self, size: int) -> None:
+        """Have at least `size` bytes reserved; a step more where the quota allows it."""
+        missing = size - self._reserved
+        if missing <= 0:
+            return
+        if missing < RESERVE and await self._try(RESERVE):
+            return
+        await self.take(missing)
+
+    async def take(self, size: int) -> None:
+        """Reserve exactly so many bytes more.
+
+        Raises:
+            TooLarge: the quota does not have them.
+        """
+        if not await self._try(size):
+            raise self._uploads.over_quota()
+
+    async def _try(self, size: int) -> bool:
+        if not await self._uploads.reserve(self._principal, self._id, size):
+            return False
+        self._reserved += size
+        return True
+
+
+def view(doc: Document) -> Upload:
+    """An upload in its wire form."""
+    return {
+        "id": doc["id"],
+        "owner": doc["owner"],
+        "name": doc["name"],
+        "content_type": doc["content_type"],
+        "size": doc["size"],
+        "sha256": doc["sha256"],
+        "conversation": doc["conversation"],
+        "created_at": doc["created_at"],
+    }
+
+
+async def _gather(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of `PIECE` or a little more; the last one may be shorter."""
+    waiting = bytearray()
+    async for chunk in chunks:
+        waiting += chunk
+        if len(waiting) >= PIECE:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
+
+
+async def _aborted(writer: BlobWriter) -> None:
+    with contextlib.suppress(ParleyError):
+        await writer.abort()

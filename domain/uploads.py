@@ -1,0 +1,105 @@
+"""Uploaded files: their wire form, their names, and how a browser may be given them."""
+
+import unicodedata
+from typing import TypedDict
+from urllib.parse import quote
+
+from pydantic import ConfigDict
+
+MAX_NAME = 255
+"""Bytes of a file's name in UTF-8: what file systems take."""
+
+OCTET_STREAM = "application/octet-stream"
+
+INLINE = frozenset(
+    {
+        "audio/flac",
+        "audio/mp4",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/wav",
+        "audio/webm",
+        "image/avif",
+        "image/gif",
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+        "text/plain",
+        "video/mp4",
+        "video/ogg",
+        "video/webm",
+    }
+)
+"""Types a browser shows without running anything. Everything else is saved, not shown."""
+
+
+class Upload(TypedDict):
+    """An uploaded file. `size` is in bytes, `sha256` in hexadecimal."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    id: str
+    owner: str
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+    conversation: str | None
+    created_at: str
+
+
+class UploadPage(TypedDict):
+    """A page of the caller's uploads, newest first, and what is left of the quota."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    items: list[Upload]
+    next: str | None
+    used: int
+    quota: int
+
+
+class UploadRemoved(TypedDict):
+    """The upload that is no longer there."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    id: str
+
+
+def clean_name(given: str | None) -> str:
+    """A file's name that is safe to show and to offer for saving.
+
+    Only the last part of a path stays, in NFC, without control, format and surrogate characters
+    (NUL, line ends, direction overrides that disguise an extension), without leading dots and at
+    most `MAX_NAME` bytes, cut before the extension. What leaves nothing is `file`.
+    """
+    text = unicodedata.normalize("NFC", (given or "")[: 16 * MAX_NAME])
+    text = "".join(each for each in text if unicodedata.category(each)[0] != "C")
+    text = text.replace("\\", "/").rpartition("/")[2]
+    text = " ".join(text.split()).lstrip(". ").rstrip(". ")
+    if not text:
+        return "file"
+    stem, dot, extension = text.rpartition(".")
+    if not stem or len(extension.encode()) > 32:
+        stem, dot, extension = text, "", ""
+    room = MAX_NAME - len((dot + extension).encode())
+    return stem.encode()[:room].decode(errors="ignore") + dot + extension
+
+
+def disposition(content_type: str, name: str, *, attachment: bool) -> str:
+    """The `Content-Disposition` of a download (RFC 6266, with `filename*` of RFC 8187).
+
+    Types that are not in `INLINE` are an attachment whatever was asked for.
+    """
+    kind = "attachment" if attachment or content_type not in INLINE else "inline"
+    plain = "".join(
+        each if " " <= each <= "~" and each not in '"\\%' else "_"
+        for each in unicodedata.normalize("NFKD", name)
+        if not unicodedata.combining(each)
+    )
+    value = f'{kind}; filename="{plain}"'
+    if plain != name:
+        # RFC 8187's attr-char: what quote() leaves, and these.
+        value += f"; filename*=UTF-8''{quote(name, safe='!#$&+^`|')}"
+    return value
