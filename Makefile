@@ -17,10 +17,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help run demo test test-full coverage bench lint format types imports docs docs-check check lock clean
+.PHONY: help setup run demo test test-full coverage bench lint format types imports docs docs-check check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(DEV) node-clients ## Install what developing and testing needs
 
 run: $(RUNTIME) ## Serve on http://127.0.0.1:8000, with SQLite in ./data
 	@exec $(BIN)/python -m server

@@ -17,7 +17,7 @@ from config.load import ENV_FILE, variable_of
 from config.settings import Settings
 from config.values import Bytes, Seconds
 
-BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
+START, END = "<!-- settings:start -->", "<!-- settings:end -->"
 ROOT = Path(__file__).parent.parent
 SHOWN_IN = (ROOT / "README.md", ROOT / "docs" / "configuration.md")
 
@@ -60,11 +60,11 @@ def _default(field: FieldInfo) -> str:
 
 def updated(text: str, generated: str) -> str:
     """`text` with what stands between the markers replaced; unchanged if it has none."""
-    head, begin, rest = text.partition(BEGIN)
+    head, begin, rest = text.partition(START)
     _, end, tail = rest.partition(END)
     if not begin or not end:
         return text
-    return f"{head}{BEGIN}\n{generated}{END}{tail}"
+    return f"{head}{START}\n{generated}{END}{tail}"
 
 
 def _outdated(generated: str) -> Iterator[tuple[Path, str]]:

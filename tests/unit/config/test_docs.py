@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from config.docs import BEGIN, END, SHOWN_IN, table, updated
+from config.docs import START, END, SHOWN_IN, table, updated
 from config.load import variable_of
 from config.settings import Settings
 
@@ -15,11 +15,11 @@ def test_every_setting_is_described() -> None:
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
-    assert updated(f"a\n{BEGIN}\nold\n{END}\nb", "new\n") == f"a\n{BEGIN}\nnew\n{END}\nb"
+    assert updated(f"a\n{START}\nold\n{END}\nb", "new\n") == f"a\n{START}\nnew\n{END}\nb"
     assert updated("no markers", "new\n") == "no markers"
 
 
 @pytest.mark.parametrize("path", SHOWN_IN, ids=lambda path: path.name)
 def test_the_files_that_show_it_have_markers(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.count(BEGIN) == text.count(END) == 1
+    assert text.count(START) == text.count(END) == 1

@@ -1,0 +1,44 @@
+"""How often each thing may be asked for, unless `PARLEY_RATE_LIMITS` says otherwise.
+
+A bucket is counted per user, or per network address for those who are nobody yet. As many
+requests as the limit may come at once; then they come back evenly over the period. Buckets have
+the names of the commands that take from them; a command without an entry takes `DEFAULT`.
+"""
+
+from collections.abc import Mapping
+
+from config.values import Rate, RateLimits
+
+SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
+
+DEFAULT = Rate(100, SECOND)
+
+LIMITS: Mapping[str, Rate] = {
+    # Failed attempts only: one that succeeds is given back.
+    "login": Rate(10, MINUTE),  # per account
+    "login.address": Rate(60, MINUTE),
+    "password": Rate(10, MINUTE),  # the current password, asked for again
+    "register.refused": Rate(30, HOUR),  # per address: how many accounts can be found by trying
+    # All requests.
+    "auth.login": Rate(300, MINUTE),
+    "auth.register": Rate(300, MINUTE),
+    "session.refresh": Rate(300, MINUTE),
+    "auth.refresh": Rate(30, MINUTE),
+    "invite.create": Rate(60, MINUTE),
+    "user.search": Rate(20, SECOND),
+    "message.send": Rate(50, SECOND),
+    "message.edit": Rate(20, SECOND),
+    "message.delete": Rate(20, SECOND),
+    "message.search": Rate(10, SECOND),
+    "conversation.create": Rate(60, MINUTE),
+    "typing.start": Rate(10, SECOND),
+    "typing.stop": Rate(10, SECOND),
+    "reaction.add": Rate(20, SECOND),
+    "reaction.remove": Rate(20, SECOND),
+    "presence.set": Rate(10, SECOND),
+}
+
+
+def buckets(settings: RateLimits) -> Mapping[str, Rate | None]:
+    """The limit of every bucket that has its own; None: this bucket limits nothing."""
+    return {**LIMITS, **settings.buckets}
