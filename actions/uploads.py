@@ -32,6 +32,8 @@ PIECE = 128 * 1024
 STALE = 3600.0
 """Seconds without progress after which an upload, or a removal, was cut off by a crash."""
 
+_TOO_SLOW = "The upload took too long without progress."
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -132,7 +134,7 @@ class Uploads:
     async def _receive(
         self, id: str, principal: Principal, incoming: Incoming, chunks: AsyncIterator[bytes]
     ) -> Upload:
-        reservation = _Reservation(self, principal, id)
+        reservation = _Reservation(self._repository, self._clock, self._limits.quota, principal, id)
         if incoming.size:
             await reservation.take(incoming.size)
         digest = hashlib.sha256()
@@ -172,7 +174,7 @@ class Uploads:
             await self._discard(principal.org, principal.user, id)
             return first
         if doc is None:
-            raise Unavailable("The upload took too long without progress.")
+            raise Unavailable(_TOO_SLOW)
         await self._repository.recount(principal.org, principal.user)
         return view(doc)
 
@@ -197,30 +199,9 @@ class Uploads:
             # The error that led here is the one to tell; the sweep does the rest.
             log.warning("upload_not_discarded", upload=id)
 
-    async def reserve(self, principal: Principal, id: str, size: int) -> bool:
-        """Reserve bytes for an upload that is being received; False if the quota forbids it.
-
-        Raises:
-            Unavailable: the upload was cleared away meanwhile.
-        """
-        now = timestamp(self._clock.now())
-        reserved = await self._repository.reserve(
-            principal.org, principal.user, id, size, now, self._limits.quota
-        )
-        if reserved is None:
-            raise Unavailable("The upload took too long without progress.")
-        return reserved
-
     def _too_large(self) -> TooLarge:
         return TooLarge(
             f"A file may have at most {self._limits.size} bytes.", data={"limit": self._limits.size}
-        )
-
-    def over_quota(self) -> TooLarge:
-        """The error for a file that does not fit in what is left of the caller's quota."""
-        return TooLarge(
-            f"Your uploads may have {self._limits.quota} bytes altogether.",
-            data={"quota": self._limits.quota},
         )
 
     # -- giving -------------------------------------------------------------------------------
@@ -296,9 +277,9 @@ class Uploads:
         doc = await self._repository.get(principal.org, id)
         if doc is None or doc["owner"] != principal.user:
             raise NotFound("There is no such upload.")
-        if not await self._repository.condemn(principal.org, id, self._now()):
+        if not await self._repository.condemn(principal.org, id, State.READY, self._now()):
             raise NotFound("There is no such upload.")
-        await self._remove(principal.org, doc, State.DELETING)
+        await self._remove(principal.org, doc)
         return {"id": id}
 
     async def sweep(self) -> int:
@@ -311,13 +292,13 @@ class Uploads:
         cut_off = timestamp(now - STALE)
         removed = 0
         for state in (State.RECEIVING, State.DELETING):
-            for doc in await self._repository.stale(state, cut_off):
-                await self._remove(doc["org"], doc, state)
-                removed += 1
-        for doc in await self._repository.stale(
-            State.READY, timestamp(now - self._limits.unattached)
-        ):
-            removed += await self._remove_unattached(doc)
+            while stale := await self._repository.stale(state, cut_off):
+                for doc in stale:
+                    removed += await self._clear(doc, state)
+        before = timestamp(now - self._limits.unattached)
+        while waiting := await self._repository.stale(State.READY, before):
+            for doc in waiting:
+                removed += await self._remove_unattached(doc)
         await self._blobs.sweep(now - STALE)
         await self._recount_all()
         return removed
@@ -327,19 +308,25 @@ class Uploads:
         if await self._repository.streams(org, id, limit=1):
             await self._repository.keep(org, id)
             return False
-        if not await self._repository.condemn(org, id, self._now()):
+        if not await self._repository.condemn(org, id, State.READY, self._now()):
             return False
         # Nothing can attach it from here on, but something may have just before.
         if await self._repository.streams(org, id, limit=1):
             await self._repository.spare(org, id, self._now())
             return False
-        await self._remove(org, doc, State.DELETING)
+        await self._remove(org, doc)
         return True
 
-    async def _remove(self, org: str, doc: Document, state: State) -> None:
+    async def _clear(self, doc: Document, state: State) -> bool:
+        if not await self._repository.condemn(doc["org"], doc["id"], state, self._now()):
+            return False
+        await self._remove(doc["org"], doc)
+        return True
+
+    async def _remove(self, org: str, doc: Document) -> None:
         # Bytes first: as long as the document is there, a crash leaves something to find.
         await self._blobs.delete(doc["id"])
-        await self._repository.remove(org, doc["id"], state)
+        await self._repository.remove(org, doc["id"], State.DELETING)
         await self._repository.recount(org, doc["owner"])
 
     async def _recount_all(self) -> None:
@@ -356,35 +343,58 @@ class Uploads:
 class _Reservation:
     """What is reserved of the owner's quota for one upload."""
 
-    def __init__(self, uploads: Uploads, principal: Principal, id: str) -> None:
-        self._uploads = uploads
-        self._principal = principal
+    def __init__(
+        self, repository: UploadRepository, clock: Clock, quota: int, owner: Principal, id: str
+    ) -> None:
+        self._repository = repository
+        self._clock = clock
+        self._quota = quota
+        self._owner = owner
         self._id = id
         self._reserved = 0
+        self._noted = clock.monotonic()
 
     async def cover(self, size: int) -> None:
-        """Have at least `size` bytes reserved; a step more where the quota allows it."""
-        missing = size - self._reserved
-        if missing <= 0:
-            return
-        if missing < RESERVE and await self._try(RESERVE):
-            return
-        await self.take(missing)
-
-    async def take(self, size: int) -> None:
-        """Reserve exactly so many bytes more.
+        """Have at least `size` bytes reserved, a step more where the quota allows it, and have it
+        known that the upload goes on.
 
         Raises:
             TooLarge: the quota does not have them.
+            Unavailable: the upload was cleared away meanwhile.
         """
+        missing = size - self._reserved
+        if missing > 0:
+            if missing >= RESERVE or not await self._try(RESERVE):
+                await self.take(missing)
+        elif self._clock.monotonic() - self._noted > STALE / 4:
+            await self._note()
+
+    async def take(self, size: int) -> None:
+        """Reserve exactly so many bytes more; errors as of `cover`."""
         if not await self._try(size):
-            raise self._uploads.over_quota()
+            raise TooLarge(
+                f"Your uploads may have {self._quota} bytes altogether.",
+                data={"quota": self._quota},
+            )
 
     async def _try(self, size: int) -> bool:
-        if not await self._uploads.reserve(self._principal, self._id, size):
-            return False
-        self._reserved += size
-        return True
+        owner = self._owner
+        now = timestamp(self._clock.now())
+        reserved = await self._repository.reserve(
+            owner.org, owner.user, self._id, size, now, self._quota
+        )
+        if reserved is None:
+            raise Unavailable(_TOO_SLOW)
+        self._noted = self._clock.monotonic()
+        if reserved:
+            self._reserved += size
+        return reserved
+
+    async def _note(self) -> None:
+        now = timestamp(self._clock.now())
+        if not await self._repository.touch(self._owner.org, self._id, now):
+            raise Unavailable(_TOO_SLOW)
+        self._noted = self._clock.monotonic()
 
 
 def view(doc: Document) -> Upload:

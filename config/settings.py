@@ -210,6 +210,9 @@ class Settings(BaseSettings):
     upload_quota: Annotated[int, Bytes(KIB, 1024 * GIB)] = Field(
         default=GIB, description="What one user may have uploaded altogether."
     )
+    upload_unattached: Annotated[float, Seconds(MINUTE, 365 * DAY)] = Field(
+        default=DAY, description="How long an upload that no message carries is kept."
+    )
 
     # -- sockets ------------------------------------------------------------------------------
 

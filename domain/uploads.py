@@ -4,7 +4,7 @@ import unicodedata
 from typing import TypedDict
 from urllib.parse import quote
 
-from pydantic import ConfigDict
+from pydantic import with_config
 
 MAX_NAME = 255
 """Bytes of a file's name in UTF-8: what file systems take."""
@@ -33,10 +33,9 @@ INLINE = frozenset(
 """Types a browser shows without running anything. Everything else is saved, not shown."""
 
 
+@with_config(extra="forbid")
 class Upload(TypedDict):
     """An uploaded file. `size` is in bytes, `sha256` in hexadecimal."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     id: str
     owner: str
@@ -48,10 +47,9 @@ class Upload(TypedDict):
     created_at: str
 
 
+@with_config(extra="forbid")
 class UploadPage(TypedDict):
     """A page of the caller's uploads, newest first, and what is left of the quota."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     items: list[Upload]
     next: str | None
@@ -59,10 +57,9 @@ class UploadPage(TypedDict):
     quota: int
 
 
+@with_config(extra="forbid")
 class UploadRemoved(TypedDict):
     """The upload that is no longer there."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     id: str
 

@@ -88,7 +88,7 @@ class UploadRepository:
             Whether the quota allows it; None if the upload is no longer there.
         """
         here = {"state": State.RECEIVING.value}
-        if not await self._grow(org, id, size, at, here):
+        if await self._grow(org, id, size, at, here) is None:
             return None
         counted = await self._engine.update(
             org,
@@ -100,6 +100,10 @@ class UploadRepository:
         if counted is None:
             await self._grow(org, id, -size, at, here)
         return counted is not None
+
+    async def touch(self, org: str, id: str, at: str) -> bool:
+        """Note that an upload goes on; False if it is no longer there."""
+        return await self._grow(org, id, 0, at, {"state": State.RECEIVING.value}) is not None
 
     async def _grow(
         self, org: str, id: str, size: int, at: str, where: Mapping[str, Any]
@@ -166,9 +170,11 @@ class UploadRepository:
 
     # -- removing -----------------------------------------------------------------------------
 
-    async def condemn(self, org: str, id: str, at: str) -> bool:
-        """Let a complete upload be seen and attached no longer; whether this call did it."""
-        return await self._turn(org, id, State.READY, State.DELETING, at)
+    async def condemn(self, org: str, id: str, state: State, at: str) -> bool:
+        """Let an upload of this state be completed, seen and attached no longer; whether this
+        call did it.
+        """
+        return await self._turn(org, id, state, State.DELETING, at)
 
     async def spare(self, org: str, id: str, at: str) -> bool:
         """Take `condemn` back."""
@@ -179,7 +185,7 @@ class UploadRepository:
         await self._engine.update(org, UPLOADS, id, set={"kept": True})
 
     async def remove(self, org: str, id: str, state: State) -> None:
-        """Remove an upload that has this state, once its bytes are gone, and its links."""
+        """Remove an upload of this state, once its bytes are gone, and its links."""
         removed = await self._engine.delete(org, UPLOADS, {"id": id, "state": state.value})
         if removed:
             await self._engine.delete(org, LINKS, {"upload": id})
