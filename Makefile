@@ -78,7 +78,7 @@ clean: ## Remove what was built or installed; ./data stays
 	find $(PACKAGES) tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: node-clients
-node-clients: tests/node/node_modules/.package-lock.json
+node-clients: tests/node/node_modules/.package-lock.json demo/node_modules/.package-lock.json
 
 $(BIN)/python:
 	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \

@@ -1,4 +1,4 @@
-"""The official `socket.io-client` on Node, led from Python, and Node scripts run to their end."""
+"""The official `socket.io-client` on Node, led from Python, and programs run to their end."""
 
 import asyncio
 import json
@@ -25,34 +25,44 @@ def node() -> str:
     return path
 
 
-async def run_script(
-    name: str, *args: str, environment: dict[str, str] | None = None, timeout: float = 50.0
+async def run_to_end(
+    *command: str | Path,
+    environment: dict[str, str] | None = None,
+    source: str = "",
+    cwd: Path = NODE_DIR,
+    timeout: float = 50.0,
 ) -> str:
-    """Run a script of `tests/node/` to its end.
+    """Run a program to its end, e.g. `run_to_end(node(), "script.mjs")`.
+
+    Args:
+        command: the program and its arguments.
+        environment: on top of ours.
+        source: its standard input; `node --input-type=module -` runs it.
+        cwd: by default where Node finds the client library.
+        timeout: seconds.
 
     Returns:
-        Its standard output.
+        What it wrote, both outputs together.
 
     Raises:
-        AssertionError: it exits with another code than 0, or takes longer than `timeout` seconds.
+        AssertionError: it exits with another code than 0, or takes longer.
     """
     process = await asyncio.create_subprocess_exec(
-        node(),
-        str(NODE_DIR / name),
-        *args,
+        *command,
         env={**clean_environment(), **(environment or {})},
-        stdin=asyncio.subprocess.DEVNULL,
+        cwd=cwd,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), timeout)
+        output, _ = await asyncio.wait_for(process.communicate(source.encode()), timeout)
     except TimeoutError:
         process.kill()
         await process.wait()
-        raise AssertionError(f"{name} ran longer than {timeout:g} s") from None
+        raise AssertionError(f"{command} ran longer than {timeout:g} s") from None
     text = output.decode(errors="replace")
-    assert process.returncode == 0, f"{name} exited with {process.returncode}\n{text}"
+    assert process.returncode == 0, f"{command} exited with {process.returncode}\n{text}"
     return text
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from config.docs import START, END, SHOWN_IN, table, updated
+from config.docs import END, SHOWN_IN, START, table, updated
 from config.load import variable_of
 from config.settings import Settings
 
