@@ -33,8 +33,6 @@ LOADGEN = OUT / "bin/loadgen"
 LOAD_LIMIT = 300.0
 IN_FLIGHT = 32
 """Connections being opened at a time."""
-WARM_UP = 300
-"""Connections opened and closed before opening is measured."""
 PEERS = ("python", "node", "centrifuge", "parley")
 
 
@@ -111,10 +109,10 @@ def run(options: argparse.Namespace) -> None:
         report = Report(environment(peers, rounds, seconds), scenarios, peers)
         runner = Runner(scale, seconds, options.profile, report)
         for turn in range(rounds):
+            print(f"\nround {turn + 1} of {rounds}", flush=True)
             for scenario in scenarios:
                 for peer in peers:
                     if not peer.lacks(scenario):
-                        print(f"round {turn + 1}/{rounds}  {scenario.name:10} ", end="", flush=True)
                         print(runner.measure(scenario, peer), flush=True)
     print(f"\n{report.text()}\n")
     print(f"written to {report.write(OUT).relative_to(ROOT)}")
@@ -136,7 +134,6 @@ class Runner:
         self._seconds = seconds
         self._profiled = profiled
         self._report = report
-        self._windows: dict[tuple[str, str], int] = {}
 
     def measure(self, scenario: Scenario, peer: Peer) -> str:
         """Start the server anew, put the load on it, and take its figure; gives a line of text."""
@@ -154,10 +151,10 @@ class Runner:
                     "clients": clients,
                     "payload": PAYLOAD,
                     "seconds": self._seconds,
-                    "probe_seconds": self._scale.probe,
-                    "windows": self._choose(scenario, peer),
+                    "warm_seconds": self._scale.warm,
+                    "windows": scenario.windows,
                     "in_flight": IN_FLIGHT,
-                    "warm_up": WARM_UP,
+                    "warm_up": scenario.warm_up,
                     "collect": peer.collects,
                     "profiler": profile.command(server.pid, stacks) if profiled else [],
                 }
@@ -165,29 +162,28 @@ class Runner:
                     output = run_load([str(LOADGEN)], json.dumps(spec), LOAD_LIMIT)
                 except BenchError as error:
                     raise BenchError(f"{scenario.name}, {peer.title}: {error}") from error
-        result: dict[str, Any] = json.loads(output)
-        if "window" in result:
-            self._windows[scenario.name, peer.name] = result["window"]
-        value = self._report.add(scenario, peer, result)
-        line = f"{peer.title:18} {number(value):>9} {scenario.unit}{details(result)}"
-        return f"{line}\n{profile.summary(stacks)}" if profiled else line
-
-    def _choose(self, scenario: Scenario, peer: Peer) -> Sequence[int]:
-        """The windows to try: once chosen, a server keeps its own for the following rounds."""
-        known = self._windows.get((scenario.name, peer.name))
-        return scenario.windows if known is None else [known]
+        lines = []
+        for row, value, result in scenario.figures(json.loads(output)):
+            self._report.add(row, peer, value, result)
+            lines.append(
+                f"{row.name:12} {peer.title:18} {number(value):>10} {row.unit:17} {details(result)}"
+            )
+        if profiled:
+            lines.append(profile.summary(stacks))
+        return "\n".join(lines)
 
 
 def details(result: dict[str, Any]) -> str:
     """What helps to judge a figure while the run goes on."""
-    text = ""
+    parts = []
     if "wall_seconds" in result:
         wall = result["wall_seconds"]
-        text += f"  server {result['server_cpu_seconds'] / wall:4.0%}"
-        text += f"  load {result['generator_cpu_seconds'] / wall:4.0%}"
+        parts.append(f"server {result['server_cpu_seconds'] / wall:4.0%}")
+        parts.append(f"load {result['generator_cpu_seconds'] / wall:4.0%}")
     if "window" in result:
-        text += f"  window {result['window']}  {result['bytes_per_delivery']:.0f} B each"
-    return text
+        parts.append(f"latency {result['mean_latency_ms']:.1f} ms")
+        parts.append(f"{result['bytes_per_delivery']:.0f} B each")
+    return "  ".join(parts)
 
 
 def environment(peers: Sequence[Peer], rounds: int, seconds: float) -> Environment:

@@ -58,12 +58,13 @@ class Parley(Peer):
 
     def prepare(self, scenario: Scenario) -> tuple[Path, Data]:
         """A data directory with everything a scenario needs; made once for all rounds."""
-        groups_each = max(scenario.rooms_each, 1) if scenario.load == "idle" else 1
+        groups_each = max(scenario.rooms_each, 1)
+        users = scenario.connections if groups_each > 1 else CONNECTIONS
         if groups_each not in self._prepared:
             directory = self._root / f"parley-{groups_each}"
             directory.mkdir(parents=True)
             with self._serving(directory, LOGS / "parley-prepare.log") as server:
-                data = asyncio.run(populate(server.port, groups_each))
+                data = asyncio.run(populate(server.port, users, groups_each))
             (directory / "bench.json").write_text(json.dumps(asdict(data)))
             self._prepared[groups_each] = directory, data
         return self._prepared[groups_each]
@@ -96,7 +97,7 @@ class Parley(Peer):
         _, data = self.prepare(scenario)
         clients: list[dict[str, Any]] = []
         for i in range(count):
-            user = i % CONNECTIONS
+            user = i % len(data.tokens)
             rooms = [data.channel] if scenario.room_size == CONNECTIONS else data.groups[user]
             client: dict[str, Any] = {"token": data.tokens[user], "rooms": rooms}
             if scenario.load == "history":
@@ -137,8 +138,8 @@ async def api(port: int) -> AsyncIterator[Api]:
         yield Api(session)
 
 
-async def populate(port: int, groups_each: int) -> Data:
-    """Make 1000 users, a channel of them all, and groups of ten so that each is in `groups_each`."""
+async def populate(port: int, size: int, groups_each: int) -> Data:
+    """Make users, a channel of them all, and groups of ten so that each is in `groups_each`."""
     async with api(port) as server:
         accounts = await asyncio.gather(
             *(
@@ -150,7 +151,7 @@ async def populate(port: int, groups_each: int) -> Data:
                         "name": f"User {i}",
                     },
                 )
-                for i in range(CONNECTIONS)
+                for i in range(size)
             )
         )
         users = [account["user"]["id"] for account in accounts]
@@ -170,10 +171,10 @@ async def populate(port: int, groups_each: int) -> Data:
             identifier: str = made["id"]
             return identifier
 
-        channel = await conversation("channel", range(CONNECTIONS), "everybody")
+        channel = await conversation("channel", range(size), "everybody")
         groups: list[list[str]] = [[] for _ in users]
         for k in range(groups_each):
-            parts = [members(k, part) for part in range(CONNECTIONS // ROOM)]
+            parts = [members(k, part, size) for part in range(size // ROOM)]
             made = await asyncio.gather(
                 *(conversation("group", part, f"group-{k}-{n}") for n, part in enumerate(parts))
             )
@@ -194,13 +195,13 @@ async def populate(port: int, groups_each: int) -> Data:
                             },
                             tokens[i],
                         )
-                        for i in range(n % ROOM, CONNECTIONS, ROOM)
+                        for i in range(n % ROOM, size, ROOM)
                     )
                 )
     return Data(tokens, channel, groups)
 
 
-def members(k: int, part: int) -> list[int]:
+def members(k: int, part: int, size: int) -> list[int]:
     """The users of one of the `k`-th groups: for each k a different partition of all users."""
-    parts = CONNECTIONS // ROOM
+    parts = size // ROOM
     return [((part + k * j) % parts) * ROOM + j for j in range(ROOM)]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed
@@ -88,7 +88,7 @@ class SmallServer(Peer):
     """A peer's small server in `bench/peers/`, started with port, database and secret."""
 
     command: tuple[str, ...]
-    env: dict[str, str]
+    env: Mapping[str, str]
 
     @contextmanager
     def running(self, scenario: Scenario, directory: Path) -> Iterator[Running]:
@@ -104,7 +104,7 @@ class PythonSocketIO(SmallServer):
     title = "python-socketio"
     protocol = "plain"
     command = (sys.executable, str(HERE / "peers/python_socketio/server.py"))
-    env: dict[str, str] = {}
+    env: Mapping[str, str] = {}
 
     def build(self) -> None:
         """It runs on what Parley itself depends on."""
@@ -121,7 +121,7 @@ class Node(SmallServer):
     title = "Socket.IO on Node"
     protocol = "plain"
     command = ("node", "--expose-gc", str(HERE / "peers/node/server.js"))
-    env = {"NODE_ENV": "production"}  # noqa: RUF012
+    env: Mapping[str, str] = {"NODE_ENV": "production"}
 
     def build(self) -> None:
         directory = HERE / "peers/node"
@@ -142,7 +142,7 @@ class Centrifuge(SmallServer):
     title = "centrifuge (Go)"
     protocol = "centrifuge"
     command = (str(OUT / "bin/centrifuge"),)
-    env = {"GOMAXPROCS": "1"}  # noqa: RUF012
+    env: Mapping[str, str] = {"GOMAXPROCS": "1"}
 
     def build(self) -> None:
         build_go(HERE / "peers/centrifuge", OUT / "bin/centrifuge")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import Peer
-from bench.scenarios import TARGETS, Scenario, Target
+from bench.scenarios import TARGETS, Row, Scenario, Target
 
 START = "<!-- bench:start -->"
 END = "<!-- bench:end -->"
@@ -48,85 +48,80 @@ class Report:
     scenarios: Sequence[Scenario]
     peers: Sequence[Peer]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
-    """By scenario and peer."""
+    """By row and peer."""
 
-    def add(self, scenario: Scenario, peer: Peer, result: dict[str, Any]) -> float:
-        """Take one result in; gives its figure."""
-        value = scenario.value(result)
-        cell = self.cells.setdefault((scenario.name, peer.name), Cell())
+    def add(self, row: Row, peer: Peer, value: float, result: dict[str, Any]) -> None:
+        """Take one figure in."""
+        cell = self.cells.setdefault((row.name, peer.name), Cell())
         cell.values.append(value)
         cell.results.append(result)
-        return value
 
-    def medians(self, scenario: Scenario) -> dict[str, float]:
+    def medians(self, row: Row) -> dict[str, float]:
         """The median of each peer that was measured."""
         return {
-            peer.name: self.cells[scenario.name, peer.name].median
+            peer.name: self.cells[row.name, peer.name].median
             for peer in self.peers
-            if (scenario.name, peer.name) in self.cells
+            if (row.name, peer.name) in self.cells
         }
+
+    def rows(self) -> list[Row]:
+        """All rows, in order."""
+        return [row for scenario in self.scenarios for row in scenario.rows()]
 
     def table(self) -> list[list[str]]:
         """Rows of cells, the first row being the head."""
         rows = [["", "unit", *(peer.title for peer in self.peers)]]
-        for scenario in self.scenarios:
-            cells = [self.cells.get((scenario.name, peer.name)) for peer in self.peers]
-            rows.append([scenario.title, scenario.unit, *(figure(cell) for cell in cells)])
+        for row in self.rows():
+            cells = (self.cells.get((row.name, peer.name)) for peer in self.peers)
+            rows.append([row.title, row.unit, *(figure(cell) for cell in cells)])
         return rows
 
     def ratios(self) -> list[list[str]]:
         """Parley's medians divided by each peer's, the first row being the head."""
         others = [peer for peer in self.peers if peer.name != "parley"]
-        rows = [["Parley against", *(peer.title for peer in others)]]
-        for scenario in self.scenarios:
-            medians = self.medians(scenario)
-            if "parley" in medians and len(medians) > 1:
-                rows.append(
-                    [
-                        scenario.title,
-                        *(
-                            f"{medians['parley'] / medians[peer.name]:.2f}"
-                            if medians.get(peer.name)
-                            else "n/a"
-                            for peer in others
-                        ),
-                    ]
+        rows = [["Parley divided by", *(peer.title for peer in others)]]
+        for row in self.rows():
+            medians = self.medians(row)
+            ours = medians.pop("parley", None)
+            if ours is not None and medians:
+                shares = (
+                    f"{ours / medians[peer.name]:.2f}" if medians.get(peer.name) else "n/a"
+                    for peer in others
                 )
+                rows.append([row.title, *shares])
         return rows if len(rows) > 1 else []
 
     def verdicts(self) -> list[list[str]]:
         """Each target with what was reached, the first row being the head."""
-        rows = [["target", "to reach", "reached", ""]]
-        by_name = {scenario.name: scenario for scenario in self.scenarios}
-        for target in TARGETS:
-            scenario = by_name.get(target.scenario)
-            medians = self.medians(scenario) if scenario else {}
-            goal = target.goal(medians)
-            if scenario is None or goal is None or "parley" not in medians:
-                continue
-            reached = medians["parley"]
-            met = reached <= goal if scenario.less_is_better else reached >= goal
-            rows.append(
-                [
-                    self._wording(target, scenario),
-                    number(goal),
-                    number(reached),
-                    "met" if met else f"missed ({reached / goal:.2f} of it)",
-                ]
-            )
+        rows = [["Target", "to reach", "reached", ""]]
+        for scenario in self.scenarios:
+            for target in TARGETS:
+                if target.scenario == scenario.name:
+                    rows += [
+                        found for row in scenario.rows() if (found := self._judge(target, row))
+                    ]
         return rows if len(rows) > 1 else []
 
-    def _wording(self, target: Target, scenario: Scenario) -> str:
+    def _judge(self, target: Target, row: Row) -> list[str] | None:
+        medians = self.medians(row)
+        goal = target.goal(medians)
+        if goal is None or "parley" not in medians:
+            return None
+        reached = medians["parley"]
+        met = reached <= goal if row.less_is_better else reached >= goal
+        bound = "at most" if row.less_is_better else "at least"
         if target.peer is None:
-            return f"{scenario.title}: {number(target.factor)} {scenario.unit}"
-        title = next(peer.title for peer in self.peers if peer.name == target.peer)
-        bound = "at most" if scenario.less_is_better else "at least"
-        return f"{scenario.title}: {bound} {target.factor:g}x {title}"
+            what = f"{bound} {number(target.factor)} {row.unit}"
+        else:
+            title = next(peer.title for peer in self.peers if peer.name == target.peer)
+            what = f"{bound} {target.factor:g} times {title}"
+        verdict = "met" if met else f"missed: {reached / goal:.0%} of it"
+        return [f"{row.title}: {what}", number(goal), number(reached), verdict]
 
     def notes(self) -> list[str]:
         """What a reader must know of single figures."""
         notes = []
-        for (scenario, peer), cell in self.cells.items():
+        for (row, peer), cell in self.cells.items():
             loads = [
                 r["generator_cpu_seconds"] / r["wall_seconds"]
                 for r in cell.results
@@ -139,15 +134,13 @@ class Report:
             ]
             if busy and min(busy) < 0.9:
                 notes.append(
-                    f"{scenario}, {peer}: the server used {min(busy):.0%} to {max(busy):.0%} of its core"
+                    f"{row}, {peer}: the server used {min(busy):.0%} to {max(busy):.0%} of its core"
                     f" (the generator {max(loads):.0%} of its own)."
                 )
             missing = sum(r.get("missing", 0) for r in cell.results)
             if missing:
                 expected = sum(r["expected"] for r in cell.results)
-                notes.append(
-                    f"{scenario}, {peer}: {missing} of {expected} deliveries were dropped."
-                )
+                notes.append(f"{row}, {peer}: {missing} of {expected} deliveries were dropped.")
         return notes
 
     def markdown(self) -> str:
@@ -159,9 +152,7 @@ class Report:
             f"Median of {where.rounds} rounds, smallest and largest in brackets. Measured {where.date} on "
             f"{where.cpu}, Linux {where.kernel}, server and load on one core each. {versions}.",
         ]
-        for table in (self.ratios(), self.verdicts()):
-            if table:
-                parts.append(markdown_table(table))
+        parts += [markdown_table(table) for table in (self.ratios(), self.verdicts()) if table]
         if notes := self.notes():
             parts.append("\n".join(f"- {note}" for note in notes))
         return "\n\n".join(parts) + "\n"
@@ -182,12 +173,12 @@ class Report:
                     "environment": asdict(self.environment),
                     "results": [
                         {
-                            "scenario": scenario,
+                            "row": row,
                             "peer": peer,
                             "values": cell.values,
                             "rounds": cell.results,
                         }
-                        for (scenario, peer), cell in self.cells.items()
+                        for (row, peer), cell in self.cells.items()
                     ],
                 },
                 indent=1,

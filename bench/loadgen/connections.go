@@ -15,7 +15,7 @@ type connectResult struct {
 
 // warmUp opens and closes connections, so that what is measured is not the first use of anything.
 func warmUp(b *session) error {
-	conns, err := b.connect(b.spec.Clients[:min(b.spec.WarmUp, len(b.spec.Clients))])
+	conns, err := b.connect(b.spec.Clients[:b.spec.WarmUp])
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func runConnect(b *session) (*connectResult, error) {
 	if err := warmUp(b); err != nil {
 		return nil, err
 	}
-	spent, err := b.measure(func() error {
+	spent, err := b.meter(func() error {
 		_, err := b.connect(b.spec.Clients)
 		return err
 	})
@@ -54,24 +54,26 @@ type idleResult struct {
 	Each        float64 `json:"bytes_per_connection"`
 }
 
-// runIdle measures the server's private memory before and after all connections are open and idle.
+// runIdle measures what the server's private memory grows by when connections are added to the
+// first WarmUp ones. Those stay open: what closing them would set free, the others would use, and
+// without them the growth would contain what a server sets aside once, at its first load.
 func runIdle(b *session) (*idleResult, error) {
-	if err := warmUp(b); err != nil {
+	if _, err := b.connect(b.spec.Clients[:b.spec.WarmUp]); err != nil {
 		return nil, err
 	}
 	before, err := b.settledMemory()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := b.connect(b.spec.Clients); err != nil {
+	added := b.spec.Clients[b.spec.WarmUp:]
+	if _, err := b.connect(added); err != nil {
 		return nil, err
 	}
 	after, err := b.settledMemory()
 	if err != nil {
 		return nil, err
 	}
-	n := len(b.spec.Clients)
-	return &idleResult{n, before, after, float64(after-before) / float64(n)}, nil
+	return &idleResult{len(added), before, after, float64(after-before) / float64(len(added))}, nil
 }
 
 // settledMemory is the median of three readings, after garbage collection where the server offers

@@ -5,8 +5,12 @@ import (
 	"time"
 )
 
-// stall is how long a room may be silent before what is missing in it counts as dropped.
-const stall = 500 * time.Millisecond
+const (
+	// stall is how long nothing may arrive before what is missing counts as dropped.
+	stall = 2 * time.Second
+	// quiet is how long nothing may arrive before what was published counts as delivered.
+	quiet = 500 * time.Millisecond
+)
 
 // fanout publishes to rooms in a closed loop: each room has a window of events in flight, and its
 // members take turns to publish.
@@ -18,81 +22,89 @@ type fanout struct {
 	window int64
 }
 
-// fanoutResult is counted from the start of the measured time to its end, except the totals.
+// fanoutResult is what one window yielded. Counts are of the measured time alone.
 type fanoutResult struct {
 	usage
-	Connections   int     `json:"connections"`
-	Rooms         int     `json:"rooms"`
-	Deliveries    int64   `json:"deliveries"`
-	Published     int64   `json:"published"`
-	Acked         int64   `json:"acked"`
-	BytesEach     float64 `json:"bytes_per_delivery"` // everything received, divided by deliveries
-	Window        int64   `json:"window"`
-	Factor        int64   `json:"deliveries_per_event"`
-	TotalMissing  int64   `json:"missing"` // of all that was published, warm-up included
-	TotalExpected int64   `json:"expected"`
-	Probes        []probe `json:"probes"`
+	Connections int     `json:"connections"`
+	Rooms       int     `json:"rooms"`
+	Window      int64   `json:"window"`
+	Factor      int64   `json:"deliveries_per_event"`
+	Deliveries  int64   `json:"deliveries"`
+	Published   int64   `json:"published"`
+	Acked       int64   `json:"acked"`
+	BytesEach   float64 `json:"bytes_per_delivery"` // everything received, divided by deliveries
+	Latency     float64 `json:"mean_latency_ms"`    // from publishing to the last delivery, or to the ack
+	Missing     int64   `json:"missing"`            // deliveries that never came, warm-up included
+	Expected    int64   `json:"expected"`
 }
 
-// probe is the short run that tries one window.
-type probe struct {
-	Window     int64   `json:"window"`
-	PerCPU     float64 `json:"deliveries_per_cpu_second"`
-	Busy       float64 `json:"server_busy"`
-	Deliveries int64   `json:"deliveries"`
-}
-
-func runFanout(b *session) (*fanoutResult, error) {
+func runFanout(b *session) ([]*fanoutResult, error) {
 	f := &fanout{session: b, acked: b.spec.Scenario == "acked"}
 	conns, err := b.connect(b.spec.Clients)
 	if err != nil {
 		return nil, err
 	}
 	f.assign(conns)
-	if err := b.settle(300 * time.Millisecond); err != nil {
+	if err := b.settle(quiet); err != nil {
 		return nil, err
 	}
 	if err := f.calibrate(); err != nil {
 		return nil, err
 	}
-	probes, err := f.chooseWindow()
+	var results []*fanoutResult
+	for _, window := range b.spec.Windows {
+		f.window = int64(window)
+		result, err := f.measure()
+		if err != nil {
+			return nil, err
+		}
+		result.Connections = len(conns)
+		results = append(results, result)
+	}
+	return results, nil
+}
+
+// measure drives one window: first unmeasured, to reach its steady state, then measured, then
+// until all that was published has arrived or is known to be lost.
+func (f *fanout) measure() (*fanoutResult, error) {
+	start := f.totals()
+	if err := f.drive(f.spec.WarmSeconds); err != nil {
+		return nil, err
+	}
+	before := f.totals()
+	spent, err := f.meter(func() error { return f.drive(f.spec.Seconds) })
 	if err != nil {
 		return nil, err
 	}
-	// Reach the steady state of the chosen window before the clock starts.
-	if _, _, err := f.drive(b.spec.Probe); err != nil {
+	after := f.totals()
+	if err := f.settle(quiet); err != nil {
 		return nil, err
 	}
-	published, received, acked, bytes := f.totals()
-	spent, err := b.measure(func() error {
-		_, _, err := f.drive(b.spec.Seconds)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	end := f.totals()
+	if f.acked && end.acked != end.published {
+		return nil, fmt.Errorf("%d of %d messages were never acknowledged",
+			end.published-end.acked, end.published)
 	}
-	published2, received2, acked2, bytes2 := f.totals()
-	if err := b.settle(stall); err != nil {
-		return nil, err
+	// Those waited for in vain must not narrow the next window.
+	f.giveUp()
+	r := &fanoutResult{
+		usage:      spent,
+		Rooms:      len(f.rooms),
+		Window:     f.window,
+		Factor:     f.factor,
+		Deliveries: after.received - before.received,
+		Published:  after.published - before.published,
+		Acked:      after.acked - before.acked,
+		Expected:   (end.published - start.published) * f.factor,
 	}
-	allPublished, allReceived, allAcked, _ := f.totals()
-	if f.acked && allAcked != allPublished {
-		return nil, fmt.Errorf("%d of %d messages were never acknowledged", allPublished-allAcked, allPublished)
+	r.Missing = r.Expected - (end.received - start.received)
+	if r.Deliveries > 0 {
+		r.BytesEach = float64(after.bytes-before.bytes) / float64(r.Deliveries)
+		// Little's law: what is in flight, divided by the rate at which it completes.
+		inFlight := float64(f.window * int64(len(f.rooms)))
+		r.Latency = 1000 * inFlight * float64(f.factor) * spent.Wall / float64(r.Deliveries)
 	}
-	return &fanoutResult{
-		usage:         spent,
-		Connections:   len(conns),
-		Rooms:         len(f.rooms),
-		Deliveries:    received2 - received,
-		Published:     published2 - published,
-		Acked:         acked2 - acked,
-		BytesEach:     float64(bytes2-bytes) / float64(max(received2-received, 1)),
-		Window:        f.window,
-		Factor:        f.factor,
-		TotalMissing:  allPublished*f.factor - allReceived,
-		TotalExpected: allPublished * f.factor,
-		Probes:        probes,
-	}, nil
+	return r, nil
 }
 
 // assign gives each connection to the room it publishes to.
@@ -118,7 +130,7 @@ func (f *fanout) calibrate() error {
 		r.received = 0
 		f.put(r)
 	}
-	if err := f.settle(500 * time.Millisecond); err != nil {
+	if err := f.settle(quiet); err != nil {
 		return err
 	}
 	f.factor = f.rooms[0].received
@@ -153,6 +165,8 @@ func (f *fanout) fill(r *room) {
 		if !f.acked {
 			done = r.received / f.factor
 		}
+		// What comes after it was given up counts as in time again.
+		r.forgiven = min(r.forgiven, r.sent-done)
 		if r.sent-done-r.forgiven >= f.window {
 			return
 		}
@@ -160,24 +174,19 @@ func (f *fanout) fill(r *room) {
 	}
 }
 
-// drive keeps all windows full for the given time and reports what it cost.
-func (f *fanout) drive(seconds float64) (usage, int64, error) {
-	start := f.received
-	m, err := startMeter(f.spec.PID)
-	if err != nil {
-		return usage{}, 0, err
-	}
+// drive keeps all windows full for the given time.
+func (f *fanout) drive(seconds float64) error {
 	for _, r := range f.rooms {
 		f.fill(r)
 	}
-	end := m.wall.Add(time.Duration(seconds * float64(time.Second)))
-	checked, seen := m.wall, f.received
-	for now := m.wall; now.Before(end); now = time.Now() {
+	now := time.Now()
+	end := now.Add(time.Duration(seconds * float64(time.Second)))
+	for checked, seen := now, f.received; now.Before(end); now = time.Now() {
 		if err := f.loop.turn(10 * time.Millisecond); err != nil {
-			return usage{}, 0, err
+			return err
 		}
 		if f.err != nil {
-			return usage{}, 0, f.err
+			return f.err
 		}
 		for _, r := range f.dirty {
 			r.dirty = false
@@ -185,60 +194,39 @@ func (f *fanout) drive(seconds float64) (usage, int64, error) {
 		}
 		f.dirty = f.dirty[:0]
 		if now.Sub(checked) > stall {
-			if f.received == seen && !f.acked {
+			if f.received == seen {
 				f.giveUp()
+				for _, r := range f.rooms {
+					f.fill(r)
+				}
 			}
 			checked, seen = now, f.received
 		}
 	}
-	spent, err := m.stop()
-	return spent, f.received - start, err
+	return nil
 }
 
-// giveUp stops waiting for volatile events that the server dropped, as it may.
+// giveUp stops waiting for volatile events that the server dropped, as it may. Acks are waited for
+// without end.
 func (f *fanout) giveUp() {
+	if f.acked {
+		return
+	}
 	for _, r := range f.rooms {
 		r.forgiven = r.sent - r.received/f.factor
-		f.fill(r)
 	}
 }
 
-func (f *fanout) totals() (published, received, acked, bytes int64) {
+type totals struct {
+	published, received, acked, bytes int64
+}
+
+func (f *fanout) totals() totals {
+	t := totals{bytes: f.loop.bytes}
 	for _, r := range f.rooms {
-		published += r.sent
-		acked += r.answered
-		received += r.received
+		t.published += r.sent
+		t.acked += r.answered
+		t.received += r.received
 	}
-	return published, received, acked, f.loop.bytes
-}
-
-// chooseWindow tries each window and keeps the one that yields most deliveries per server
-// CPU-second among those that keep the server (nearly) as busy as any does. Every server is so
-// measured at the load that suits it best.
-func (f *fanout) chooseWindow() ([]probe, error) {
-	var probes []probe
-	busiest := 0.0
-	for _, window := range f.spec.Windows {
-		f.window = int64(window)
-		spent, deliveries, err := f.drive(f.spec.Probe)
-		if err != nil {
-			return nil, err
-		}
-		p := probe{Window: f.window, Deliveries: deliveries, Busy: spent.Server / spent.Wall}
-		if spent.Server > 0 {
-			p.PerCPU = float64(deliveries) / spent.Server
-		}
-		busiest = max(busiest, p.Busy)
-		probes = append(probes, p)
-		if err := f.settle(stall); err != nil {
-			return nil, err
-		}
-	}
-	best := -1.0
-	for _, p := range probes {
-		if p.Busy >= 0.9*busiest && p.PerCPU > best {
-			best, f.window = p.PerCPU, p.Window
-		}
-	}
-	return probes, nil
+	return t
 }

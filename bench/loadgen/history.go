@@ -73,11 +73,11 @@ func runHistory(b *session) (*historyResult, error) {
 			return nil, err
 		}
 	}
-	if err := b.rest(time.Duration(b.spec.Probe * float64(time.Second))); err != nil {
+	if err := b.rest(time.Duration(b.spec.WarmSeconds * float64(time.Second))); err != nil {
 		return nil, err
 	}
 	pagesBefore, bytesBefore := pages, b.loop.bytes
-	spent, err := b.measure(func() error {
+	spent, err := b.meter(func() error {
 		return b.rest(time.Duration(b.spec.Seconds * float64(time.Second)))
 	})
 	return &historyResult{

@@ -65,8 +65,8 @@ type meter struct {
 	server, generator float64
 }
 
-// measure meters what work costs the server. The profiler, if there is one, runs meanwhile.
-func (b *session) measure(work func() error) (usage, error) {
+// meter measures what work costs the server. The profiler, if there is one, runs meanwhile.
+func (b *session) meter(work func() error) (usage, error) {
 	var profiler *exec.Cmd
 	if len(b.spec.Profiler) > 0 {
 		profiler = exec.Command(b.spec.Profiler[0], b.spec.Profiler[1:]...)

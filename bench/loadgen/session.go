@@ -9,20 +9,20 @@ import (
 
 // spec is what the driver asks for: one scenario against one running server.
 type spec struct {
-	Protocol   string   `json:"protocol"` // plain, parley or centrifuge
-	Scenario   string   `json:"scenario"` // volatile, acked, connect, idle or history
-	Port       int      `json:"port"`
-	PID        int      `json:"pid"`
-	Namespaces []string `json:"namespaces"`
-	Clients    []client `json:"clients"`
-	Payload    int      `json:"payload"` // bytes
-	Seconds    float64  `json:"seconds"`
-	Probe      float64  `json:"probe_seconds"`
-	Windows    []int    `json:"windows"` // events in flight in each room, to choose from
-	InFlight   int      `json:"in_flight"`
-	WarmUp     int      `json:"warm_up"` // connections opened and closed before the measurement
-	Collect    bool     `json:"collect"` // the server collects its garbage on SIGUSR2
-	Profiler   []string `json:"profiler"` // a command that runs during the measurement, until SIGINT
+	Protocol    string   `json:"protocol"` // plain, parley or centrifuge
+	Scenario    string   `json:"scenario"` // volatile, acked, connect, idle or history
+	Port        int      `json:"port"`
+	PID         int      `json:"pid"`
+	Namespaces  []string `json:"namespaces"`
+	Clients     []client `json:"clients"`
+	Payload     int      `json:"payload"` // bytes
+	Seconds     float64  `json:"seconds"`
+	WarmSeconds float64  `json:"warm_seconds"`
+	Windows     []int    `json:"windows"` // events in flight in each room, one after the other
+	InFlight    int      `json:"in_flight"`
+	WarmUp      int      `json:"warm_up"`  // connections opened before the measured ones
+	Collect     bool     `json:"collect"`  // the server collects its garbage on SIGUSR2
+	Profiler    []string `json:"profiler"` // a command that runs during the measurement, until SIGINT
 }
 
 // client is one connection to make. The first of its rooms is the one it publishes to.
