@@ -98,8 +98,11 @@ class Person {
     const { sender, body, conversation, seq } = event.data;
     const author = this.names.get(sender);
     if (sender === this.id) return;
-    say(this.comingBack ? "↻" : " ", `  ${dim(`${this.name} reads`)}  #${seq} ${author}: ${body}`);
-    this.socket.emit("message.read", { conversation, seq }, () => {});
+    const mark = this.comingBack ? "↻" : " ";
+    setTimeout(() => {
+      say(mark, `  ${dim(`${this.name} reads`)} #${seq} ${author}: ${body}`);
+      this.socket.emit("message.read", { conversation, seq }, () => {});
+    }, 40);
   }
 
   // Sends a command until it is answered. A command that creates something carries a client_id,
@@ -125,6 +128,7 @@ class Person {
       client_id: `${this.id}-${++this.typed}`,
     });
     say("✓", `${bold(this.name)} #${message.seq}: ${body}`);
+    await sleep(150); // time to read it
     return message;
   }
 
@@ -185,7 +189,7 @@ async function main() {
   ada.onReceipt = ({ conversation, user, read_seq }) => {
     if (conversation !== id || user !== ben.id || read_seq <= seen) return;
     seen = read_seq;
-    say("✓✓", ` ${dim(`Ada sees that Ben has read up to #${read_seq}`)}`);
+    say("✓✓", `${dim(`Ada sees that Ben has read up to #${read_seq}`)}`);
   };
 
   heading("They talk");
@@ -202,7 +206,6 @@ async function main() {
   const before = seqs(ben).length;
   for (const body of ["Ben?", "You were saying?", "I will just write on: it keeps."]) {
     await ada.write(id, body);
-    await sleep(200);
   }
 
   heading("Ben comes back and says where he stood");

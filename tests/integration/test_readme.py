@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.node import node, run_to_end
-from tests.support.server import ROOT, ServerProcess
+from tests.support.server import ROOT, ServerProcess, free_port
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -57,5 +57,7 @@ async def test_the_demo(server: ServerProcess) -> None:
 async def test_the_demo_says_that_nothing_listens() -> None:
     with pytest.raises(AssertionError, match="start it with: make run"):
         await run_to_end(
-            node(), ROOT / "demo" / "demo.mjs", environment={"PARLEY_URL": "http://127.0.0.1:9"}
+            node(),
+            ROOT / "demo" / "demo.mjs",
+            environment={"PARLEY_URL": f"http://127.0.0.1:{free_port()}"},
         )
