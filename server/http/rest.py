@@ -51,14 +51,8 @@ class Rest:
         named = frozenset(route.parameters)
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            principal = await self.principal(request, needed=command.role is not None)
-            context = Context(
-                principal,
-                request_id=request[REQUEST_ID],
-                remote=client_address(request, self._trusted),
-                user_agent=request.headers.get("User-Agent", "")[:256],
-            )
-            payload = _query(request, lists)
+            context = await self.context(request, needed=command.role is not None)
+            payload = query(request, lists)
             if not from_query or request.can_read_body:
                 payload |= await self._body(request)
             twice = named & payload.keys()
@@ -69,6 +63,15 @@ class Rest:
             return json_response(request, data, route.status)
 
         return handle
+
+    async def context(self, request: web.Request, *, needed: bool) -> Context:
+        """What a command is told of a request besides its content; errors as of `principal`."""
+        return Context(
+            await self.principal(request, needed=needed),
+            request_id=request[REQUEST_ID],
+            remote=client_address(request, self._trusted),
+            user_agent=request.headers.get("User-Agent", "")[:256],
+        )
 
     async def principal(self, request: web.Request, *, needed: bool) -> Principal | None:
         """Who sends this request; None without a token where none is needed.
@@ -114,7 +117,12 @@ def list_fields(command: Command) -> frozenset[str]:
     )
 
 
-def _query(request: web.Request, lists: frozenset[str]) -> dict[str, Any]:
+def query(request: web.Request, lists: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The query's fields; those of `lists` as lists.
+
+    Raises:
+        Invalid: another one is given more than once.
+    """
     found: dict[str, Any] = {}
     for name in request.query:
         values = request.query.getall(name)
