@@ -1,0 +1,109 @@
+"""Typing: told to whoever is there, kept nowhere."""
+
+from actions.clients import Client
+from actions.timeouts import Timeouts
+from domain.clock import Clock, timestamp
+from domain.errors import NotFound
+from domain.events import Actor
+from domain.typing import TYPING_CHANGED, TYPING_ENDS, TYPING_REPEATS
+from fanout.publisher import Publisher
+
+
+class _Typist:
+    """One user writing in one conversation, on one device or several."""
+
+    __slots__ = ("actor", "clients", "conversation", "stream", "told")
+
+    def __init__(self, stream: str, conversation: str, actor: Actor) -> None:
+        self.stream = stream
+        self.conversation = conversation
+        self.actor = actor
+        self.clients: dict[Client, None] = {}
+        self.told = float("-inf")
+        """When the others last heard of it, on the monotonic clock."""
+
+
+class Typing:
+    """Carries `typing.start` and `typing.stop` to the others in a conversation.
+
+    No read is made: a connection that follows a conversation was let in as its member, and is
+    put out when it is one no longer.
+    """
+
+    def __init__(self, publisher: Publisher, clock: Clock) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._typists: dict[tuple[str, str], _Typist] = {}
+        self._of_client: dict[Client, set[_Typist]] = {}
+        self._timeouts = Timeouts(TYPING_ENDS, self._ended, clock)
+
+    def start(self, client: Client, conversation: str) -> None:
+        """The client's user writes something, for `TYPING_ENDS` seconds unless told again.
+
+        Raises:
+            NotFound: the client follows no such conversation.
+        """
+        stream = _followed(client, conversation)
+        user = client.principal.user
+        typist = self._typists.get((stream, user))
+        if typist is None:
+            typist = _Typist(stream, conversation, client.principal.actor)
+            self._typists[stream, user] = typist
+        if client not in typist.clients:
+            typist.clients[client] = None
+            mine = self._of_client.get(client)
+            if mine is None:
+                mine = self._of_client[client] = set()
+                client.when_closed(lambda: self._gone(client))
+            mine.add(typist)
+        self._timeouts.start((typist, client))
+        now = self._clock.monotonic()
+        if now - typist.told >= TYPING_REPEATS:
+            typist.told = now
+            self._tell(typist, typing=True)
+
+    def stop(self, client: Client, conversation: str) -> None:
+        """The client's user no longer writes. Told only if the others believe that this user does,
+        and does so on no other device.
+
+        Raises:
+            NotFound: the client follows no such conversation.
+        """
+        stream = _followed(client, conversation)
+        typist = self._typists.get((stream, client.principal.user))
+        if typist is not None and client in typist.clients:
+            self._timeouts.stop((typist, client))
+            self._ended((typist, client))
+
+    def _ended(self, key: tuple[_Typist, Client]) -> None:
+        typist, client = key
+        del typist.clients[client]
+        mine = self._of_client.get(client)
+        if mine is not None:
+            mine.discard(typist)
+        if not typist.clients:
+            del self._typists[typist.stream, typist.actor.id]
+            self._tell(typist, typing=False)
+
+    def _gone(self, client: Client) -> None:
+        for typist in self._of_client.pop(client, ()):
+            self._timeouts.stop((typist, client))
+            self._ended((typist, client))
+
+    def _tell(self, typist: _Typist, *, typing: bool) -> None:
+        self._publisher.emit(
+            TYPING_CHANGED,
+            typist.stream,
+            timestamp(self._clock.now()),
+            {"conversation": typist.conversation, "user": typist.actor.id, "typing": typing},
+            actor=typist.actor,
+            stream=typist.stream,
+        )
+
+
+def _followed(client: Client, conversation: str) -> str:
+    """The stream of a conversation that the client follows; its user's own stream is none."""
+    stream = f"messages/{conversation}"
+    if stream not in client.streams or conversation == client.principal.user:
+        raise NotFound("There is no such conversation.")
+    return stream
