@@ -1,0 +1,377 @@
+"""Opening conversations and changing what is said of them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from actions.conversation_views import ConversationViews, may_discover
+from actions.memberships import Memberships
+from actions.streams import Streams
+from domain.clock import Clock, timestamp
+from domain.conversations import (
+    CONVERSATION_CREATED,
+    CONVERSATION_UPDATED,
+    MAX_GROUP_MEMBERS,
+    MAX_TITLE,
+    MAX_TOPIC,
+    Conversation,
+    ConversationChange,
+    Kind,
+    clean_line,
+    personal_stream,
+    stream_of,
+)
+from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from domain.ids import key_digest, new_id
+from domain.principals import Principal, Role
+from domain.streams import Head
+from fanout.publisher import Publisher
+from store.contacts import unblocked
+from store.conversations import (
+    CONVERSATIONS,
+    ConversationRepository,
+    Creation,
+    add_member,
+    change_settings,
+    has_role,
+    is_as,
+    is_member,
+    is_new,
+)
+from store.engine import (
+    Append,
+    Appended,
+    Document,
+    Engine,
+    Guard,
+    GuardFailed,
+    Insert,
+    NewEvent,
+    Update,
+)
+
+ATTEMPTS = 8
+"""Times a change is tried anew when what it was decided on changes at the same moment."""
+
+REACTIONS = "reactions"
+"""The namespace whose streams have the same readers."""
+
+
+class People(Protocol):
+    """Who there is in an organization (`store.accounts`)."""
+
+    async def existing(self, org: str, users: Sequence[str]) -> Collection[str]:
+        """Which of these are users of the organization."""
+        ...
+
+
+async def require_users(people: People, org: str, users: Sequence[str]) -> None:
+    """Refuse ids of which the organization has no user.
+
+    Raises:
+        NotFound: names the first.
+    """
+    found = await people.existing(org, users)
+    for user in users:
+        if user not in found:
+            raise NotFound(f"There is no user {user}.")
+
+
+def manages(principal: Principal, doc: Document) -> Guard:
+    """The guard of one who manages a conversation: its owner, in channels an admin too.
+
+    Raises:
+        Invalid: nobody manages a direct conversation.
+    """
+    if doc["kind"] == Kind.DIRECT:
+        raise Invalid("A direct conversation is that of its two members; it cannot be changed.")
+    if doc["kind"] == Kind.CHANNEL and principal.role.at_least(Role.ADMIN):
+        return Guard(CONVERSATIONS, doc["id"])
+    return has_role(doc["id"], principal.user, "owner")
+
+
+class Conversations:
+    """What can be done with conversations as such."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        conversations: ConversationRepository,
+        people: People,
+        memberships: Memberships,
+        views: ConversationViews,
+        streams: Streams,
+        publisher: Publisher,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._conversations = conversations
+        self._people = people
+        self._memberships = memberships
+        self._views = views
+        self._streams = streams
+        self._publisher = publisher
+        self._clock = clock
+
+    # -- opening ------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        principal: Principal,
+        *,
+        kind: Kind,
+        members: Sequence[str],
+        title: str | None,
+        client_id: str,
+    ) -> Conversation:
+        """Open a conversation; of two people, give the one there is.
+
+        Raises:
+            NotFound: one of the members does not exist.
+            Forbidden: the other one has blocked the caller; a guest opens a channel.
+            Conflict: the `client_id` was used for another conversation.
+        """
+        org, user = principal.org, principal.user
+        others = [each for each in dict.fromkeys(members) if each != user]
+        title = clean_line("title", title, MAX_TITLE)
+        guards: list[Guard] = []
+        if kind is Kind.DIRECT:
+            if len(others) != 1:
+                raise Invalid.field("members", "a direct conversation has one other member")
+            if title is not None:
+                raise Invalid.field("title", "a direct conversation has none")
+            guards.append(unblocked(others[0], user))
+        elif len(others) >= MAX_GROUP_MEMBERS:
+            raise Invalid.field("members", f"at most {MAX_GROUP_MEMBERS} to begin with")
+        if kind is Kind.CHANNEL and not principal.role.at_least(Role.MEMBER):
+            raise Forbidden("Guests cannot open channels.")
+        await require_users(self._people, org, others)
+
+        at = timestamp(self._clock.now())
+        id = await self._reserve(principal, kind, others, title, client_id, at)
+        guards.append(is_new(id))
+        owner = user if kind is not Kind.DIRECT else None
+        roles = {user: "owner" if owner else "member"} | dict.fromkeys(others, "member")
+        stream = stream_of(id)
+        data = _opened(id, kind, title, roles, at)
+        try:
+            appended = await self._engine.append(
+                Append(
+                    org,
+                    stream,
+                    principal.actor,
+                    at,
+                    [NewEvent(CONVERSATION_CREATED.name, {**data})],
+                    [
+                        Insert(
+                            CONVERSATIONS,
+                            {
+                                "id": id,
+                                "kind": kind.value,
+                                "title": title,
+                                "topic": None,
+                                "created_at": at,
+                                "created_by": user,
+                                "owner": owner,
+                                "size": len(roles),
+                            },
+                        ),
+                        *(add_member(id, each, role, at) for each, role in roles.items()),
+                    ],
+                    guards,
+                )
+            )
+        except GuardFailed as failed:
+            if failed.guard.collection is not CONVERSATIONS:
+                raise Forbidden("This user does not want to hear from you.") from None
+            doc = await self._conversations.get(org, id)
+            assert doc is not None
+            return (await self._views.many(principal, [doc]))[0]
+        self.admit(org, list(roles), id, appended, Head("", 0, 0))
+        self._publisher.stored(appended.events)
+        return data
+
+    async def _reserve(
+        self,
+        principal: Principal,
+        kind: Kind,
+        others: Sequence[str],
+        title: str | None,
+        client_id: str,
+        at: str,
+    ) -> str:
+        """The id of the conversation that this request opens or has opened."""
+        org, user = principal.org, principal.user
+        digest = key_digest(orjson.dumps([kind.value, sorted(others), title]).decode())
+        if kind is Kind.DIRECT:
+            id = await self._conversations.reserve_direct(org, user, others[0])
+        else:
+            id = new_id()
+        first = await self._conversations.reserve_creation(
+            org, user, client_id, Creation(id, digest), at
+        )
+        if first.digest != digest:
+            raise Conflict("This client_id was used for another conversation.")
+        return first.conversation
+
+    def admit(
+        self,
+        org: str,
+        users: Sequence[str],
+        conversation: str,
+        appended: Appended,
+        reactions: Head,
+    ) -> None:
+        """Have newcomers' connections follow a conversation from the event that brought them."""
+        self._memberships.changed(org, users)
+        before = Head(appended.epoch, appended.seq - 1, 0)
+        self._streams.admit(org, users, stream_of(conversation), before)
+        self._streams.admit(org, users, f"{REACTIONS}/{conversation}", reactions)
+
+    # -- changing -----------------------------------------------------------------------------
+
+    async def update(
+        self, principal: Principal, conversation: str, changes: Mapping[str, Any]
+    ) -> Conversation:
+        """Change a conversation's title or topic for all, or muting and archiving for oneself.
+
+        Args:
+            changes: some of `title`, `topic` (None takes it away), `muted`, `archived`.
+
+        Raises:
+            NotFound: the caller may not know of it.
+            Forbidden: title and topic are changed by the owner, in channels by admins too.
+        """
+        doc = await self._views.visible(principal, conversation)
+        shared: dict[str, str | None] = {}
+        if "title" in changes:
+            shared["title"] = clean_line("title", changes["title"], MAX_TITLE)
+        if "topic" in changes:
+            shared["topic"] = clean_line("topic", changes["topic"], MAX_TOPIC)
+        own = {name: bool(changes[name]) for name in ("muted", "archived") if name in changes}
+        if shared:
+            doc = await self._update_shared(principal, doc, shared)
+        if own:
+            await self._update_own(principal, doc, own)
+        return (await self._views.many(principal, [doc]))[0]
+
+    async def _update_shared(
+        self, principal: Principal, doc: Document, values: Mapping[str, str | None]
+    ) -> Document:
+        id = doc["id"]
+        for _ in range(ATTEMPTS):
+            guard = manages(principal, doc)
+            changed = {**doc, **values}
+            if changed == doc:
+                # Nothing to write; who may not change it shall hear so all the same.
+                if guard.collection is not CONVERSATIONS and doc["owner"] != principal.user:
+                    raise Forbidden("Only the owner may change this.")
+                return doc
+            as_read = is_as(id, title=doc["title"], topic=doc["topic"])
+            try:
+                appended = await self._engine.append(
+                    Append(
+                        principal.org,
+                        stream_of(id),
+                        principal.actor,
+                        timestamp(self._clock.now()),
+                        [NewEvent(CONVERSATION_UPDATED.name, {**_change(changed)})],
+                        [Update(CONVERSATIONS, id, set=values)],
+                        [guard, as_read],
+                    )
+                )
+            except GuardFailed as failed:
+                if failed.guard == guard:
+                    raise await self.refused(principal, doc) from None
+                doc = await self._views.visible(principal, id)
+                continue
+            self._publisher.stored(appended.events)
+            return changed
+        raise Conflict("Others are changing this conversation at the same moment.")
+
+    async def _update_own(
+        self, principal: Principal, doc: Document, values: Mapping[str, bool]
+    ) -> None:
+        org, user, id = principal.org, principal.user, doc["id"]
+        data = _change(doc)
+        data["muted"], data["archived"] = values.get("muted"), values.get("archived")
+        stream = personal_stream(user)
+        try:
+            appended = await self._engine.append(
+                Append(
+                    org,
+                    stream,
+                    principal.actor,
+                    timestamp(self._clock.now()),
+                    [NewEvent(CONVERSATION_UPDATED.name, {**data})],
+                    change_settings(id, user, values),
+                    [is_member(id, user)],
+                )
+            )
+        except GuardFailed:
+            raise NotFound("You are not in this conversation.") from None
+        publish_personal(self._publisher, self._streams, self._memberships, principal, appended)
+
+    async def refused(self, principal: Principal, doc: Document) -> Forbidden | NotFound:
+        """The error for one who does not manage a conversation."""
+        if may_discover(principal, doc) or await self._memberships.is_member(
+            principal.org, doc["id"], principal.user
+        ):
+            return Forbidden("Only the owner of the conversation may do this.")
+        return NotFound("There is no such conversation.")
+
+
+def publish_personal(
+    publisher: Publisher,
+    streams: Streams,
+    memberships: Memberships,
+    principal: Principal,
+    appended: Appended,
+) -> None:
+    """Publish what an append to a user's own stream stored; its first event makes the user's
+    connections follow it.
+    """
+    if appended.replayed:
+        return
+    if appended.seq == 1:
+        org, user = principal.org, principal.user
+        memberships.changed(org, [user])
+        streams.admit(org, [user], personal_stream(user), Head(appended.epoch, 0, 0))
+    publisher.stored(appended.events)
+
+
+def _opened(
+    id: str, kind: Kind, title: str | None, roles: Mapping[str, Any], at: str
+) -> Conversation:
+    members = roles.items() if kind is not Kind.CHANNEL else ()
+    return {
+        "id": id,
+        "kind": kind.value,
+        "title": title,
+        "topic": None,
+        "members": [
+            {"user": user, "role": role, "joined_at": at, "read_seq": 0, "delivered_seq": 0}
+            for user, role in members
+        ],
+        "created_at": at,
+        "last_message": None,
+        "unread": 0,
+        "muted": False,
+        "archived": False,
+    }
+
+
+def _change(doc: Document) -> ConversationChange:
+    return {
+        "id": doc["id"],
+        "kind": doc["kind"],
+        "title": doc["title"],
+        "topic": doc["topic"],
+        "members": None,
+        "created_at": doc["created_at"],
+        "last_message": None,
+        "unread": None,
+        "muted": None,
+        "archived": None,
+    }

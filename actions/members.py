@@ -1,0 +1,248 @@
+"""Coming into conversations and going out of them."""
+
+from collections.abc import Sequence
+
+from actions.conversation_views import ConversationViews, may_discover
+from actions.conversations import ATTEMPTS, REACTIONS, Conversations, People, manages, require_users
+from actions.memberships import Memberships
+from actions.streams import Streams
+from domain.clock import Clock, timestamp
+from domain.conversations import (
+    MAX_CHANNEL_MEMBERS,
+    MAX_GROUP_MEMBERS,
+    MEMBER_ADDED,
+    MEMBER_REMOVED,
+    MEMBER_UPDATED,
+    Conversation,
+    Kind,
+    MemberChange,
+    MemberRole,
+    stream_of,
+)
+from domain.errors import Conflict, Invalid, NotFound, TooLarge
+from domain.principals import Principal
+from domain.streams import Head
+from fanout.publisher import Publisher
+from store.conversations import (
+    CONVERSATIONS,
+    MEMBERS,
+    ConversationRepository,
+    add_member,
+    has_role,
+    is_as,
+    is_member,
+    is_no_member,
+    key_of,
+)
+from store.engine import (
+    Append,
+    Appended,
+    Change,
+    Delete,
+    Document,
+    Engine,
+    Guard,
+    GuardFailed,
+    NewEvent,
+    Update,
+)
+
+
+class Members:
+    """What can be done with the members of conversations."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        conversations: ConversationRepository,
+        people: People,
+        memberships: Memberships,
+        views: ConversationViews,
+        opened: Conversations,
+        streams: Streams,
+        publisher: Publisher,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._conversations = conversations
+        self._people = people
+        self._memberships = memberships
+        self._views = views
+        self._opened = opened
+        self._streams = streams
+        self._publisher = publisher
+        self._clock = clock
+
+    # -- in -----------------------------------------------------------------------------------
+
+    async def join(self, principal: Principal, conversation: str) -> Conversation:
+        """Come into a channel. Who is in it already stays in it.
+
+        Raises:
+            NotFound: there is no such channel for the caller.
+            Invalid: it is no channel.
+            TooLarge: it is full.
+        """
+        for _ in range(ATTEMPTS):
+            doc = await self._views.visible(principal, conversation)
+            if doc["kind"] != Kind.CHANNEL:
+                raise Invalid("Only channels can be joined.")
+            if not may_discover(principal, doc) or await self._enter(
+                principal, doc, principal.user, []
+            ):
+                return (await self._views.many(principal, [doc]))[0]
+        raise _busy()
+
+    async def add(self, principal: Principal, conversation: str, user: str) -> Conversation:
+        """Put somebody into a group or channel. Who is in it already stays in it.
+
+        Raises:
+            NotFound: no such conversation for the caller, or no such user.
+            Forbidden: the caller is not its owner, nor an admin in a channel.
+            TooLarge: it is full.
+        """
+        for _ in range(ATTEMPTS):
+            doc = await self._views.visible(principal, conversation)
+            guard = manages(principal, doc)
+            await require_users(self._people, principal.org, [user])
+            try:
+                done = await self._enter(principal, doc, user, [guard])
+            except GuardFailed:
+                raise await self._opened.refused(principal, doc) from None
+            if done:
+                return (await self._views.many(principal, [doc]))[0]
+        raise _busy()
+
+    async def _enter(
+        self, principal: Principal, doc: Document, user: str, authority: Sequence[Guard]
+    ) -> bool:
+        """Put a user in as of a conversation's document; False if it has another owner by now.
+
+        Raises:
+            GuardFailed: one of `authority`.
+        """
+        org, id = principal.org, doc["id"]
+        group = doc["kind"] == Kind.GROUP
+        if doc["size"] >= (MAX_GROUP_MEMBERS if group else MAX_CHANNEL_MEMBERS):
+            raise TooLarge("This conversation is full.")
+        # Whoever comes first into a channel that all have left is its owner.
+        role: MemberRole = "member" if doc["owner"] is not None else "owner"
+        at = timestamp(self._clock.now())
+        data: MemberChange = {"conversation": id, "user": user, "role": role}
+        owner = {"owner": user} if role == "owner" else {}
+        # Read before the append: the newcomer misses no reaction to what it will fetch.
+        reactions = await self._engine.head(org, f"{REACTIONS}/{id}") or Head("", 0, 0)
+        try:
+            appended = await self._engine.append(
+                Append(
+                    org,
+                    stream_of(id),
+                    principal.actor,
+                    at,
+                    [NewEvent(MEMBER_ADDED.name, {**data})],
+                    [
+                        add_member(id, user, role, at),
+                        Update(CONVERSATIONS, id, set=owner, inc={"size": 1}),
+                    ],
+                    [*authority, is_no_member(id, user), is_as(id, owner=doc["owner"])],
+                )
+            )
+        except GuardFailed as failed:
+            if failed.guard in authority:
+                raise
+            return failed.guard.collection is MEMBERS
+        self._opened.admit(org, [user], id, appended, reactions)
+        self._publisher.stored(appended.events)
+        return True
+
+    # -- out ----------------------------------------------------------------------------------
+
+    async def leave(self, principal: Principal, conversation: str) -> Conversation:
+        """Go out of a group or channel. An owner hands over to whoever has been in it longest.
+
+        Raises:
+            NotFound: the caller is not in it.
+            Invalid: it is a direct conversation.
+        """
+        doc = await self._take_out(principal, conversation, principal.user)
+        return (await self._views.many(principal, [doc]))[0]
+
+    async def remove(self, principal: Principal, conversation: str, user: str) -> Conversation:
+        """Put somebody out of a group or channel; oneself is as `leave`.
+
+        Raises:
+            NotFound: no such conversation for the caller, or the user is not in it.
+            Forbidden: the caller is not its owner, nor an admin in a channel.
+        """
+        doc = await self._take_out(principal, conversation, user)
+        return (await self._views.many(principal, [doc]))[0]
+
+    async def _take_out(self, principal: Principal, conversation: str, user: str) -> Document:
+        org = principal.org
+        for _ in range(ATTEMPTS):
+            doc = await self._views.visible(principal, conversation)
+            authority: list[Guard] = []
+            if user != principal.user:
+                authority.append(manages(principal, doc))
+            elif doc["kind"] == Kind.DIRECT:
+                raise Invalid("A direct conversation cannot be left.")
+            member = await self._conversations.member(org, conversation, user)
+            if member is None:
+                if authority and doc["owner"] != principal.user:
+                    raise await self._opened.refused(principal, doc)
+                raise NotFound("This user is not in the conversation.")
+            guards, changes, events = await self._going(org, doc, member)
+            try:
+                appended = await self._engine.append(
+                    Append(
+                        org,
+                        stream_of(conversation),
+                        principal.actor,
+                        timestamp(self._clock.now()),
+                        events,
+                        changes,
+                        [*authority, *guards],
+                    )
+                )
+            except GuardFailed as failed:
+                if failed.guard in authority:
+                    raise await self._opened.refused(principal, doc) from None
+                continue
+            self._gone(org, conversation, user, appended)
+            return doc
+        raise _busy()
+
+    async def _going(
+        self, org: str, doc: Document, member: Document
+    ) -> tuple[list[Guard], list[Change], list[NewEvent]]:
+        """What takes a member out, and makes another one the owner if this one was it."""
+        id, user, role = doc["id"], member["user"], member["role"]
+        gone: MemberChange = {"conversation": id, "user": user, "role": role}
+        events = [NewEvent(MEMBER_REMOVED.name, {**gone})]
+        guards = [has_role(id, user, role)]
+        changes: list[Change] = [Delete(MEMBERS, key_of(id, user))]
+        owner: dict[str, str | None] = {}
+        if role == "owner":
+            oldest = await self._conversations.members(org, id, limit=2)
+            heir = next((each["user"] for each in oldest if each["user"] != user), None)
+            owner["owner"] = heir
+            if heir is None:
+                guards.append(is_as(id, size=1))
+            else:
+                next_owner: MemberChange = {"conversation": id, "user": heir, "role": "owner"}
+                guards.append(is_member(id, heir))
+                changes.append(Update(MEMBERS, key_of(id, heir), set={"role": "owner"}))
+                events.append(NewEvent(MEMBER_UPDATED.name, {**next_owner}))
+        changes.append(Update(CONVERSATIONS, id, set=owner, inc={"size": -1}))
+        return guards, changes, events
+
+    def _gone(self, org: str, conversation: str, user: str, appended: Appended) -> None:
+        """Tell all, the one who goes too; this one hears no more after that."""
+        self._memberships.changed(org, [user])
+        self._publisher.stored(appended.events)
+        self._streams.expel([user], stream_of(conversation))
+        self._streams.expel([user], f"{REACTIONS}/{conversation}")
+
+
+def _busy() -> Conflict:
+    return Conflict("Others are changing this conversation at the same moment.")

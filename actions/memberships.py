@@ -1,0 +1,191 @@
+"""Who is in which conversation: the rules of the streams, and what may be kept in memory of it.
+
+Two things are kept. What never changes of a conversation (whose it is, its kind, the two of a
+direct one) saves a read with every message. A user's list of conversations saves one with every
+connect; it is dropped on every node whenever the user comes or goes, and forgotten after a short
+while in any case, because an order to other nodes may be lost.
+"""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from actions.control import Control
+from domain.clock import Clock
+from domain.conversations import Kind, personal_stream
+from domain.errors import NotFound
+from domain.principals import Principal
+from domain.streams import StreamName
+from store.conversations import ConversationRepository
+from store.engine import Document, Engine
+
+MAX_FACTS = 50_000
+"""Conversations of which the unchanging part is kept."""
+
+MAX_LISTS = 5_000
+"""Users whose list of conversations is kept."""
+
+MAX_LISTED = 500_000
+"""Conversations in all lists together."""
+
+LIST_TTL = 15.0
+"""Seconds a list is kept."""
+
+_DROP = "memberships.drop"
+
+
+class Facts(NamedTuple):
+    """What never changes of a conversation."""
+
+    org: str
+    kind: Kind
+    pair: tuple[str, str] | None
+    """The two of a direct one."""
+
+    def other(self, user: str) -> str | None:
+        """The other one of a direct conversation."""
+        if self.pair is None:
+            return None
+        return self.pair[1] if self.pair[0] == user else self.pair[0]
+
+
+class _List(NamedTuple):
+    conversations: tuple[str, ...]
+    personal: bool
+    """Whether the user's own stream has begun."""
+    until: float
+
+
+class Memberships:
+    """Answers who is in which conversation."""
+
+    def __init__(
+        self, engine: Engine, conversations: ConversationRepository, control: Control, clock: Clock
+    ) -> None:
+        self._engine = engine
+        self._conversations = conversations
+        self._control = control
+        self._clock = clock
+        self._facts: OrderedDict[str, Facts] = OrderedDict()
+        self._lists: OrderedDict[tuple[str, str], _List] = OrderedDict()
+        self._listed = 0
+        self._loading: dict[tuple[str, str], object] = {}
+        control.on(_DROP, self._drop_here)
+
+    # -- conversations ------------------------------------------------------------------------
+
+    def known(self, org: str, conversation: str) -> Facts | None:
+        """What is in memory of a conversation."""
+        facts = self._facts.get(conversation)
+        return facts if facts is not None and facts.org == org else None
+
+    async def facts(self, org: str, conversation: str) -> Facts:
+        """What never changes of a conversation.
+
+        Raises:
+            NotFound: the organization has no such conversation.
+        """
+        facts = self.known(org, conversation)
+        if facts is not None:
+            return facts
+        doc = await self._conversations.get(org, conversation)
+        if doc is None:
+            raise NotFound("There is no such conversation.")
+        kind = Kind(doc["kind"])
+        pair: tuple[str, str] | None = None
+        if kind is Kind.DIRECT:
+            one, other = [each["user"] for each in await self._members(org, conversation)]
+            pair = (one, other)
+        facts = self._facts[conversation] = Facts(org, kind, pair)
+        if len(self._facts) > MAX_FACTS:
+            self._facts.popitem(last=False)
+        return facts
+
+    async def _members(self, org: str, conversation: str) -> Sequence[Document]:
+        return await self._conversations.members(org, conversation)
+
+    async def is_member(self, org: str, conversation: str, user: str) -> bool:
+        """Whether a user is in a conversation now."""
+        return await self._conversations.member(org, conversation, user) is not None
+
+    async def require(self, principal: Principal, conversation: str) -> Facts:
+        """What never changes of a conversation the caller is in.
+
+        Raises:
+            NotFound: the caller is in no such conversation.
+        """
+        facts = await self.facts(principal.org, conversation)
+        if not await self.is_member(principal.org, conversation, principal.user):
+            raise NotFound("There is no such conversation.")
+        return facts
+
+    # -- users --------------------------------------------------------------------------------
+
+    async def of_user(self, org: str, user: str) -> Sequence[str]:
+        """The conversations a user is in."""
+        return (await self._list(org, user)).conversations
+
+    def changed(self, org: str, users: Sequence[str]) -> None:
+        """These users came or went, or their own stream began: forget their lists everywhere."""
+        self._control.send(_DROP, org=org, users=list(users))
+
+    async def _list(self, org: str, user: str) -> _List:
+        key = (org, user)
+        kept = self._lists.get(key)
+        if kept is not None and kept.until > self._clock.monotonic():
+            return kept
+        # A list read while it changed must not be kept: the change takes the ticket away.
+        ticket = self._loading[key] = object()
+        try:
+            conversations = await self._conversations.of_user(org, user)
+            personal = await self._engine.head(org, personal_stream(user)) is not None
+        finally:
+            valid = self._loading.get(key) is ticket
+            if valid:
+                del self._loading[key]
+        # Shared with the sets of streams of all who are in the same conversations.
+        found = _List(
+            tuple(map(sys.intern, conversations)), personal, self._clock.monotonic() + LIST_TTL
+        )
+        if valid:
+            self._keep(key, found)
+        return found
+
+    def _keep(self, key: tuple[str, str], found: _List) -> None:
+        self._forget(key)
+        self._lists[key] = found
+        self._listed += len(found.conversations)
+        while len(self._lists) > MAX_LISTS or self._listed > MAX_LISTED:
+            self._forget(next(iter(self._lists)))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        dropped = self._lists.pop(key, None)
+        if dropped is not None:
+            self._listed -= len(dropped.conversations)
+
+    def _drop_here(self, order: dict[str, object]) -> None:
+        users = order["users"]
+        assert isinstance(users, list)
+        for user in users:
+            key = (str(order["org"]), user)
+            self._loading.pop(key, None)
+            self._forget(key)
+
+    # -- the rules of streams -----------------------------------------------------------------
+
+    async def may_read(self, principal: Principal, name: StreamName) -> bool:
+        """Whether the caller may read `messages/<id>`: a conversation's, or the caller's own."""
+        if name.id == principal.user:
+            return True
+        return await self.is_member(principal.org, name.id, principal.user)
+
+    async def own(self, principal: Principal) -> Sequence[str]:
+        """What a connection to the messages namespace joins: all the caller's conversations, and
+        the caller's own stream if it has begun.
+        """
+        found = await self._list(principal.org, principal.user)
+        streams = [sys.intern(f"messages/{each}") for each in found.conversations]
+        if found.personal:
+            streams.append(personal_stream(principal.user))
+        return streams

@@ -1,0 +1,113 @@
+"""Messages as a reader sees them: with what is kept beside them, reactions and status."""
+
+import asyncio
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from actions.memberships import Memberships
+from domain.conversations import Kind
+from domain.messages import Message, status_of
+from store.conversations import ConversationRepository
+from store.engine import Document
+
+
+class Positions(Protocol):
+    """How far members have come (`store.receipts`)."""
+
+    async def positions(
+        self, org: str, conversations: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        """By conversation and user `{delivered_seq, delivered_at, read_seq, read_at}`; who has
+        none yet is left out.
+        """
+        ...
+
+
+class ReactionCounts(Protocol):
+    """How many reactions messages have (`store.reactions`)."""
+
+    async def counts(self, org: str, messages: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+        """By message and emoji; messages without any may be left out."""
+        ...
+
+
+class _Reached:
+    """How far all members of a conversation but one have come, for any one."""
+
+    __slots__ = ("_delivered", "_read")
+
+    def __init__(self, members: Iterable[str], positions: Mapping[str, Mapping[str, Any]]) -> None:
+        nothing = {"delivered_seq": 0, "read_seq": 0}
+        places = [(user, positions.get(user, nothing)) for user in members]
+        # The lowest two suffice: one of them is not the one left out.
+        self._delivered = heapq.nsmallest(2, ((at["delivered_seq"], who) for who, at in places))
+        self._read = heapq.nsmallest(2, ((at["read_seq"], who) for who, at in places))
+
+    def delivered(self, sender: str) -> int:
+        return next((seq for seq, who in self._delivered if who != sender), 0)
+
+    def read(self, sender: str) -> int:
+        return next((seq for seq, who in self._read if who != sender), 0)
+
+
+class MessageViews:
+    """Fills in what is kept beside messages."""
+
+    def __init__(
+        self,
+        conversations: ConversationRepository,
+        memberships: Memberships,
+        positions: Positions,
+        reactions: ReactionCounts,
+    ) -> None:
+        self._conversations = conversations
+        self._memberships = memberships
+        self._positions = positions
+        self._reactions = reactions
+
+    async def one(self, org: str, doc: Document) -> Message:
+        """A message as it is now."""
+        return (await self.many(org, [doc]))[0]
+
+    async def many(self, org: str, docs: Sequence[Document]) -> list[Message]:
+        """Messages, of one conversation or several, as they are now."""
+        if not docs:
+            return []
+        counts, reached = await asyncio.gather(
+            self._reactions.counts(org, [doc["id"] for doc in docs if not doc["deleted_at"]]),
+            self._reached(org, dict.fromkeys(doc["conversation"] for doc in docs)),
+        )
+        return [_filled(doc, counts, reached.get(doc["conversation"])) for doc in docs]
+
+    async def _reached(self, org: str, conversations: Iterable[str]) -> dict[str, _Reached]:
+        facts = {each: await self._memberships.facts(org, each) for each in conversations}
+        tracked = [each for each, known in facts.items() if known.kind is not Kind.CHANNEL]
+        if not tracked:
+            return {}
+        groups = [each for each in tracked if facts[each].pair is None]
+        positions, members = await asyncio.gather(
+            self._positions.positions(org, tracked),
+            self._conversations.members_of(org, groups),
+        )
+        return {
+            each: _Reached(
+                facts[each].pair or [member["user"] for member in members[each]],
+                positions.get(each, {}),
+            )
+            for each in tracked
+        }
+
+
+def _filled(
+    doc: Document, counts: Mapping[str, Mapping[str, int]], reached: _Reached | None
+) -> Message:
+    sender: str = doc["sender"]
+    view = {
+        **doc,
+        "reactions": dict(counts.get(doc["id"], {})) if not doc["deleted_at"] else {},
+        "status": "sent"
+        if reached is None
+        else status_of(doc["seq"], reached.delivered(sender), reached.read(sender)),
+    }
+    return cast(Message, view)

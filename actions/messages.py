@@ -1,0 +1,436 @@
+"""Sending, editing and deleting messages."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, cast
+
+from actions.conversations import ATTEMPTS, publish_personal
+from actions.last_messages import Last, LastMessages
+from actions.memberships import Facts, Memberships
+from actions.message_views import MessageViews
+from actions.streams import Streams
+from domain.clock import Clock, timestamp
+from domain.conversations import Kind, personal_stream, stream_of
+from domain.errors import Conflict, Forbidden, Invalid, NotFound, ParleyError
+from domain.ids import key_digest, new_id
+from domain.messages import (
+    MESSAGE_CREATED,
+    MESSAGE_DELETED,
+    MESSAGE_EDITED,
+    Attachment,
+    Message,
+    MessageDeleted,
+    attachment_url,
+    check_body,
+)
+from domain.principals import Principal, Role
+from fanout.publisher import Publisher
+from store.contacts import BLOCKS, unblocked
+from store.conversations import MEMBERS, ConversationRepository, has_role, is_member
+from store.engine import (
+    Append,
+    Change,
+    Delete,
+    Document,
+    Engine,
+    Guard,
+    GuardFailed,
+    Insert,
+    Key,
+    KeyReused,
+    NewEvent,
+    Update,
+)
+from store.messages import MESSAGES, PINS, REPLIES, MessageRepository, hide, is_in
+from store.uploads import UPLOADS, UploadRepository
+
+
+class Unread(Protocol):
+    """Where what users have not read is counted (`actions.unread`)."""
+
+    def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        """A message was published."""
+        ...
+
+    def deleted(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        """A message was deleted for everyone."""
+        ...
+
+
+class Draft(NamedTuple):
+    """A message to send."""
+
+    conversation: str
+    client_id: str
+    body: str = ""
+    attachments: Sequence[str] = ()
+    """Ids of uploads."""
+    reply_to: str | None = None
+    thread: str | None = None
+    mentions: Sequence[str] = ()
+    """Ids of members."""
+
+    @property
+    def digest(self) -> str:
+        """Of the content, without the key it is sent under."""
+        return key_digest(
+            self.body,
+            self.reply_to or "",
+            self.thread or "",
+            str(len(self.attachments)),
+            *self.attachments,
+            *self.mentions,
+        )
+
+
+class Messages:
+    """What can be done with messages."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        messages: MessageRepository,
+        conversations: ConversationRepository,
+        uploads: UploadRepository,
+        memberships: Memberships,
+        views: MessageViews,
+        last_messages: LastMessages,
+        unread: Unread,
+        streams: Streams,
+        publisher: Publisher,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._messages = messages
+        self._conversations = conversations
+        self._uploads = uploads
+        self._memberships = memberships
+        self._views = views
+        self._last_messages = last_messages
+        self._unread = unread
+        self._streams = streams
+        self._publisher = publisher
+        self._clock = clock
+
+    # -- sending ------------------------------------------------------------------------------
+
+    async def send(self, principal: Principal, draft: Draft) -> Message:
+        """Send a message; sent again with the same `client_id`, give the first one.
+
+        What could change between a check and the write is checked by the write itself, so that
+        a message usually takes no read.
+
+        Raises:
+            NotFound: the caller is in no such conversation.
+            Invalid: it has no content, or speaks of what is not in the conversation.
+            Forbidden: the other one has blocked the caller.
+            Conflict: the `client_id` was used for another message.
+        """
+        org, user, conversation = principal.org, principal.user, draft.conversation
+        check_body(draft.body)
+        if not draft.body and not draft.attachments:
+            raise Invalid.field("body", "a message needs a body or attachments")
+        facts = self._memberships.known(org, conversation) or await self._memberships.facts(
+            org, conversation
+        )
+        guards = _may_write(facts, conversation, user)
+        for mention in draft.mentions:
+            if mention != user:
+                guards.append(is_member(conversation, mention))
+        if draft.reply_to is not None:
+            guards.append(is_in(draft.reply_to, conversation))
+        if draft.thread is not None:
+            guards.append(is_in(draft.thread, conversation, thread=None))
+        attachments: list[Attachment] = []
+        changes: list[Change] = []
+        if draft.attachments:
+            attachments = await self._attach(principal, draft, guards, changes)
+
+        at = timestamp(self._clock.now())
+        # The document and the event's data are one object: the engine encodes it once.
+        doc: Document = {
+            "id": new_id(),
+            "conversation": conversation,
+            "seq": 0,
+            "sender": user,
+            "body": draft.body,
+            "attachments": attachments,
+            "reply_to": draft.reply_to,
+            "thread": draft.thread,
+            "mentions": list(draft.mentions),
+            "created_at": at,
+            "edited_at": None,
+            "deleted_at": None,
+            "version": 1,
+            "reactions": {},
+            "status": "sent",
+            "pinned_at": None,
+            "pinned_by": None,
+        }
+        changes.append(Insert(MESSAGES, doc, "seq"))
+        if draft.thread is not None:
+            reply: Document = {"id": doc["id"], "thread": draft.thread, "seq": 0}
+            changes.append(Insert(REPLIES, reply, "seq"))
+        try:
+            appended = await self._engine.append(
+                Append(
+                    org,
+                    stream_of(conversation),
+                    principal.actor,
+                    at,
+                    (NewEvent(MESSAGE_CREATED.name, doc, "seq"),),
+                    changes,
+                    guards,
+                    Key(draft.client_id, draft.digest),
+                )
+            )
+        except GuardFailed as failed:
+            raise _refused(failed.guard, draft, guards) from None
+        except KeyReused:
+            raise Conflict("This client_id was used for another message.") from None
+        if appended.replayed:
+            if appended.events:
+                return cast(Message, appended.events[0].content())
+            first = await self._messages.at(org, conversation, appended.seq)
+            if first is None:
+                raise NotFound("There is no such message any more.")
+            return cast(Message, first)
+        self._publisher.stored(appended.events)
+        doc["seq"] = appended.seq
+        self._last_messages.note(conversation, appended.epoch, Last(doc["id"], appended.seq, at))
+        self._unread.created(conversation, appended.seq, user, draft.mentions)
+        return cast(Message, doc)
+
+    async def _attach(
+        self, principal: Principal, draft: Draft, guards: list[Guard], changes: list[Change]
+    ) -> list[Attachment]:
+        """The attachments on the wire; adds what gives the conversation's members the right to
+        download them.
+        """
+        uploads = await self._uploads.get_many(principal.org, list(draft.attachments))
+        at = timestamp(self._clock.now())
+        attachments: list[Attachment] = []
+        for id in draft.attachments:
+            upload = uploads.get(id)
+            if upload is None or upload["owner"] != principal.user:
+                raise _no_upload(id)
+            guard, link = self._uploads.link(id, stream_of(draft.conversation), at)
+            guards.append(guard)
+            changes.append(link)
+            attachments.append(
+                {
+                    "id": id,
+                    "name": upload["name"],
+                    "content_type": upload["content_type"],
+                    "size": upload["size"],
+                    "url": attachment_url(id),
+                }
+            )
+        return attachments
+
+    # -- editing ------------------------------------------------------------------------------
+
+    async def edit(self, principal: Principal, message: str, body: str, version: int) -> Message:
+        """Change the body of one's own message.
+
+        Args:
+            version: of the message that was changed; a retry of an edit that was done succeeds.
+
+        Raises:
+            NotFound: there is no such message for the caller.
+            Forbidden: it is somebody else's.
+            Conflict: it has another version, or is deleted; the error's data has it as it is.
+        """
+        check_body(body)
+        for _ in range(ATTEMPTS):
+            doc, facts = await self.find(principal, message)
+            if doc["sender"] != principal.user:
+                raise Forbidden("Only its sender may edit a message.")
+            if doc["version"] == version + 1 and doc["body"] == body and not doc["deleted_at"]:
+                return await self._views.one(principal.org, doc)
+            if doc["version"] != version or doc["deleted_at"]:
+                raise Conflict(
+                    "The message was deleted."
+                    if doc["deleted_at"]
+                    else f"The message has version {doc['version']}.",
+                    data={"message": await self._views.one(principal.org, doc)},
+                )
+            if not body and not doc["attachments"]:
+                raise Invalid.field("body", "a message needs a body or attachments")
+            at = timestamp(self._clock.now())
+            change = {"body": body, "edited_at": at, "version": version + 1}
+            if await self.change(principal, facts, doc, at, change, MESSAGE_EDITED.name):
+                return await self._views.one(principal.org, {**doc, **change})
+        raise Conflict("Others are changing this message at the same moment.")
+
+    async def change(
+        self,
+        principal: Principal,
+        facts: Facts,
+        doc: Document,
+        at: str,
+        values: Mapping[str, object],
+        event: str,
+        changes: Sequence[Change] = (),
+    ) -> bool:
+        """Change a message and tell of it with the whole message; False if it is not as `doc` any
+        more, and nothing was done.
+
+        Raises:
+            NotFound: the caller is not in the conversation any more.
+            Forbidden: the other one has blocked the caller.
+        """
+        id, conversation = doc["id"], doc["conversation"]
+        as_read = is_in(
+            id,
+            conversation,
+            version=doc["version"],
+            deleted_at=doc["deleted_at"],
+            pinned_at=doc["pinned_at"],
+        )
+        view = await self._views.one(principal.org, {**doc, **values})
+        guards = _may_write(facts, conversation, principal.user)
+        try:
+            appended = await self._engine.append(
+                Append(
+                    principal.org,
+                    stream_of(conversation),
+                    principal.actor,
+                    at,
+                    [NewEvent(event, {**view})],
+                    [Update(MESSAGES, id, set=values), *changes],
+                    [*guards, as_read],
+                )
+            )
+        except GuardFailed as failed:
+            if failed.guard.collection is MESSAGES:
+                return False
+            raise _not_a_writer(failed.guard) from None
+        self._publisher.stored(appended.events)
+        return True
+
+    # -- deleting -----------------------------------------------------------------------------
+
+    async def delete(self, principal: Principal, message: str) -> Message:
+        """Take a message's content away for everyone. It keeps its place.
+
+        Raises:
+            NotFound: there is no such message for the caller.
+            Forbidden: the caller is neither its sender, nor the conversation's owner, nor an
+                admin.
+        """
+        org, user = principal.org, principal.user
+        doc, _ = await self.find(principal, message)
+        conversation = doc["conversation"]
+        while not doc["deleted_at"]:
+            guard = is_member(conversation, user)
+            if doc["sender"] != user and not principal.role.at_least(Role.ADMIN):
+                guard = has_role(conversation, user, "owner")
+            at = timestamp(self._clock.now())
+            gone: Document = {
+                "body": "",
+                "attachments": [],
+                "mentions": [],
+                "deleted_at": at,
+                "pinned_at": None,
+                "pinned_by": None,
+            }
+            data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
+            try:
+                appended = await self._engine.append(
+                    Append(
+                        org,
+                        stream_of(conversation),
+                        principal.actor,
+                        at,
+                        [NewEvent(MESSAGE_DELETED.name, {**data})],
+                        [Update(MESSAGES, message, set=gone), Delete(PINS, message)],
+                        [guard, is_in(message, conversation, deleted_at=None)],
+                    )
+                )
+            except GuardFailed as failed:
+                if failed.guard == guard:
+                    await self._memberships.require(principal, conversation)
+                    raise Forbidden("Only its sender or an owner may delete a message.") from None
+                doc, _ = await self.find(principal, message)
+                continue
+            self._publisher.stored(appended.events)
+            self._unread.deleted(conversation, doc["seq"], doc["sender"], doc["mentions"])
+            doc = {**doc, **gone}
+        return await self._views.one(org, doc)
+
+    async def hide(self, principal: Principal, message: str) -> Message:
+        """Take a message away from the caller alone, on all of the caller's devices.
+
+        Raises:
+            NotFound: there is no such message for the caller.
+        """
+        org, user = principal.org, principal.user
+        doc, _ = await self.find(principal, message)
+        conversation = doc["conversation"]
+        data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
+        guard, insert = hide(message, user)
+        view = await self._views.one(org, doc)
+        try:
+            appended = await self._engine.append(
+                Append(
+                    org,
+                    personal_stream(user),
+                    principal.actor,
+                    timestamp(self._clock.now()),
+                    [NewEvent(MESSAGE_DELETED.name, {**data})],
+                    [insert],
+                    [guard],
+                )
+            )
+        except GuardFailed:
+            return view
+        publish_personal(self._publisher, self._streams, self._memberships, principal, appended)
+        return view
+
+    # -- finding ------------------------------------------------------------------------------
+
+    async def find(self, principal: Principal, message: str) -> tuple[Document, Facts]:
+        """A message of a conversation the caller is in.
+
+        Raises:
+            NotFound: there is none.
+        """
+        doc = await self._messages.get(principal.org, message)
+        if doc is not None:
+            with contextlib.suppress(NotFound):
+                return doc, await self._memberships.require(principal, doc["conversation"])
+        raise NotFound("There is no such message.")
+
+
+def _may_write(facts: Facts, conversation: str, user: str) -> list[Guard]:
+    guards = [is_member(conversation, user)]
+    if facts.kind is Kind.DIRECT:
+        other = facts.other(user)
+        if other is not None:
+            guards.append(unblocked(other, user))
+    return guards
+
+
+def _not_a_writer(guard: Guard) -> ParleyError:
+    if guard.collection is BLOCKS:
+        return Forbidden("This user does not want to hear from you.")
+    return NotFound("There is no such conversation.")
+
+
+def _no_upload(id: str) -> Invalid:
+    return Invalid.field("attachments", f"you have no completed upload {id}")
+
+
+def _refused(guard: Guard, draft: Draft, guards: Sequence[Guard]) -> ParleyError:
+    """What a failed guard of a message says."""
+    if guard == guards[0] or guard.collection is BLOCKS:
+        return _not_a_writer(guard)
+    if guard.collection is MEMBERS:
+        user = guard.id.rpartition(":")[2]
+        return Invalid.field("mentions", f"{user} is not in the conversation")
+    if guard.collection is UPLOADS:
+        return _no_upload(guard.id)
+    if "thread" in guard.where:
+        return Invalid.field("thread", "no message of this conversation that a thread hangs on")
+    return Invalid.field("reply_to", "no message of this conversation")

@@ -1,0 +1,162 @@
+"""Conversations: what they are, who is in them, which events tell of them."""
+
+from enum import StrEnum
+from typing import Literal, TypedDict
+
+from pydantic import with_config
+
+from domain.delivery import Delivery
+from domain.errors import Invalid
+from domain.events import EventType
+from domain.messages import Message
+from domain.text import has_control_characters
+
+NAMESPACE = "messages"
+
+MAX_TITLE = 200
+"""Characters of a title."""
+
+MAX_TOPIC = 1000
+"""Characters of a topic."""
+
+MAX_GROUP_MEMBERS = 1000
+"""Members of a group, and members that any conversation may be created with."""
+
+MAX_CHANNEL_MEMBERS = 100_000
+"""Members of a channel; those beyond the first thousand join or are added one by one."""
+
+MAX_CONVERSATIONS = 10_000
+"""Conversations a user is followed to at connect, listed and searched."""
+
+ConversationKind = Literal["direct", "group", "channel"]
+MemberRole = Literal["owner", "member"]
+
+
+class Kind(StrEnum):
+    """What sort of conversation."""
+
+    DIRECT = "direct"
+    """Two people; there is one for each two."""
+    GROUP = "group"
+    """Some people, whom the owner adds."""
+    CHANNEL = "channel"
+    """Open to everybody in the organization but guests, who are added."""
+
+
+@with_config(extra="forbid")
+class ConversationMember(TypedDict):
+    """Somebody in a conversation, and how far this one has come in it."""
+
+    user: str
+    role: MemberRole
+    joined_at: str
+    read_seq: int
+    delivered_seq: int
+
+
+@with_config(extra="forbid")
+class Conversation(TypedDict):
+    """A conversation as one of its members sees it."""
+
+    id: str
+    kind: ConversationKind
+    title: str | None
+    topic: str | None
+    members: list[ConversationMember]
+    """Empty for a channel: its members come by page."""
+    created_at: str
+    last_message: Message | None
+    unread: int
+    muted: bool
+    archived: bool
+
+
+@with_config(extra="forbid")
+class ConversationChange(TypedDict):
+    """A conversation after a change. A field that may be null though a conversation's may not, and
+    `last_message`, is null when this event does not change it.
+    """
+
+    id: str
+    kind: ConversationKind
+    title: str | None
+    topic: str | None
+    members: list[ConversationMember] | None
+    created_at: str
+    last_message: Message | None
+    unread: int | None
+    muted: bool | None
+    archived: bool | None
+
+
+@with_config(extra="forbid")
+class MemberChange(TypedDict):
+    """Who came, went, or has another role now."""
+
+    conversation: str
+    user: str
+    role: MemberRole
+
+
+CONVERSATION_CREATED = EventType(
+    "conversation.created",
+    NAMESPACE,
+    Delivery.DURABLE,
+    Conversation,
+    "A conversation was opened; its first event.",
+)
+CONVERSATION_UPDATED = EventType(
+    "conversation.updated",
+    NAMESPACE,
+    Delivery.DURABLE,
+    ConversationChange,
+    "Title or topic changed (in the conversation's stream), or the user's own muting or archiving "
+    "(in the user's stream).",
+)
+MEMBER_ADDED = EventType(
+    "member.added", NAMESPACE, Delivery.DURABLE, MemberChange, "Somebody joined or was added."
+)
+MEMBER_REMOVED = EventType(
+    "member.removed", NAMESPACE, Delivery.DURABLE, MemberChange, "Somebody left or was removed."
+)
+MEMBER_UPDATED = EventType(
+    "member.updated",
+    NAMESPACE,
+    Delivery.DURABLE,
+    MemberChange,
+    "A member has another role: the last owner left and handed over.",
+)
+
+EVENTS: tuple[EventType, ...] = (
+    CONVERSATION_CREATED,
+    CONVERSATION_UPDATED,
+    MEMBER_ADDED,
+    MEMBER_REMOVED,
+    MEMBER_UPDATED,
+)
+
+
+def stream_of(conversation: str) -> str:
+    """The stream of a conversation's events."""
+    return f"{NAMESPACE}/{conversation}"
+
+
+def personal_stream(user: str) -> str:
+    """The stream of what concerns one user alone, on all of this user's devices."""
+    return f"{NAMESPACE}/{user}"
+
+
+def clean_line(field: str, text: str | None, limit: int) -> str | None:
+    """A title or topic as it is kept: without space around it, None instead of nothing.
+
+    Raises:
+        Invalid: it is too long or has control characters.
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    if len(text) > limit:
+        raise Invalid.field(field, f"at most {limit} characters")
+    if has_control_characters(text, newlines=False):
+        raise Invalid.field(field, "control characters are not allowed")
+    return text or None

@@ -1,0 +1,52 @@
+"""Pages of a list, and the opaque cursors that lead from one to the next."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Generic, TypedDict, TypeVar
+
+import orjson
+
+from domain.errors import Invalid
+
+Item = TypeVar("Item")
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+MAX_CURSOR_LENGTH = 2048
+"""Characters; a request model refuses a longer one."""
+
+
+class Page(TypedDict, Generic[Item]):
+    """Some items of a list, and the cursor that goes on from there; None at the end."""
+
+    items: list[Item]
+    next: str | None
+
+
+def encode_cursor(position: Mapping[str, Any]) -> str:
+    """A position in a list as an opaque text: safe in a URL, without padding."""
+    return base64.urlsafe_b64encode(orjson.dumps(dict(position))).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str, fields: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """The position in a cursor.
+
+    Args:
+        fields: the names and types it must have, no more and no fewer.
+
+    Raises:
+        Invalid: it is none that this list gave out.
+    """
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        position = orjson.loads(raw)
+    except (binascii.Error, ValueError):
+        raise Invalid.field("cursor", "not a cursor of this list") from None
+    if (
+        type(position) is not dict
+        or position.keys() != fields.keys()
+        or not all(isinstance(position[name], kind) for name, kind in fields.items())
+    ):
+        raise Invalid.field("cursor", "not a cursor of this list")
+    return position

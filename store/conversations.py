@@ -1,0 +1,216 @@
+"""Conversations, who is in them, and what each member has set for one.
+
+Conversations and members are changed by appends to the conversation's stream alone; a user's
+settings by appends to the user's own stream.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from domain.conversations import MAX_CONVERSATIONS, ConversationKind
+from domain.ids import key_digest, new_id
+from store.engine import (
+    Change,
+    Collection,
+    Document,
+    Engine,
+    Guard,
+    Index,
+    Insert,
+    Is,
+    Update,
+)
+
+CONVERSATIONS = Collection("conversations", indexes=(Index(("kind", "id")),))
+"""`{id, kind, title, topic, created_at, created_by, owner, size}`: `owner` is the one who is left
+to manage it (null in a direct one, or when nobody is left), `size` the number of members."""
+
+MEMBERS = Collection(
+    "members", indexes=(Index(("user", "conversation")), Index(("conversation", "joined_at")))
+)
+"""`{id: "<conversation>:<user>", conversation, user, role, joined_at}`."""
+
+SETTINGS = Collection("conversation_settings")
+"""`{id: "<conversation>:<user>", muted, archived}`."""
+
+DIRECTS = Collection("direct_conversations")
+"""`{id: <digest of the two>, conversation}`: which conversation is that of two users."""
+
+CREATIONS = Collection("conversation_creations", indexes=(Index(("created_at",)),))
+"""`{id: <digest of user and client_id>, conversation, digest, created_at}`: what a `client_id`
+stands for."""
+
+COLLECTIONS = (CONVERSATIONS, MEMBERS, SETTINGS, DIRECTS, CREATIONS)
+
+NO_SETTINGS: Mapping[str, bool] = {"muted": False, "archived": False}
+
+
+class Creation(NamedTuple):
+    """What a `client_id` was used for."""
+
+    conversation: str
+    digest: str
+
+
+def key_of(conversation: str, user: str) -> str:
+    """The id of what is kept of one user in one conversation."""
+    return f"{conversation}:{user}"
+
+
+def is_member(conversation: str, user: str) -> Guard:
+    """Holds as long as the user is in the conversation."""
+    return Guard(MEMBERS, f"{conversation}:{user}")
+
+
+def has_role(conversation: str, user: str, role: str) -> Guard:
+    """Holds as long as the user is in the conversation in this role."""
+    return Guard(MEMBERS, key_of(conversation, user), {"role": role})
+
+
+def is_no_member(conversation: str, user: str) -> Guard:
+    """Holds as long as the user is not in the conversation."""
+    return Guard(MEMBERS, key_of(conversation, user), absent=True)
+
+
+def is_new(conversation: str) -> Guard:
+    """Holds until the conversation is made."""
+    return Guard(CONVERSATIONS, conversation, absent=True)
+
+
+def is_as(conversation: str, **fields: str | int | None) -> Guard:
+    """Holds as long as the conversation's document has these values."""
+    return Guard(CONVERSATIONS, conversation, fields)
+
+
+def add_member(conversation: str, user: str, role: str, at: str) -> Insert:
+    """Puts somebody into a conversation."""
+    return Insert(
+        MEMBERS,
+        {
+            "id": key_of(conversation, user),
+            "conversation": conversation,
+            "user": user,
+            "role": role,
+            "joined_at": at,
+        },
+    )
+
+
+def change_settings(conversation: str, user: str, values: Mapping[str, bool]) -> tuple[Change, ...]:
+    """Changes some of a user's settings, leaving the others as they are."""
+    id = key_of(conversation, user)
+    return (Insert(SETTINGS, {"id": id, **NO_SETTINGS}), Update(SETTINGS, id, set=dict(values)))
+
+
+class ConversationRepository:
+    """Reads conversations and members; reserves the ids of new ones."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # -- conversations ------------------------------------------------------------------------
+
+    async def get(self, org: str, id: str) -> Document | None:
+        """One conversation."""
+        return await self._engine.get(org, CONVERSATIONS, id)
+
+    async def get_many(self, org: str, ids: Sequence[str]) -> dict[str, Document]:
+        """Conversations by id."""
+        return await self._engine.get_many(org, CONVERSATIONS, ids)
+
+    async def of_kind(
+        self, org: str, kind: ConversationKind, *, after: str | None, limit: int
+    ) -> list[Document]:
+        """An organization's conversations of one kind, oldest first, behind the id `after`."""
+        where: dict[str, Any] = {"kind": kind}
+        if after is not None:
+            where["id"] = Is(">", after)
+        return await self._engine.find(org, CONVERSATIONS, where, order=("id",), limit=limit)
+
+    # -- members ------------------------------------------------------------------------------
+
+    async def member(self, org: str, conversation: str, user: str) -> Document | None:
+        """One member."""
+        return await self._engine.get(org, MEMBERS, key_of(conversation, user))
+
+    async def memberships(
+        self, org: str, conversations: Sequence[str], user: str
+    ) -> dict[str, Document]:
+        """One user's member documents by conversation."""
+        ids = [key_of(each, user) for each in conversations]
+        found = await self._engine.get_many(org, MEMBERS, ids)
+        return {doc["conversation"]: doc for doc in found.values()}
+
+    async def of_user(self, org: str, user: str) -> list[str]:
+        """The ids of the conversations a user is in."""
+        found = await self._engine.find(
+            org, MEMBERS, {"user": user}, order=("conversation",), limit=MAX_CONVERSATIONS
+        )
+        return [doc["conversation"] for doc in found]
+
+    async def members(
+        self,
+        org: str,
+        conversation: str,
+        *,
+        after: tuple[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Document]:
+        """The members of a conversation, who joined first first, behind `(joined_at, id)`."""
+        return await self._engine.find(
+            org,
+            MEMBERS,
+            {"conversation": conversation},
+            order=("joined_at", "id"),
+            after=after,
+            limit=limit,
+        )
+
+    async def members_of(self, org: str, conversations: Sequence[str]) -> dict[str, list[Document]]:
+        """The members of several conversations, each list by who joined first."""
+        lists: dict[str, list[Document]] = {each: [] for each in conversations}
+        if not lists:
+            return lists
+        where = {"conversation": Is("in", list(lists))}
+        order = ("conversation", "joined_at", "id")
+        for doc in await self._engine.find(org, MEMBERS, where, order=order, limit=None):
+            lists[doc["conversation"]].append(doc)
+        return lists
+
+    # -- settings -----------------------------------------------------------------------------
+
+    async def settings(
+        self, org: str, conversations: Sequence[str], user: str
+    ) -> dict[str, Mapping[str, bool]]:
+        """What a user has set, by conversation; all conversations are there."""
+        ids = {each: key_of(each, user) for each in conversations}
+        found = await self._engine.get_many(org, SETTINGS, list(ids.values()))
+        return {each: found.get(id, NO_SETTINGS) for each, id in ids.items()}
+
+    # -- ids of new ones ----------------------------------------------------------------------
+
+    async def reserve_direct(self, org: str, one: str, other: str) -> str:
+        """The id of the conversation of two users, whether it is made yet or not."""
+        id = key_digest(org, *sorted((one, other)))
+        doc = await self._engine.insert_or_get(org, DIRECTS, {"id": id, "conversation": new_id()})
+        return str(doc["conversation"])
+
+    async def reserve_creation(
+        self, org: str, user: str, client_id: str, creation: Creation, at: str
+    ) -> Creation:
+        """What a user's `client_id` stands for: `creation`, or what it was used for before."""
+        doc = await self._engine.insert_or_get(
+            org,
+            CREATIONS,
+            {
+                "id": key_digest(org, user, client_id),
+                "conversation": creation.conversation,
+                "digest": creation.digest,
+                "created_at": at,
+            },
+        )
+        return Creation(doc["conversation"], doc["digest"])
+
+    async def forget_creations(self, before: str) -> int:
+        """Remove reservations of `client_id`s older than a time; returns how many."""
+        return await self._engine.delete_any_org(CREATIONS, {"created_at": Is("<", before)})

@@ -1,0 +1,214 @@
+"""Messages as they are now, in the form clients see; `reactions` and `status` are kept elsewhere
+and filled in when a message is read.
+
+All are changed by appends to the conversation's stream alone, but `HIDDEN`, which is changed by
+appends to the stream of the user who hides.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from store.engine import Collection, Document, Engine, Filter, Guard, Index, Insert, Is, Value
+
+MESSAGES = Collection(
+    "messages",
+    indexes=(Index(("conversation", "seq")),),
+    text="body",
+    fields=("sender", "created_at"),
+)
+"""`domain.messages.Message`."""
+
+REPLIES = Collection("thread_replies", indexes=(Index(("thread", "seq")),))
+"""`{id: <message>, thread, seq}`: what is in a thread."""
+
+PINS = Collection("pins", indexes=(Index(("conversation", "pinned_at")),))
+"""`{id: <message>, conversation, pinned_at}`."""
+
+HIDDEN = Collection("hidden_messages")
+"""`{id: "<message>:<user>", message, user}`: what a user has deleted for this user alone."""
+
+COLLECTIONS = (MESSAGES, REPLIES, PINS, HIDDEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A part of a conversation's history; None is no bound."""
+
+    conversation: str
+    after: int | None = None
+    """Messages with a greater seq."""
+    before: int | None = None
+    """Messages with a smaller seq."""
+    since: str | None = None
+    """Messages of this time and later."""
+    until: str | None = None
+    """Messages of this time and earlier."""
+    thread: str | None = None
+    """Messages in this message's thread."""
+
+
+def is_in(message: str, conversation: str, **fields: Value) -> Guard:
+    """Holds as long as the message is in the conversation and has these values."""
+    return Guard(MESSAGES, message, {"conversation": conversation, **fields})
+
+
+def hide(message: str, user: str) -> tuple[Guard, Insert]:
+    """What takes a message away from one user; the guard holds until it is done."""
+    id = f"{message}:{user}"
+    doc: Document = {"id": id, "message": message, "user": user}
+    return Guard(HIDDEN, id, absent=True), Insert(HIDDEN, doc)
+
+
+class MessageRepository:
+    """Reads messages."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def get(self, org: str, id: str) -> Document | None:
+        """One message."""
+        return await self._engine.get(org, MESSAGES, id)
+
+    async def get_many(self, org: str, ids: Sequence[str]) -> dict[str, Document]:
+        """Messages by id."""
+        return await self._engine.get_many(org, MESSAGES, ids)
+
+    async def at(self, org: str, conversation: str, seq: int) -> Document | None:
+        """The message that was created as this event of its conversation."""
+        where = {"conversation": conversation, "seq": seq}
+        found = await self._engine.find(org, MESSAGES, where, order=("seq",), limit=1)
+        return found[0] if found else None
+
+    async def newest(
+        self, org: str, conversation: str, *, before: int | None = None
+    ) -> Document | None:
+        """The last message of a conversation, or the last one before a seq."""
+        found = await self.page(org, Range(conversation, before=before), newest=True, limit=1)
+        return found[0] if found else None
+
+    async def newest_visible(
+        self, org: str, conversation: str, user: str, before: int
+    ) -> Document | None:
+        """The last message before a seq that the user has not deleted for this user alone."""
+        while True:
+            found = await self.page(org, Range(conversation, before=before), newest=True, limit=50)
+            hidden = await self.hidden(org, [doc["id"] for doc in found], user)
+            for doc in found:
+                if doc["id"] not in hidden:
+                    return doc
+            if not found:
+                return None
+            before = found[-1]["seq"]
+
+    async def hidden(self, org: str, messages: Iterable[str], user: str) -> set[str]:
+        """Which of the messages the user has deleted for this user alone."""
+        ids = [f"{message}:{user}" for message in messages]
+        if not ids:
+            return set()
+        found = await self._engine.get_many(org, HIDDEN, ids)
+        return {doc["message"] for doc in found.values()}
+
+    async def page(self, org: str, range: Range, *, newest: bool, limit: int) -> list[Document]:
+        """Messages of a range, at most `limit`.
+
+        Args:
+            newest: those with the greatest seqs, descending; else the smallest, ascending.
+        """
+        after, before = await self._seqs(org, range)
+        if before is not None and before <= after + 1:
+            return []
+        # A filter holds one condition per field; the bound where the walk starts is the other.
+        # No id sorts before the empty text or behind "~".
+        order: tuple[str, ...]
+        start: tuple[Value, ...] | None
+        bound: Is | None
+        if newest:
+            order, bound = ("-seq", "-id"), Is(">", after)
+            start = (before, "") if before is not None else None
+        else:
+            order, start = ("seq", "id"), (after, "~")
+            bound = Is("<", before) if before is not None else None
+        in_thread = range.thread is not None
+        where: dict[str, Any] = (
+            {"thread": range.thread} if in_thread else {"conversation": range.conversation}
+        )
+        if bound is not None:
+            where["seq"] = bound
+        found = await self._engine.find(
+            org,
+            REPLIES if in_thread else MESSAGES,
+            where,
+            order=order,
+            after=start,
+            limit=limit,
+        )
+        if not in_thread:
+            return found
+        docs = await self._engine.get_many(org, MESSAGES, [each["id"] for each in found])
+        return [docs[each["id"]] for each in found if each["id"] in docs]
+
+    async def _seqs(self, org: str, range: Range) -> tuple[int, int | None]:
+        """The range as `after` and `before`, times turned into places."""
+        after = max(range.after or 0, 0)
+        before = range.before
+        if range.since is not None:
+            after = max(after, await self._first(org, range.conversation, range.since) - 1)
+        if range.until is not None:
+            # Times have a fixed width: behind this one comes the next millisecond.
+            end = await self._first(org, range.conversation, range.until + "~")
+            before = end if before is None else min(before, end)
+        return after, before
+
+    async def _first(self, org: str, conversation: str, time: str) -> int:
+        """The seq at which the messages of a time and later begin.
+
+        A stream's times do not fall from one seq to the next, as far as the nodes' clocks agree:
+        so the place is found by halving, and needs no index of its own.
+        """
+        newest = await self.newest(org, conversation)
+        low, high = 1, newest["seq"] + 1 if newest is not None else 1
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._engine.find(
+                org,
+                MESSAGES,
+                {"conversation": conversation},
+                order=("seq", "id"),
+                after=(middle - 1, "~"),
+                limit=1,
+            )
+            if not found or found[0]["created_at"] >= time:
+                high = middle
+            else:
+                low = found[0]["seq"] + 1
+        return low
+
+    # -- pins ---------------------------------------------------------------------------------
+
+    async def count_pins(self, org: str, conversation: str) -> int:
+        """How many messages of a conversation are pinned."""
+        return await self._engine.count(org, PINS, {"conversation": conversation})
+
+    async def pinned(
+        self, org: str, conversation: str, *, after: tuple[str, str] | None, limit: int
+    ) -> list[Document]:
+        """Pinned messages, last pinned first, behind `(pinned_at, id)`."""
+        pins = await self._engine.find(
+            org,
+            PINS,
+            {"conversation": conversation},
+            order=("-pinned_at", "-id"),
+            after=after,
+            limit=limit,
+        )
+        docs = await self._engine.get_many(org, MESSAGES, [pin["id"] for pin in pins])
+        return [docs[pin["id"]] for pin in pins if pin["id"] in docs]
+
+    # -- search -------------------------------------------------------------------------------
+
+    async def search(
+        self, org: str, text: str, where: Filter, *, before: str | None, limit: int
+    ) -> list[Document]:
+        """Messages that hold every word of the text, newest first, behind the id `before`."""
+        return await self._engine.search(org, MESSAGES, text, where, limit=limit, before=before)
