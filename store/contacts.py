@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from store.engine import Collection, Document, Engine, Guard, Index, Is
+from store.accounts import USERS
+from store.engine import Collection, Document, Engine, Guard, Index
 
 CONTACTS = Collection("contacts", indexes=(Index(("owner", "user"), unique=True),))
 """`{id: "<owner>:<user>", owner, user, added_at}`."""
@@ -46,23 +47,23 @@ class ContactRepository:
             for user, id in zip(users, ids, strict=True)
         }
 
-    async def contacts(
-        self, org: str, owner: str, *, after: str | None, limit: int
-    ) -> list[Document]:
-        """The owner's contacts by user id, behind the user `after`."""
-        where = {"owner": owner} if after is None else {"owner": owner, "user": Is(">", after)}
-        return await self._engine.find(org, CONTACTS, where, order=("user",), limit=limit)
-
-    async def blocks(
-        self, org: str, blocker: str, *, after: str | None, limit: int
-    ) -> list[Document]:
-        """The blocks the user has made by user id, behind the user `after`."""
-        where = (
-            {"blocker": blocker}
-            if after is None
-            else {"blocker": blocker, "blocked": Is(">", after)}
+    async def users(self, org: str, owner: str) -> list[str]:
+        """All users among the owner's contacts."""
+        found = await self._engine.find(
+            org, CONTACTS, {"owner": owner}, order=("user",), limit=None
         )
-        return await self._engine.find(org, BLOCKS, where, order=("blocked",), limit=limit)
+        return [contact["user"] for contact in found]
+
+    async def blocked(self, org: str, blocker: str) -> list[str]:
+        """All users whom this one has blocked."""
+        found = await self._engine.find(
+            org, BLOCKS, {"blocker": blocker}, order=("blocked",), limit=None
+        )
+        return [block["blocked"] for block in found]
+
+    async def people(self, org: str, users: list[str]) -> dict[str, Document]:
+        """The accounts of users; those that are not there are left out."""
+        return await self._engine.get_many(org, USERS, users)
 
     async def count_contacts(self, org: str, owner: str) -> int:
         """How many contacts the owner has."""
