@@ -1,0 +1,292 @@
+"""Who may come in, and who has to go: authentication, kept true while things change.
+
+An access token is believed by its signature, without asking the store, unless something about its
+user's access changed in the last few minutes. Whoever changes something about it
+
+1. notes the user in the store (`note`),
+2. makes the change,
+3. tells every node (`tell`).
+
+A node that hears of it, or finds the note (it looks every second, in case the bus lost the order
+or the writer died before step 3), asks the store about that user from then on, until the last
+token from before the change has expired; and it closes that user's connections that would no
+longer be let in.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from actions.clients import Client, Clients
+from actions.control import Control
+from actions.tokens import KEY_ID_PREFIX, KEY_PREFIX, Tokens, token_hash
+from domain.clock import Clock, parse_timestamp, timestamp
+from domain.errors import ParleyError, Unauthenticated, Unavailable
+from domain.ids import new_id
+from domain.principals import Principal, Role
+from store.accounts import AccountRepository
+from store.sessions import SessionRepository
+
+log = structlog.get_logger(__name__)
+
+TOPIC = "access.changed"
+
+POLL_EVERY = 1.0
+"""Seconds between two looks for notes."""
+
+OVERLAP = 30.0
+"""Seconds that a look goes back behind the one before: notes may become visible late, and the
+nodes' clocks differ."""
+
+SETTLING = 10.0
+"""Seconds after a note in which the change itself may still be on its way into the store."""
+
+BLIND_AFTER = 10.0
+"""Seconds without a successful look after which tokens are no longer believed."""
+
+REMEMBER = 1.0
+"""Seconds that the store's answer about a session or key is remembered."""
+
+_MAX_KEYS = 10_000
+
+OnRevoked = Callable[[Client], None]
+
+
+class _Changed:
+    """A user whose tokens are not believed without asking."""
+
+    __slots__ = ("answers", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        """Unix seconds from which no token of before the change is left."""
+        self.answers: dict[str, tuple[float, Role | None]] = {}
+        """By session: until when (monotonic) it holds, and the role; None: not let in."""
+
+
+class Authenticator:
+    """Finds the principal of a token, and closes connections whose principal lost access."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        accounts: AccountRepository,
+        sessions: SessionRepository,
+        control: Control,
+        clients: Clients,
+        clock: Clock,
+        access_ttl: float,
+    ) -> None:
+        """`access_ttl`: seconds that access tokens live."""
+        self._tokens = tokens
+        self._accounts = accounts
+        self._sessions = sessions
+        self._control = control
+        self._clients = clients
+        self._clock = clock
+        self._believed_for = access_ttl + OVERLAP
+        self._changed: dict[str, _Changed] = {}
+        self._keys: dict[str, tuple[float, Principal]] = {}
+        self._seen: dict[str, str] = {}
+        self._looked_at: float | None = None
+        self._to_review: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self.on_revoked: list[OnRevoked] = []
+        """Called for each connection that is closed because its access ended."""
+        control.on(TOPIC, self._heard)
+
+    # -- letting in ---------------------------------------------------------------------------
+
+    async def authenticate(self, token: str) -> Principal:
+        """The principal of an access token or an API key.
+
+        Raises:
+            Unauthenticated: the token is wrong, expired or revoked, or its user disabled.
+            Unavailable: the store cannot be asked.
+        """
+        if token.startswith(KEY_PREFIX):
+            return await self._by_key(token)
+        principal = self._tokens.verify(token)
+        if principal.user in self._changed:
+            return await self.confirm(principal)
+        self._check_sight()
+        return principal
+
+    async def confirm(self, principal: Principal) -> Principal:
+        """The principal as it is now, for one that was authenticated some time ago.
+
+        Raises:
+            Unauthenticated: it would not be let in any more.
+            Unavailable: the store cannot be asked.
+        """
+        self._check_sight()
+        changed = self._changed.get(principal.user)
+        if changed is None:
+            return principal
+        now = self._clock.monotonic()
+        until, role = changed.answers.get(principal.session, (0.0, None))
+        if until <= now:
+            role = await self._role(principal)
+            # If another change came meanwhile, this object is no longer asked.
+            changed.answers[principal.session] = (now + REMEMBER, role)
+        if role is None:
+            raise Unauthenticated("The session has ended.")
+        return principal if role is principal.role else replace(principal, role=role)
+
+    async def _by_key(self, token: str) -> Principal:
+        hashed = token_hash(token)
+        now = self._clock.monotonic()
+        until, known = self._keys.get(hashed, (0.0, None))
+        if known is not None and until > now and known.expires_at > self._clock.now():
+            return known
+        key = await self._sessions.find_key(hashed)
+        if key is None:
+            raise Unauthenticated("The API key is not valid.")
+        expires = parse_timestamp(key["expires_at"]) if key["expires_at"] else float("inf")
+        principal = Principal(
+            key["user"], key["org"], Role(key["role"]), key["id"], expires, key["kind"]
+        )
+        role = await self._role(principal)
+        if role is None:
+            raise Unauthenticated("The API key is not valid.")
+        principal = replace(principal, role=role)
+        if len(self._keys) >= _MAX_KEYS:
+            self._keys.clear()
+        self._keys[hashed] = (now + REMEMBER, principal)
+        return principal
+
+    async def _role(self, principal: Principal) -> Role | None:
+        """What the store says: the role, or None if this principal is not to be let in."""
+        org, now = principal.org, timestamp(self._clock.now())
+        most: Role | None = None
+        if principal.session.startswith(KEY_ID_PREFIX):
+            source = await self._sessions.key(org, principal.session)
+            if source is not None:
+                most = Role(source["role"])
+        else:
+            source = await self._sessions.session(org, principal.session)
+        if (
+            source is None
+            or source["user"] != principal.user
+            or source["revoked_at"] is not None
+            or (source["expires_at"] is not None and source["expires_at"] <= now)
+        ):
+            return None
+        if principal.kind == "agent":
+            return most
+        user = await self._accounts.user(org, principal.user)
+        if user is None or user["disabled_at"] is not None:
+            return None
+        role = Role(user["role"])
+        return most if most is not None and role.at_least(most) else role
+
+    # -- hearing of changes -------------------------------------------------------------------
+
+    async def note(self, user: str) -> None:
+        """Note, before changing it, that what a user may do changes."""
+        await self._sessions.note_change(new_id(), user, timestamp(self._clock.now()))
+
+    def tell(self, user: str) -> None:
+        """Tell every node that what a user may do has changed."""
+        self._control.send(TOPIC, user=user)
+
+    def _heard(self, order: dict[str, Any]) -> None:
+        self._mark(order["user"], self._clock.now())
+
+    def _mark(self, user: str, at: float) -> None:
+        self._changed[user] = _Changed(max(at, self._clock.now()) + self._believed_for)
+        self._keys.clear()
+        self._to_review[user] = None
+        self._wake.set()
+
+    def _check_sight(self) -> None:
+        if (
+            self._looked_at is None
+            or self._clock.monotonic() - self._looked_at > BLIND_AFTER + POLL_EVERY
+        ):
+            raise Unavailable("Whether the token was revoked cannot be found out just now.")
+
+    async def look(self) -> None:
+        """Read the notes in the store that were not seen yet.
+
+        Raises:
+            Unavailable: the store cannot be asked.
+        """
+        started, now = self._clock.monotonic(), self._clock.now()
+        back = OVERLAP if self._looked_at is not None else self._believed_for
+        if self._looked_at is not None:
+            back += started - self._looked_at
+        since = timestamp(now - back)
+        for note in await self._sessions.changes(since):
+            at = parse_timestamp(note["at"])
+            if note["id"] not in self._seen:
+                self._seen[note["id"]] = note["at"]
+                self._mark(note["user"], at)
+            elif at > now - SETTLING:
+                self._to_review[note["user"]] = None
+        self._looked_at = started
+        self._seen = {id: at for id, at in self._seen.items() if at >= since}
+        for user in [user for user, each in self._changed.items() if each.until <= now]:
+            del self._changed[user]
+
+    async def review(self) -> None:
+        """Close the connections of changed users that would not be let in as they are.
+
+        Raises:
+            Unavailable: the store cannot be asked; those not reviewed yet stay to be reviewed.
+        """
+        while self._to_review:
+            user = next(iter(self._to_review))
+            del self._to_review[user]
+            try:
+                for client in self._clients.of_user(user):
+                    await self._review(client)
+            except Unavailable:
+                self._to_review[user] = None
+                raise
+
+    async def _review(self, client: Client) -> None:
+        try:
+            principal = await self.confirm(client.principal)
+        except Unauthenticated:
+            for callback in self.on_revoked:
+                callback(client)
+            client.outlet.close("revoked", reconnect=False)
+            return
+        if principal.role is not client.principal.role:
+            # What it follows was decided by the old role: let it come in anew.
+            client.outlet.close("revoked", reconnect=True)
+
+    async def start(self) -> None:
+        """Learn what changed before this process began. Needed before the first `authenticate`.
+
+        Raises:
+            Unavailable: the store cannot be asked.
+        """
+        await self.look()
+
+    async def run(self) -> None:
+        """Look and review for as long as the server runs."""
+        healthy = True
+        while True:
+            try:
+                async with asyncio.timeout(POLL_EVERY):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self.review()
+                if self._looked_at is None or (
+                    self._clock.monotonic() - self._looked_at >= POLL_EVERY * 0.9
+                ):
+                    await self.look()
+                    await self.review()
+                healthy = True
+            except ParleyError as error:
+                if healthy:
+                    log.warning("access_look_failed", code=error.code)
+                healthy = False

@@ -1,0 +1,347 @@
+"""One's own account: registering, logging in, profile, password."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+from actions.hashing import PasswordHasher
+from actions.sessions import Origin, Sessions
+from actions.tokens import token_hash
+from domain import passwords
+from domain.accounts import (
+    DEFAULT_ORG,
+    MAX_SETTINGS,
+    MAX_SETTINGS_BYTES,
+    Profile,
+    Tokens,
+    clean_avatar,
+    clean_name,
+    email_key,
+    network_of,
+    normalize_email,
+    own_view,
+)
+from domain.clock import Clock, parse_timestamp, timestamp
+from domain.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    RateLimited,
+    Unauthenticated,
+)
+from domain.ids import new_id
+from domain.principals import Principal, Role
+from fanout.limits import RateLimiter
+from store.accounts import AccountRepository
+from store.sessions import SessionRepository
+
+log = structlog.get_logger(__name__)
+
+Registration = Literal["open", "invite", "closed"]
+
+CLAIM_SETTLES = 60.0
+"""Seconds after which a claim on an address without a user is one that a crash left behind."""
+
+REFUSED = (
+    "This registration cannot be accepted. If you have an account already, log in; otherwise ask "
+    "an administrator."
+)
+"""For every refusal that depends on what is stored, so that they cannot be told apart: see
+`docs/decisions/0003-registration-tells-little.md`."""
+
+NOT_LOGGED_IN = "The email address or the password is wrong."
+
+
+class Accounts:
+    """What a person can do with their own account."""
+
+    def __init__(
+        self,
+        accounts: AccountRepository,
+        attempts: SessionRepository,
+        sessions: Sessions,
+        hasher: PasswordHasher,
+        limiter: RateLimiter,
+        clock: Clock,
+        registration: Registration,
+    ) -> None:
+        self._accounts = accounts
+        self._attempts = attempts
+        self._sessions = sessions
+        self._hasher = hasher
+        self._limiter = limiter
+        self._clock = clock
+        self._registration = registration
+
+    # -- registering --------------------------------------------------------------------------
+
+    async def register(
+        self, email: str, password: str, name: str, invite: str | None, origin: Origin
+    ) -> Tokens:
+        """Make an account and log it in.
+
+        Raises:
+            Invalid: address, password or name are not acceptable.
+            Forbidden: nobody may register here, or nobody without an invitation.
+            Conflict: refused, for a reason that is not told.
+            RateLimited: too many were refused to this network address.
+        """
+        if self._registration == "closed":
+            raise Forbidden("This server takes no registrations.")
+        if self._registration == "invite" and not invite:
+            raise Forbidden("This server takes registrations with an invitation only.")
+        address = normalize_email(email)
+        name = clean_name(name)
+        passwords.check(password, about=(address, name))
+        network = network_of(origin.remote)
+        await self._take("register.refused", network, "Too many registrations were refused.")
+        # The same work whether it will be refused or not.
+        hashed = await self._hasher.hash(passwords.normalized(password))
+        org, role, invitation = DEFAULT_ORG, Role.MEMBER, None
+        if invite is not None:
+            invitation = await self._invitation(invite, address)
+            org, role = invitation["org"], Role(invitation["role"])
+        user = await self.add_user(org, address, name, role, hashed, invitation)
+        await self._limiter.give_back("register.refused", network)
+        log.info("user_registered", user=user["id"], org=org)
+        await self._attempts.record_attempt(
+            new_id(), email_key(address), network, True, user["created_at"]
+        )
+        return await self._sessions.begin(org, user, origin)
+
+    async def _invitation(self, invite: str, address: str) -> dict[str, Any]:
+        found = await self._accounts.invite(token_hash(invite))
+        if (
+            found is None
+            or found["used_by"] is not None
+            or found["expires_at"] <= timestamp(self._clock.now())
+            or found["email"] not in (None, address)
+        ):
+            raise Conflict(REFUSED)
+        return found
+
+    async def add_user(
+        self,
+        org: str,
+        address: str,
+        name: str,
+        role: Role,
+        hashed: str,
+        invitation: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Store a new user under an address that is nobody's yet.
+
+        Raises:
+            Conflict: the address is taken, or the invitation used.
+        """
+        now = self._clock.now()
+        id, key = new_id(), email_key(address)
+        claim = await self._accounts.claim_email(key, org, id, timestamp(now))
+        if claim is not None and await self._is_left_behind(claim, now):
+            await self._accounts.drop_claim(claim)
+            claim = await self._accounts.claim_email(key, org, id, timestamp(now))
+        if claim is not None:
+            raise Conflict(REFUSED)
+        if invitation is not None and not await self._accounts.use_invite(
+            org, invitation["id"], id
+        ):
+            raise Conflict(REFUSED)
+        user: dict[str, Any] = {
+            "id": id,
+            "email": address,
+            "name": name,
+            "role": role.value,
+            "avatar": None,
+            "settings": {},
+            "password": hashed,
+            "password_at": timestamp(now),
+            "created_at": timestamp(now),
+            "disabled_at": None,
+        }
+        if not await self._accounts.add_user(org, user):
+            raise Conflict(REFUSED)
+        return user
+
+    async def _is_left_behind(self, claim: Mapping[str, Any], now: float) -> bool:
+        if parse_timestamp(claim["claimed_at"]) > now - CLAIM_SETTLES:
+            return False
+        return await self._accounts.user(claim["org_id"], claim["user"]) is None
+
+    # -- logging in ---------------------------------------------------------------------------
+
+    async def login(self, email: str, password: str, origin: Origin) -> Tokens:
+        """Begin a session for an address and a password.
+
+        Raises:
+            Unauthenticated: one of them is wrong; which one is not told.
+            Forbidden: both are right, but the account is disabled.
+            RateLimited: too many attempts failed for this account or from this address.
+        """
+        address = normalize_email(email)
+        raw = passwords.normalized(password)
+        account, network = email_key(address), network_of(origin.remote)
+        # A place from which the account was used before counts for itself: somebody elsewhere
+        # who guesses passwords cannot keep the owner out.
+        familiar = await self._attempts.succeeded_from(account, network)
+        bucket_key = f"{account}@{network}" if familiar else account
+        told = "Too many failed logins."
+        await self._take("login.address", network, told)
+        try:
+            await self._take("login", bucket_key, told)
+        except RateLimited:
+            await self._limiter.give_back("login.address", network)
+            raise
+        user = await self._accounts.by_email(address)
+        good = await self._hasher.verify(raw, user["password"] if user is not None else None)
+        at = timestamp(self._clock.now())
+        await self._attempts.record_attempt(new_id(), account, network, good, at)
+        if user is None or not good:
+            log.info("login_failed", account=account, network=network)
+            raise Unauthenticated(NOT_LOGGED_IN)
+        await self._limiter.give_back("login", bucket_key)
+        await self._limiter.give_back("login.address", network)
+        if user["disabled_at"] is not None:
+            raise Forbidden("This account is disabled.")
+        org: str = user["org"]
+        if self._hasher.is_outdated(user["password"]):
+            await self._accounts.update_user(
+                org,
+                user["id"],
+                {"password": await self._hasher.hash(raw)},
+                where={"password": user["password"]},
+            )
+        return await self._sessions.begin(org, user, origin)
+
+    async def _take(self, bucket: str, key: str, message: str) -> None:
+        wait = await self._limiter.take(bucket, key)
+        if wait > 0:
+            raise RateLimited(message, retry_after=wait)
+
+    # -- profile ------------------------------------------------------------------------------
+
+    async def profile(self, principal: Principal) -> Profile:
+        """The caller's own account.
+
+        Raises:
+            NotFound: the caller is an API key that acts as itself.
+        """
+        return own_view(await self._mine(principal), principal.org)
+
+    async def _mine(self, principal: Principal) -> dict[str, Any]:
+        user = await self._accounts.user(principal.org, principal.user)
+        if user is None:
+            raise NotFound("This caller has no account.")
+        return user
+
+    async def update(
+        self,
+        principal: Principal,
+        changes: Mapping[str, Any],
+        *,
+        password: str | None = None,
+        current_password: str | None = None,
+    ) -> Profile:
+        """Change the caller's own account; what is not named in `changes` stays.
+
+        Args:
+            changes: of `name`, `avatar`, `settings`.
+            password: a new one; ends all other sessions.
+
+        Raises:
+            Invalid: a value is not acceptable, or the current password wrong.
+            RateLimited: the current password was wrong too often.
+        """
+        clean = dict(changes)
+        if "name" in clean:
+            clean["name"] = clean_name(clean["name"])
+        if "avatar" in clean:
+            clean["avatar"] = clean_avatar(clean["avatar"])
+        if "settings" in clean:
+            _check_settings(clean["settings"])
+        user = await self._mine(principal)
+        if password is not None:
+            user = await self._change_password(principal, user, password, current_password, clean)
+        elif clean:
+            user = await self._accounts.update_user(principal.org, principal.user, clean) or user
+        return own_view(user, principal.org)
+
+    async def _change_password(
+        self,
+        principal: Principal,
+        user: Mapping[str, Any],
+        password: str,
+        current: str | None,
+        changes: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        if current is None:
+            raise Invalid.field("current_password", "is needed to change the password")
+        name = changes.get("name", user["name"])
+        passwords.check(password, about=(user["email"], name))
+        await self._take("password", principal.user, "Too many wrong passwords.")
+        if not await self._hasher.verify(passwords.normalized(current), user["password"]):
+            raise Invalid.field("current_password", "is wrong")
+        await self._limiter.give_back("password", principal.user)
+        hashed = await self._hasher.hash(passwords.normalized(password))
+        new = {
+            **changes,
+            "password": hashed,
+            "password_at": timestamp(self._clock.now()),
+        }
+        changed = await self._accounts.update_user(
+            principal.org, principal.user, new, where={"password": user["password"]}
+        )
+        if changed is None:
+            raise Conflict("The password was changed by somebody else just now.")
+        await self._sessions.end_all(principal.org, principal.user, but=principal.session)
+        log.info("password_changed", user=principal.user)
+        return changed
+
+    # -- the first one ------------------------------------------------------------------------
+
+    async def ensure_organization(self) -> None:
+        """Make the organization that a fresh server has."""
+        at = timestamp(self._clock.now())
+        await self._accounts.ensure_organization(DEFAULT_ORG, "Default", at)
+
+    async def ensure_first_admin(self, email: str, password: str) -> bool:
+        """Make the owner of the first organization if it has none. Returns whether it was made.
+
+        An account that has the address already becomes the owner only if it has the password
+        too: somebody may have registered the address before.
+
+        Raises:
+            Invalid: address or password are not acceptable.
+            Conflict: the address is somebody's who has another password.
+        """
+        at = timestamp(self._clock.now())
+        org = await self._accounts.ensure_organization(DEFAULT_ORG, "Default", at)
+        if org["owners"]:
+            return False
+        address = normalize_email(email)
+        name = clean_name(address.partition("@")[0][:100])
+        passwords.check(password, about=(address, name))
+        raw = passwords.normalized(password)
+        user = await self._accounts.by_email(address)
+        if user is None:
+            hashed = await self._hasher.hash(raw)
+            user = await self.add_user(DEFAULT_ORG, address, name, Role.OWNER, hashed)
+        elif user["org"] != DEFAULT_ORG or not await self._hasher.verify(raw, user["password"]):
+            raise Conflict("The first administrator's address belongs to another account.")
+        elif user["role"] != Role.OWNER:
+            await self._accounts.update_user(DEFAULT_ORG, user["id"], {"role": Role.OWNER.value})
+        await self._accounts.set_owners(DEFAULT_ORG, [user["id"]], org["version"])
+        return True
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    if len(settings) > MAX_SETTINGS:
+        raise Invalid.field("settings", f"at most {MAX_SETTINGS} entries")
+    try:
+        size = len(orjson.dumps(settings))
+    except orjson.JSONEncodeError:
+        raise Invalid.field("settings", "must be JSON") from None
+    if size > MAX_SETTINGS_BYTES:
+        raise Invalid.field("settings", f"at most {MAX_SETTINGS_BYTES} bytes")

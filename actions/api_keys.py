@@ -1,0 +1,111 @@
+"""API keys: how programs come in."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from actions.access import Authenticator
+from actions.tokens import KEY_ID_PREFIX, KEY_PREFIX, random_token, token_hash
+from domain.accounts import ApiKey, KeyKind, clean_name, may_manage
+from domain.clock import Clock, timestamp
+from domain.errors import Forbidden, NotFound
+from domain.ids import new_id
+from domain.pages import Page, decode_cursor, encode_cursor
+from domain.principals import Principal, Role
+from store.sessions import SessionRepository
+
+log = structlog.get_logger(__name__)
+
+HINT = 8
+"""Characters of a key that are kept to recognise it by."""
+
+
+class ApiKeys:
+    """Makes, lists and revokes API keys of an organization."""
+
+    def __init__(self, keys: SessionRepository, authenticator: Authenticator, clock: Clock) -> None:
+        self._keys = keys
+        self._authenticator = authenticator
+        self._clock = clock
+
+    async def create(
+        self, principal: Principal, name: str, kind: KeyKind, role: Role, ttl: float | None
+    ) -> ApiKey:
+        """A new key, which is told once, here.
+
+        Args:
+            kind: `user` acts as the caller, with at most `role`; `agent` acts as itself.
+            ttl: seconds that it lives; None: until it is revoked.
+
+        Raises:
+            Forbidden: the role is above the caller's; or an agent's is not below it.
+        """
+        allowed = principal.role.at_least(role) if kind == "user" else _may_grant(principal, role)
+        if not allowed:
+            raise Forbidden("A key cannot do more than who makes it.")
+        now = self._clock.now()
+        key = random_token(KEY_PREFIX)
+        id = KEY_ID_PREFIX + new_id()
+        doc: dict[str, Any] = {
+            "id": id,
+            "hash": token_hash(key),
+            "name": clean_name(name),
+            "hint": key[: len(KEY_PREFIX) + HINT],
+            "kind": kind,
+            "role": role.value,
+            "user": principal.user if kind == "user" else id,
+            "created_by": principal.user,
+            "created_at": timestamp(now),
+            "expires_at": timestamp(now + ttl) if ttl is not None else None,
+            "revoked_at": None,
+        }
+        await self._keys.add_key(principal.org, doc)
+        log.info("api_key_created", key=id, kind=kind, by=principal.user)
+        view = _view(doc)
+        view["key"] = key
+        return view
+
+    async def list(self, principal: Principal, *, cursor: str | None, limit: int) -> Page[ApiKey]:
+        """The organization's keys that are not revoked, newest first."""
+        after = None if cursor is None else decode_cursor(cursor, {"id": str})["id"]
+        found = await self._keys.keys(principal.org, after=after, limit=limit + 1)
+        more = len(found) > limit
+        return {
+            "items": [_view(each) for each in found[:limit]],
+            "next": encode_cursor({"id": found[limit - 1]["id"]}) if more else None,
+        }
+
+    async def revoke(self, principal: Principal, id: str) -> None:
+        """End a key at once, with its connections.
+
+        Raises:
+            NotFound: there is no such key, or it was revoked.
+            Forbidden: it acts for an owner, and the caller is none.
+        """
+        key = await self._keys.key(principal.org, id)
+        if key is None or key["revoked_at"] is not None:
+            raise NotFound("There is no such API key.")
+        if key["created_by"] != principal.user and not principal.role.at_least(Role(key["role"])):
+            raise Forbidden("This key's role is above yours.")
+        await self._authenticator.note(key["user"])
+        await self._keys.revoke_key(principal.org, id, timestamp(self._clock.now()))
+        self._authenticator.tell(key["user"])
+        log.info("api_key_revoked", key=id, by=principal.user)
+
+
+def _may_grant(principal: Principal, role: Role) -> bool:
+    return principal.role is Role.OWNER or may_manage(principal.role, role)
+
+
+def _view(doc: Mapping[str, Any]) -> ApiKey:
+    return {
+        "id": doc["id"],
+        "name": doc["name"],
+        "hint": doc["hint"],
+        "kind": doc["kind"],
+        "role": doc["role"],
+        "created_at": doc["created_at"],
+        "created_by": doc["created_by"],
+        "expires_at": doc["expires_at"],
+    }

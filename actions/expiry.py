@@ -1,0 +1,99 @@
+"""The end of tokens: connections hear of it beforehand, and are closed when it comes.
+
+One table for all connections, by the second at which something is due, in place of a timer each.
+"""
+
+import asyncio
+import math
+from collections.abc import Collection
+
+from actions.access import Authenticator
+from actions.clients import Client
+from domain.accounts import EXPIRING_BEFORE, expiry
+from domain.clock import Clock
+from domain.principals import Principal
+
+EXPIRING = "auth.expiring"
+
+
+class Expirations:
+    """Knows when each connection's token ends. A follower of the gateway."""
+
+    def __init__(self, authenticator: Authenticator, clock: Clock) -> None:
+        self._authenticator = authenticator
+        self._clock = clock
+        self._due: dict[int, dict[Client, None]] = {}
+        self._next = 0
+        """What is due before this second was looked at already."""
+
+    async def entered(self, client: Client, resumed: Collection[str]) -> None:
+        """A connection is in. What changed about its access since it was authenticated counts.
+
+        Raises:
+            Unauthenticated: its access has ended meanwhile.
+        """
+        client.principal = await self._authenticator.confirm(client.principal)
+        self.add(client)
+
+    async def left(self, client: Client) -> None:
+        """A connection has gone."""
+        self.remove(client)
+
+    def add(self, client: Client) -> None:
+        """Watch a connection."""
+        if client.principal.expires_at != math.inf:
+            self._put(client, _warned_at(client.principal))
+
+    def remove(self, client: Client) -> None:
+        """Watch a connection no longer; nothing happens if it is not watched."""
+        if client.principal.expires_at == math.inf:
+            return
+        for second in (_warned_at(client.principal), _ended_at(client.principal)):
+            due = self._due.get(second)
+            if due is not None and client in due:
+                del due[client]
+                if not due:
+                    del self._due[second]
+
+    def update(self, client: Client, principal: Principal) -> None:
+        """The connection has a token with another end."""
+        self.remove(client)
+        client.principal = principal
+        self.add(client)
+
+    def check(self) -> None:
+        """Do what is due by now: warn, close."""
+        now = self._clock.now()
+        last = math.floor(now)
+        self._next = last + 1
+        for second in sorted(second for second in self._due if second <= last):
+            for client in self._due.pop(second):
+                self._act(client, now)
+
+    def _act(self, client: Client, now: float) -> None:
+        expires_at = client.principal.expires_at
+        if expires_at <= now:
+            client.outlet.close("token_expired", reconnect=True)
+            return
+        client.outlet.emit(EXPIRING, expiry(expires_at, now))
+        self._put(client, _ended_at(client.principal))
+
+    def _put(self, client: Client, second: int) -> None:
+        if second < self._next:
+            self._act(client, self._clock.now())
+        else:
+            self._due.setdefault(second, {})[client] = None
+
+    async def run(self) -> None:
+        """Check every second for as long as the server runs."""
+        while True:
+            await asyncio.sleep(1.0 - self._clock.now() % 1.0)
+            self.check()
+
+
+def _warned_at(principal: Principal) -> int:
+    return math.floor(principal.expires_at - EXPIRING_BEFORE)
+
+
+def _ended_at(principal: Principal) -> int:
+    return math.ceil(principal.expires_at)

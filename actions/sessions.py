@@ -1,0 +1,222 @@
+"""Login sessions: begun by logging in, kept alive by refreshing, ended by logging out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from actions.access import Authenticator
+from actions.clients import Client, Clients
+from actions.expiry import Expirations
+from actions.tokens import Tokens, token_hash
+from domain import accounts
+from domain.accounts import Expiry, Session
+from domain.clock import Clock, timestamp
+from domain.errors import Invalid, NotFound, Unauthenticated
+from domain.ids import new_id
+from domain.principals import Principal, Role
+from store.accounts import AccountRepository
+from store.sessions import SessionRepository
+
+log = structlog.get_logger(__name__)
+
+MAX_USER_AGENT = 256
+"""Characters of a user agent that are kept."""
+
+NOTES_KEPT = 2 * 86_400.0
+"""Seconds that notes of changed access are kept: longer than any access token lives."""
+
+
+class Origin:
+    """Where a request comes from, as a session shows it."""
+
+    __slots__ = ("remote", "user_agent")
+
+    def __init__(self, remote: str, user_agent: str) -> None:
+        self.remote = remote
+        self.user_agent = user_agent[:MAX_USER_AGENT]
+
+
+class Sessions:
+    """What can happen to login sessions."""
+
+    def __init__(
+        self,
+        sessions: SessionRepository,
+        users: AccountRepository,
+        tokens: Tokens,
+        authenticator: Authenticator,
+        expirations: Expirations,
+        clients: Clients,
+        clock: Clock,
+        refresh_ttl: float,
+    ) -> None:
+        """`refresh_ttl`: seconds that a session lives without being refreshed."""
+        self._sessions = sessions
+        self._users = users
+        self._tokens = tokens
+        self._authenticator = authenticator
+        self._expirations = expirations
+        self._clients = clients
+        self._clock = clock
+        self._refresh_ttl = refresh_ttl
+
+    async def begin(self, org: str, user: Mapping[str, Any], origin: Origin) -> accounts.Tokens:
+        """A new session of a user who proved to be one."""
+        now = self._clock.now()
+        session = new_id()
+        refresh_token = self._tokens.refresh(session)
+        await self._sessions.add(
+            org,
+            {
+                "id": session,
+                "user": user["id"],
+                "created_at": timestamp(now),
+                "last_used_at": timestamp(now),
+                "expires_at": timestamp(now + self._refresh_ttl),
+                "user_agent": origin.user_agent,
+                "remote": origin.remote,
+                "revoked_at": None,
+                "refresh": token_hash(refresh_token),
+            },
+        )
+        await self._end_oldest(org, user["id"])
+        return self._pair(org, user, session, refresh_token)
+
+    def _pair(
+        self, org: str, user: Mapping[str, Any], session: str, refresh_token: str
+    ) -> accounts.Tokens:
+        access_token, seconds = self._tokens.access(user["id"], org, Role(user["role"]), session)
+        return {
+            "access_token": access_token,
+            "refresh_token": refresh_token,
+            "token_type": "Bearer",
+            "expires_in": seconds,
+            "user": accounts.own_view(user, org),
+        }
+
+    async def refresh(self, refresh_token: str, origin: Origin) -> accounts.Tokens:
+        """A new pair of tokens for a refresh token, which is used up by it (RFC 9700, section
+        4.14.2: rotation). One that was used before ends the session: either the user or a thief
+        has the newer one.
+
+        Raises:
+            Unauthenticated: it is not valid, used, or its session has ended.
+        """
+        session = await self._sessions.find(self._tokens.session_of(refresh_token))
+        now = self._clock.now()
+        if session is None or session["revoked_at"] or session["expires_at"] <= timestamp(now):
+            raise Unauthenticated("The session has ended.")
+        org: str = session["org"]
+        user = await self._users.user(org, session["user"])
+        if user is None or user["disabled_at"] is not None:
+            raise Unauthenticated("The session has ended.")
+        fresh = self._tokens.refresh(session["id"])
+        rotated = await self._sessions.rotate(
+            org,
+            session["id"],
+            old=token_hash(refresh_token),
+            new=token_hash(fresh),
+            at=timestamp(now),
+            expires_at=timestamp(now + self._refresh_ttl),
+            remote=origin.remote,
+            user_agent=origin.user_agent,
+        )
+        if not rotated:
+            log.warning("refresh_token_reused", user=user["id"], session=session["id"])
+            await self._revoke(org, user["id"], [session["id"]])
+            raise Unauthenticated("The refresh token was used before; the session has ended.")
+        return self._pair(org, user, session["id"], fresh)
+
+    async def mine(self, principal: Principal) -> list[Session]:
+        """The caller's sessions, newest first."""
+        now = timestamp(self._clock.now())
+        return [
+            {
+                "id": each["id"],
+                "created_at": each["created_at"],
+                "last_used_at": each["last_used_at"],
+                "expires_at": each["expires_at"],
+                "user_agent": each["user_agent"],
+                "remote": each["remote"],
+                "current": each["id"] == principal.session,
+            }
+            for each in await self._sessions.live(principal.org, principal.user, now)
+        ]
+
+    async def end(self, principal: Principal, session: str) -> None:
+        """End one of the caller's sessions.
+
+        Raises:
+            NotFound: the caller has no such session.
+        """
+        found = await self._sessions.session(principal.org, session)
+        if found is None or found["user"] != principal.user or found["revoked_at"] is not None:
+            raise NotFound("There is no such session.")
+        await self._revoke(principal.org, principal.user, [session])
+
+    async def end_own(self, principal: Principal) -> None:
+        """Log out: end the session of the caller's token.
+
+        Raises:
+            Invalid: the caller came with an API key.
+        """
+        if await self._sessions.session(principal.org, principal.session) is None:
+            raise Invalid("An API key does not log out; it can be revoked.")
+        await self._revoke(principal.org, principal.user, [principal.session])
+
+    async def end_all(self, org: str, user: str, *, but: str | None = None) -> None:
+        """End all sessions of a user, or all but one."""
+        live = await self._sessions.live(org, user, timestamp(self._clock.now()))
+        await self._revoke(org, user, [each["id"] for each in live if each["id"] != but])
+
+    async def _end_oldest(self, org: str, user: str) -> None:
+        live = await self._sessions.live(org, user, timestamp(self._clock.now()))
+        if len(live) > accounts.MAX_SESSIONS:
+            live.sort(key=lambda each: str(each["last_used_at"]), reverse=True)
+            await self._revoke(org, user, [each["id"] for each in live[accounts.MAX_SESSIONS :]])
+
+    async def _revoke(self, org: str, user: str, sessions: list[str]) -> None:
+        if not sessions:
+            return
+        await self._authenticator.note(user)
+        at = timestamp(self._clock.now())
+        try:
+            for session in sessions:
+                await self._sessions.revoke(org, session, at)
+        finally:
+            self._authenticator.tell(user)
+
+    async def trim(self) -> None:
+        """Forget what nobody needs any more: expired sessions and invitations, old login attempts
+        and notes. To be called every now and then.
+        """
+        now = self._clock.now()
+        await self._sessions.trim_sessions(timestamp(now))
+        await self._sessions.trim_attempts(timestamp(now - accounts.ATTEMPTS_KEPT))
+        await self._sessions.trim_changes(timestamp(now - NOTES_KEPT))
+        await self._users.trim_invites(timestamp(now))
+
+    async def extend(self, client: Client, token: str) -> Expiry:
+        """Give a connection a newer access token of the same session, before its own ends. It
+        holds for all namespaces that were opened over the same transport session.
+
+        Raises:
+            Invalid: it is of another user or session.
+            Unauthenticated: it is not valid.
+        """
+        principal = await self._authenticator.authenticate(token)
+        mine = client.principal
+        if (principal.user, principal.org, principal.session) != (
+            mine.user,
+            mine.org,
+            mine.session,
+        ):
+            raise Invalid.field("token", "is of another session; connect anew with it")
+        if principal.role is not mine.role:
+            raise Unauthenticated("Your role has changed; connect anew.")
+        for each in self._clients.of_session(mine.user, mine.session):
+            same = each.outlet.session_id == client.outlet.session_id
+            if same and each.principal.expires_at < principal.expires_at:
+                self._expirations.update(each, principal)
+        return accounts.expiry(client.principal.expires_at, self._clock.now())

@@ -1,0 +1,160 @@
+"""Tokens: access tokens (JWT, RFC 7519), refresh tokens, API keys, and their hashes.
+
+An access token is believed by its signature alone; the other two are random and looked up by
+their hash, so that the store holds nothing one could log in with.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+import uuid
+from typing import Any
+
+import jwt
+
+from domain.clock import Clock
+from domain.errors import Unauthenticated
+from domain.ids import new_id
+from domain.principals import Principal, Role
+
+ALGORITHM = "HS256"
+ACCESS = "access"
+"""The `typ` of access tokens."""
+
+REFRESH_PREFIX = "rt_"
+INVITE_PREFIX = "in_"
+KEY_PREFIX = "pk_"
+KEY_ID_PREFIX = "key_"
+"""What the ids of API keys begin with, by which they are told from those of sessions."""
+
+LEEWAY = 60.0
+"""Seconds by which the clock of the node that made a token may be ahead."""
+
+MAX_VERIFIED = 2048
+"""Tokens whose verification is remembered: a client that opens several namespaces shows its token
+for each."""
+
+_REQUIRED = ("iss", "aud", "exp", "iat", "jti", "sub", "sid", "org", "role", "typ")
+_ROLES = {role.value: role for role in Role}
+_SESSION_BYTES, _RANDOM_BYTES, _MAC_BYTES = 16, 32, 16
+_REFRESH_BYTES = _SESSION_BYTES + _RANDOM_BYTES + _MAC_BYTES
+
+
+def token_hash(token: str) -> str:
+    """What is stored of a random token. It has 256 random bits, so no salt is needed."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def random_token(prefix: str) -> str:
+    """A token that nobody guesses: 256 random bits."""
+    return prefix + secrets.token_urlsafe(32)
+
+
+class Tokens:
+    """Makes and verifies tokens."""
+
+    def __init__(
+        self, secret: str, issuer: str, audience: str, access_ttl: float, clock: Clock
+    ) -> None:
+        """`access_ttl` in seconds; `secret` is the same on all nodes."""
+        self._key = secret.encode()
+        self._refresh_key = hmac.digest(self._key, b"refresh token", hashlib.sha256)
+        self._issuer = issuer
+        self._audience = audience
+        self._ttl = int(access_ttl)
+        self._clock = clock
+        self._jwt = jwt.PyJWT()
+        self._verified: dict[str, Principal] = {}
+
+    def access(self, user: str, org: str, role: Role, session: str) -> tuple[str, int]:
+        """A new access token, and the seconds until it ends."""
+        now = int(self._clock.now())
+        claims = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "iat": now,
+            "exp": now + self._ttl,
+            "jti": new_id(),
+            "typ": ACCESS,
+            "sub": user,
+            "org": org,
+            "role": role.value,
+            "sid": session,
+        }
+        return self._jwt.encode(claims, self._key, algorithm=ALGORITHM), self._ttl
+
+    def verify(self, token: str) -> Principal:
+        """The principal an access token was made for.
+
+        Raises:
+            Unauthenticated: forged, expired, or no access token of this server.
+        """
+        principal = self._verified.get(token)
+        if principal is None:
+            principal = self._principal(self._claims(token))
+            if len(self._verified) >= MAX_VERIFIED:
+                del self._verified[next(iter(self._verified))]
+            self._verified[token] = principal
+        if principal.expires_at <= self._clock.now():
+            self._verified.pop(token, None)
+            raise Unauthenticated("The token has expired.")
+        return principal
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            return self._jwt.decode(
+                token,
+                self._key,
+                algorithms=[ALGORITHM],
+                audience=self._audience,
+                issuer=self._issuer,
+                # `exp` and `iat` are judged here, by the clock that was passed in.
+                options={"require": list(_REQUIRED), "verify_exp": False, "verify_iat": False},
+            )
+        except (jwt.PyJWTError, UnicodeError, RecursionError):
+            raise Unauthenticated("The token is not valid.") from None
+
+    def _principal(self, claims: dict[str, Any]) -> Principal:
+        expires, issued, role = claims["exp"], claims["iat"], claims["role"]
+        texts = [claims[name] for name in ("sub", "org", "sid", "jti", "role")]
+        if (
+            claims["typ"] != ACCESS
+            or not all(type(moment) is int for moment in (expires, issued))
+            or not all(type(text) is str and text for text in texts)
+            or role not in _ROLES
+            or issued > self._clock.now() + LEEWAY
+        ):
+            raise Unauthenticated("The token is not valid.")
+        return Principal(claims["sub"], claims["org"], _ROLES[role], claims["sid"], float(expires))
+
+    def refresh(self, session: str) -> str:
+        """A new refresh token of a session.
+
+        It names its session and carries a MAC. So one that was made here and is not the one the
+        session expects now must be an old one, and nothing needs to be kept of old ones.
+        """
+        body = uuid.UUID(session).bytes + secrets.token_bytes(_RANDOM_BYTES)
+        return REFRESH_PREFIX + base64.urlsafe_b64encode(body + self._mac(body)).decode().rstrip(
+            "="
+        )
+
+    def session_of(self, refresh_token: str) -> str:
+        """The session that a refresh token made here belongs to.
+
+        Raises:
+            Unauthenticated: it was not made here.
+        """
+        encoded = refresh_token.removeprefix(REFRESH_PREFIX)
+        try:
+            raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raw = b""
+        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+        if len(raw) != _REFRESH_BYTES or not hmac.compare_digest(mac, self._mac(body)):
+            raise Unauthenticated("The refresh token is not valid.")
+        return str(uuid.UUID(bytes=body[:_SESSION_BYTES]))
+
+    def _mac(self, body: bytes) -> bytes:
+        return hmac.digest(self._refresh_key, body, hashlib.sha256)[:_MAC_BYTES]

@@ -1,0 +1,125 @@
+"""Coming in: registering, logging in, refreshing, sessions."""
+
+from pydantic import Field
+
+from actions.accounts import Accounts
+from actions.sessions import Origin, Sessions
+from domain.accounts import MAX_EMAIL, MAX_NAME, Expiry, Session, Tokens
+from domain.pages import Page
+from domain.passwords import MAX_BYTES
+from handlers.command import CommandSet, Empty, Request, Route, command
+from handlers.context import Context
+from handlers.streams import Done
+
+MAX_TOKEN = 8192
+
+
+class Register(Request):
+    """Who wants an account."""
+
+    email: str = Field(max_length=MAX_EMAIL)
+    password: str = Field(max_length=MAX_BYTES)
+    name: str = Field(max_length=2 * MAX_NAME)
+    invite: str | None = Field(None, max_length=200)
+
+
+class Login(Request):
+    """Who wants to come in."""
+
+    email: str = Field(max_length=MAX_EMAIL)
+    password: str = Field(max_length=MAX_BYTES)
+
+
+class Refresh(Request):
+    """A refresh token."""
+
+    refresh_token: str = Field(max_length=200)
+
+
+class Extend(Request):
+    """A newer access token of the connection's session."""
+
+    token: str = Field(max_length=MAX_TOKEN)
+
+
+class Logout(Request):
+    """Which sessions end."""
+
+    all: bool = False
+
+
+class SessionId(Request):
+    """One session."""
+
+    id: str = Field(max_length=64)
+
+
+def origin(context: Context) -> Origin:
+    """Where a call comes from."""
+    return Origin(context.remote, context.user_agent)
+
+
+class AuthCommands(CommandSet):
+    """`/auth…`, and `auth.refresh` on every namespace."""
+
+    namespace = None
+
+    def __init__(self, accounts: Accounts, sessions: Sessions) -> None:
+        self._accounts = accounts
+        self._sessions = sessions
+
+    @command("auth.register", route=Route("POST", "/auth/register", 201), role=None, socket=False)
+    async def register(self, context: Context, request: Register) -> Tokens:
+        """Make an account and log it in.
+
+        The password needs at least 8 characters with upper case, lower case and a digit, or at
+        least 15 of anything, and must not be a well-known one. A refusal does not tell whether
+        the address has an account already.
+        """
+        return await self._accounts.register(
+            request.email, request.password, request.name, request.invite, origin(context)
+        )
+
+    @command("auth.login", route=Route("POST", "/auth/login"), role=None, socket=False)
+    async def login(self, context: Context, request: Login) -> Tokens:
+        """Begin a session with address and password."""
+        return await self._accounts.login(request.email, request.password, origin(context))
+
+    @command("session.refresh", route=Route("POST", "/auth/refresh"), role=None, socket=False)
+    async def refresh(self, context: Context, request: Refresh) -> Tokens:
+        """Get a new pair of tokens; the refresh token given is used up.
+
+        One that is used twice ends its session, for both who have it.
+        """
+        return await self._sessions.refresh(request.refresh_token, origin(context))
+
+    @command("auth.refresh")
+    async def extend(self, context: Context, request: Extend) -> Expiry:
+        """Give the connection a newer access token of the same session.
+
+        It then lives as long as that token, in all namespaces opened over the same transport.
+        """
+        return await self._sessions.extend(context.client, request.token)
+
+    @command("auth.logout", route=Route("POST", "/auth/logout"), socket=False)
+    async def logout(self, context: Context, request: Logout) -> Done:
+        """End this session, or with `all` every session of the user.
+
+        Their connections are closed.
+        """
+        if request.all:
+            await self._sessions.end_all(context.principal.org, context.principal.user)
+        else:
+            await self._sessions.end_own(context.principal)
+        return {}
+
+    @command("session.list", route=Route("GET", "/auth/sessions"), socket=False)
+    async def sessions(self, context: Context, request: Empty) -> Page[Session]:
+        """List where the user is logged in."""
+        return {"items": await self._sessions.mine(context.principal), "next": None}
+
+    @command("session.end", route=Route("DELETE", "/auth/sessions/{id}", 204), socket=False)
+    async def end(self, context: Context, request: SessionId) -> Done:
+        """End one of the user's sessions; its connections are closed."""
+        await self._sessions.end(context.principal, request.id)
+        return {}

@@ -1,0 +1,198 @@
+"""People: the own profile, finding others, administering them; and API keys."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from actions.accounts import Accounts
+from actions.api_keys import ApiKeys
+from actions.users import Users
+from domain.accounts import (
+    MAX_AVATAR,
+    MAX_EMAIL,
+    MAX_NAME,
+    MAX_SETTINGS,
+    ApiKey,
+    Invite,
+    Profile,
+    User,
+)
+from domain.pages import DEFAULT_LIMIT, MAX_CURSOR_LENGTH, MAX_LIMIT, Page
+from domain.passwords import MAX_BYTES
+from domain.principals import Role
+from handlers.command import CommandSet, Empty, Request, Route, command
+from handlers.context import Context
+from handlers.streams import Done
+
+MAX_KEY_TTL = 10 * 365 * 86_400
+"""Seconds that an API key with an end may live."""
+
+
+class UpdateProfile(Request):
+    """What changes; what is not given stays."""
+
+    name: str | None = Field(None, max_length=2 * MAX_NAME)
+    avatar: str | None = Field(None, max_length=MAX_AVATAR)
+    settings: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
+    password: str | None = Field(None, max_length=MAX_BYTES)
+    current_password: str | None = Field(None, max_length=MAX_BYTES)
+
+
+class UserId(Request):
+    """One user."""
+
+    id: str = Field(max_length=64)
+
+
+class Search(Request):
+    """Whom to find."""
+
+    q: str = Field("", max_length=MAX_EMAIL)
+    cursor: str | None = Field(None, max_length=MAX_CURSOR_LENGTH)
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+
+
+class SetRole(Request):
+    """A user's new role."""
+
+    id: str = Field(max_length=64)
+    role: Role
+
+
+class CreateInvite(Request):
+    """Whom to invite."""
+
+    email: str | None = Field(None, max_length=MAX_EMAIL)
+    role: Role = Role.MEMBER
+
+
+class CreateKey(Request):
+    """A new API key."""
+
+    name: str = Field(max_length=2 * MAX_NAME)
+    kind: Literal["user", "agent"] = "agent"
+    role: Role = Role.MEMBER
+    ttl: int | None = Field(None, ge=60, le=MAX_KEY_TTL)
+
+
+class Keys(Request):
+    """A page of API keys."""
+
+    cursor: str | None = Field(None, max_length=MAX_CURSOR_LENGTH)
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+
+
+class UserCommands(CommandSet):
+    """`/users…`, `/invites`."""
+
+    namespace = None
+
+    def __init__(self, accounts: Accounts, users: Users) -> None:
+        self._accounts = accounts
+        self._users = users
+
+    @command("user.me", route=Route("GET", "/users/me"), socket=False)
+    async def me(self, context: Context, request: Empty) -> Profile:
+        """Fetch the caller's own account."""
+        return await self._accounts.profile(context.principal)
+
+    @command("user.update", route=Route("PUT", "/users/me"), socket=False)
+    async def update(self, context: Context, request: UpdateProfile) -> Profile:
+        """Change the caller's own account; what is not given stays.
+
+        `avatar: null` removes the picture; `settings` are replaced as a whole. A new `password`
+        needs the `current_password` and ends all other sessions.
+        """
+        given = request.model_fields_set
+        changes: dict[str, Any] = {"avatar": request.avatar} if "avatar" in given else {}
+        if request.name is not None:
+            changes["name"] = request.name
+        if request.settings is not None:
+            changes["settings"] = request.settings
+        return await self._accounts.update(
+            context.principal,
+            changes,
+            password=request.password,
+            current_password=request.current_password,
+        )
+
+    @command("user.search", route=Route("GET", "/users"), role=Role.MEMBER, socket=False)
+    async def search(self, context: Context, request: Search) -> Page[User]:
+        """Find people of the organization by the beginnings of their names' words.
+
+        Or by their email address: the whole of it; technicians and above also by its beginning.
+        Without `q`, all people. Newest first.
+        """
+        return await self._users.search(
+            context.principal, request.q, cursor=request.cursor, limit=request.limit
+        )
+
+    @command("user.get", route=Route("GET", "/users/{id}"), socket=False)
+    async def get(self, context: Context, request: UserId) -> User:
+        """Fetch one user of the organization."""
+        return await self._users.get(context.principal, request.id)
+
+    @command(
+        "user.disable",
+        route=Route("POST", "/users/{id}/disable"),
+        role=Role.ADMIN,
+        socket=False,
+    )
+    async def disable(self, context: Context, request: UserId) -> User:
+        """Keep a user out; all sessions end and all connections are closed."""
+        return await self._users.disable(context.principal, request.id)
+
+    @command(
+        "user.enable", route=Route("POST", "/users/{id}/enable"), role=Role.ADMIN, socket=False
+    )
+    async def enable(self, context: Context, request: UserId) -> User:
+        """Let a disabled user log in again."""
+        return await self._users.enable(context.principal, request.id)
+
+    @command("user.set_role", route=Route("PUT", "/users/{id}/role"), role=Role.ADMIN, socket=False)
+    async def set_role(self, context: Context, request: SetRole) -> User:
+        """Give a user another role, below the caller's own; an owner may give any."""
+        return await self._users.set_role(context.principal, request.id, request.role)
+
+    @command("invite.create", route=Route("POST", "/invites", 201), role=Role.ADMIN, socket=False)
+    async def invite(self, context: Context, request: CreateInvite) -> Invite:
+        """Make an invitation; its `token` goes into `invite` of the registration.
+
+        With `email`, only that address can use it.
+        """
+        return await self._users.invite(context.principal, request.email, request.role)
+
+
+class ApiKeyCommands(CommandSet):
+    """`/api-keys`."""
+
+    namespace = None
+
+    def __init__(self, keys: ApiKeys) -> None:
+        self._keys = keys
+
+    @command("api_key.create", route=Route("POST", "/api-keys", 201), role=Role.ADMIN, socket=False)
+    async def create(self, context: Context, request: CreateKey) -> ApiKey:
+        """Make an API key; the `key` is told this once.
+
+        Of kind `agent` it acts as itself, of kind `user` as its maker. `ttl` in seconds.
+        """
+        return await self._keys.create(
+            context.principal, request.name, request.kind, request.role, request.ttl
+        )
+
+    @command("api_key.list", route=Route("GET", "/api-keys"), role=Role.ADMIN, socket=False)
+    async def list(self, context: Context, request: Keys) -> Page[ApiKey]:
+        """List the organization's API keys."""
+        return await self._keys.list(context.principal, cursor=request.cursor, limit=request.limit)
+
+    @command(
+        "api_key.revoke",
+        route=Route("DELETE", "/api-keys/{id}", 204),
+        role=Role.ADMIN,
+        socket=False,
+    )
+    async def revoke(self, context: Context, request: UserId) -> Done:
+        """End an API key; its connections are closed."""
+        await self._keys.revoke(context.principal, request.id)
+        return {}

@@ -1,0 +1,142 @@
+"""Organizations, users and invitations.
+
+An email address belongs to one user of the whole server: whoever stores the claim on it first.
+Claims belong to no organization (`SERVER`), since that is what makes them unique.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from store.engine import Collection, Document, Duplicate, Engine, Filter, Index, Is
+
+SERVER = "*"
+"""In place of an organization, for what belongs to the server as a whole."""
+
+ORGANIZATIONS = Collection("organizations")
+"""`{id, name, created_at, owners, version}`; `owners` decides who is one, so that two owners
+cannot take it from each other at the same moment."""
+
+EMAILS = Collection("emails", fields=("user",))
+"""`{id: key of the address, org_id, user, claimed_at}`, in `SERVER`."""
+
+USERS = Collection("users", indexes=(Index(("email",), unique=True),), text="name")
+"""`{id, email, name, role, avatar, settings, password, password_at, created_at, disabled_at}`."""
+
+INVITES = Collection("invites", indexes=(Index(("hash",), unique=True), Index(("expires_at",))))
+"""`{id, hash, email, role, created_by, created_at, expires_at, used_by}`."""
+
+COLLECTIONS = (ORGANIZATIONS, EMAILS, USERS, INVITES)
+
+
+class AccountRepository:
+    """Reads and writes accounts."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # -- organizations ------------------------------------------------------------------------
+
+    async def organization(self, org: str) -> Document | None:
+        """One organization."""
+        return await self._engine.get(org, ORGANIZATIONS, org)
+
+    async def ensure_organization(self, org: str, name: str, at: str) -> Document:
+        """The organization, made if it is not there."""
+        doc = {"id": org, "name": name, "created_at": at, "owners": [], "version": 0}
+        return await self._engine.insert_or_get(org, ORGANIZATIONS, doc)
+
+    async def set_owners(self, org: str, owners: list[str], version: int) -> bool:
+        """Change who owns the organization; False if it changed since `version`."""
+        changed = await self._engine.update(
+            org,
+            ORGANIZATIONS,
+            org,
+            set={"owners": owners},
+            inc={"version": 1},
+            where={"version": version},
+        )
+        return changed is not None
+
+    # -- email addresses ----------------------------------------------------------------------
+
+    async def claim_email(self, key: str, org: str, user: str, at: str) -> Document | None:
+        """Claim an address for a user about to be stored; the claim that is there, if one is."""
+        doc = {"id": key, "org_id": org, "user": user, "claimed_at": at}
+        there = await self._engine.insert_or_get(SERVER, EMAILS, doc)
+        return None if there["user"] == user else there
+
+    async def drop_claim(self, claim: Document) -> None:
+        """Give an address free whose user never came to be."""
+        await self._engine.delete(SERVER, EMAILS, {"id": claim["id"], "user": claim["user"]})
+
+    # -- users --------------------------------------------------------------------------------
+
+    async def add_user(self, org: str, doc: Document) -> bool:
+        """Store a new user, whose address is claimed; False if the address is there already."""
+        try:
+            await self._engine.insert(org, USERS, doc)
+        except Duplicate:
+            return False
+        return True
+
+    async def user(self, org: str, user: str) -> Document | None:
+        """One user of the organization."""
+        return await self._engine.get(org, USERS, user)
+
+    async def existing(self, org: str, users: Sequence[str]) -> set[str]:
+        """Which of these ids are users of the organization who are not disabled."""
+        found = await self._engine.get_many(org, USERS, users)
+        return {user for user, doc in found.items() if doc["disabled_at"] is None}
+
+    async def by_email(self, email: str) -> Document | None:
+        """The user with this normalized address, with `org`, in whichever organization."""
+        found = await self._engine.find_any_org(USERS, {"email": email}, limit=1)
+        return found[0] if found else None
+
+    async def update_user(
+        self, org: str, user: str, change: Mapping[str, Any], where: Filter | None = None
+    ) -> Document | None:
+        """Change a user; None, and nothing changed, if there is none or `where` does not hold."""
+        return await self._engine.update(org, USERS, user, set=change, where=where)
+
+    async def users(self, org: str, *, after: str | None, limit: int) -> list[Document]:
+        """The organization's users, newest first, behind the id `after`."""
+        where = {} if after is None else {"id": Is("<", after)}
+        return await self._engine.find(org, USERS, where, order=("-id",), limit=limit)
+
+    async def users_by_name(
+        self, org: str, text: str, *, after: str | None, limit: int
+    ) -> list[Document]:
+        """Users whose name has words that begin so, newest first, behind the id `after`."""
+        return await self._engine.search(org, USERS, text, {}, limit=limit, before=after)
+
+    async def users_by_email(
+        self, org: str, email: str, *, prefix: bool, after: str | None, limit: int
+    ) -> list[Document]:
+        """Users with this address, or whose address begins so, newest first, behind `after`."""
+        where: dict[str, Any] = {"email": Is("prefix", email) if prefix else email}
+        if after is not None:
+            where["id"] = Is("<", after)
+        return await self._engine.find(org, USERS, where, order=("-id",), limit=limit)
+
+    # -- invitations --------------------------------------------------------------------------
+
+    async def add_invite(self, org: str, doc: Document) -> None:
+        """Store a new invitation."""
+        await self._engine.insert(org, INVITES, doc)
+
+    async def invite(self, hash: str) -> Document | None:
+        """The invitation with this token's hash, with `org`."""
+        found = await self._engine.find_any_org(INVITES, {"hash": hash}, limit=1)
+        return found[0] if found else None
+
+    async def use_invite(self, org: str, invite: str, user: str) -> bool:
+        """Use an invitation up; False if somebody did already."""
+        used = await self._engine.update(
+            org, INVITES, invite, set={"used_by": user}, where={"used_by": None}
+        )
+        return used is not None
+
+    async def trim_invites(self, before: str) -> int:
+        """Forget invitations that ended before a time."""
+        return await self._engine.delete_any_org(INVITES, {"expires_at": Is("<", before)})
