@@ -1,9 +1,10 @@
 """Conversations: what they are, who is in them, which events tell of them."""
 
 from enum import StrEnum
-from typing import Literal, TypedDict
+from typing import Literal
 
 from pydantic import with_config
+from typing_extensions import TypedDict
 
 from domain.delivery import Delivery
 from domain.errors import Invalid

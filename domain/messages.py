@@ -1,8 +1,9 @@
 """Messages: what they are, their limits, which events tell of them."""
 
-from typing import Literal, TypedDict
+from typing import Literal
 
 from pydantic import with_config
+from typing_extensions import TypedDict
 
 from domain.delivery import Delivery
 from domain.errors import Invalid, TooLarge

@@ -3,9 +3,10 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
+from typing_extensions import TypedDict
 
 from domain.errors import Invalid
 

@@ -1,0 +1,75 @@
+"""Commands about who is in a conversation."""
+
+from actions.conversation_views import ConversationViews
+from actions.members import Members
+from domain.conversations import Conversation, ConversationMember
+from domain.pages import Page
+from handlers.command import CommandSet, Request, Route, command
+from handlers.context import Context
+from handlers.conversations import OneConversation
+from handlers.fields import Id, PageRequest
+
+
+class ListMembers(PageRequest):
+    """A page of members."""
+
+    conversation: Id
+
+
+class OneMember(Request):
+    """A user, and a conversation."""
+
+    conversation: Id
+    user: Id
+
+
+class MemberCommands(CommandSet):
+    """`conversation.join`, `conversation.leave`, `member.list`, `member.add`, `member.remove`."""
+
+    namespace = "/messages"
+
+    def __init__(self, members: Members, views: ConversationViews) -> None:
+        self._members = members
+        self._views = views
+
+    @command("conversation.join", route=Route("POST", "/conversations/{conversation}/join"))
+    async def join(self, context: Context, request: OneConversation) -> Conversation:
+        """Join a channel.
+
+        Guests cannot; they are added. Whoever is in it already stays in it.
+        """
+        return await self._members.join(context.principal, request.conversation)
+
+    @command("conversation.leave", route=Route("POST", "/conversations/{conversation}/leave"))
+    async def leave(self, context: Context, request: OneConversation) -> Conversation:
+        """Leave a group or channel.
+
+        An owner who leaves hands over to whoever has been in it longest.
+        """
+        return await self._members.leave(context.principal, request.conversation)
+
+    @command("member.list", route=Route("GET", "/conversations/{conversation}/members"))
+    async def list(self, context: Context, request: ListMembers) -> Page[ConversationMember]:
+        """List who is in a conversation, who joined first first."""
+        return await self._views.members(
+            context.principal,
+            request.conversation,
+            cursor=request.cursor,
+            limit=request.limit,
+        )
+
+    @command("member.add", route=Route("POST", "/conversations/{conversation}/members"))
+    async def add(self, context: Context, request: OneMember) -> Conversation:
+        """Put a user into a group or channel.
+
+        Owners may, in channels admins too. Whoever is in it already stays in it.
+        """
+        return await self._members.add(context.principal, request.conversation, request.user)
+
+    @command("member.remove", route=Route("DELETE", "/conversations/{conversation}/members/{user}"))
+    async def remove(self, context: Context, request: OneMember) -> Conversation:
+        """Put a user out of a group or channel.
+
+        Owners may, in channels admins too. Removing yourself is leaving.
+        """
+        return await self._members.remove(context.principal, request.conversation, request.user)

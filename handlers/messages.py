@@ -1,0 +1,105 @@
+"""Commands that send and change messages."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from actions.messages import Draft, Messages
+from domain.messages import MAX_ATTACHMENTS, MAX_BODY, MAX_MENTIONS, Message
+from handlers.command import CommandSet, Request, Route, command
+from handlers.context import Context
+from handlers.fields import ClientId, Id
+
+
+def _id_of(value: object) -> object:
+    """An attachment may be given as the upload itself was answered: its `id` counts."""
+    return value.get("id") if isinstance(value, dict) else value
+
+
+def _once(ids: list[str]) -> list[str]:
+    return list(dict.fromkeys(ids))
+
+
+Attached = Annotated[Id, BeforeValidator(_id_of)]
+
+
+class SendMessage(Request):
+    """A message to send."""
+
+    conversation: Id
+    client_id: ClientId
+    body: str = Field("", max_length=MAX_BODY)
+    attachments: Annotated[
+        list[Attached], Field(max_length=MAX_ATTACHMENTS), AfterValidator(_once)
+    ] = []
+    """Uploads: their ids, or objects with an `id`."""
+    reply_to: Id | None = None
+    thread: Id | None = None
+    mentions: Annotated[list[Id], Field(max_length=MAX_MENTIONS), AfterValidator(_once)] = []
+
+
+class EditMessage(Request):
+    """A message's new body."""
+
+    message: Id
+    body: str = Field(max_length=MAX_BODY)
+    version: int = Field(ge=1, le=2**53)
+
+
+class DeleteMessage(Request):
+    """A message to delete."""
+
+    message: Id
+    scope: Literal["everyone", "me"] = "everyone"
+
+
+class MessageCommands(CommandSet):
+    """`message.send`, `message.edit`, `message.delete`."""
+
+    namespace = "/messages"
+
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
+
+    @command("message.send", route=Route("POST", "/conversations/{conversation}/messages", 201))
+    async def send(self, context: Context, request: SendMessage) -> Message:
+        """Send a message to a conversation you are in.
+
+        It needs a body or attachments (own, completed uploads). `reply_to` is the message it
+        answers, `thread` the one whose thread it belongs to, both of the same conversation;
+        `mentions` are members of it.
+        """
+        return await self._messages.send(
+            context.principal,
+            Draft(
+                request.conversation,
+                request.client_id,
+                request.body,
+                request.attachments,
+                request.reply_to,
+                request.thread,
+                request.mentions,
+            ),
+        )
+
+    @command("message.edit", route=Route("PATCH", "/messages/{message}"))
+    async def edit(self, context: Context, request: EditMessage) -> Message:
+        """Change the body of your own message.
+
+        `version` is that of the message you changed; if it has another one by now, the answer is
+        `conflict`, with the message as it is in `data.message`.
+        """
+        return await self._messages.edit(
+            context.principal, request.message, request.body, request.version
+        )
+
+    @command("message.delete", route=Route("DELETE", "/messages/{message}"))
+    async def delete(self, context: Context, request: DeleteMessage) -> Message:
+        """Delete a message, for everyone or for yourself alone.
+
+        For everyone its sender may, the conversation's owner and admins: it stays in history
+        without its content. For yourself it is no longer in history or search.
+        """
+        if request.scope == "me":
+            return await self._messages.hide(context.principal, request.message)
+        return await self._messages.delete(context.principal, request.message)
