@@ -11,6 +11,10 @@ from handlers.context import Context
 from handlers.fields import ClientId, Id
 
 
+_MAX_TEXT = 4 * MAX_BODY
+"""Characters that are looked at; what is between this and the limit in bytes is `too_large`."""
+
+
 def _id_of(value: object) -> object:
     """An attachment may be given as the upload itself was answered: its `id` counts."""
     return value.get("id") if isinstance(value, dict) else value
@@ -28,21 +32,23 @@ class SendMessage(Request):
 
     conversation: Id
     client_id: ClientId
-    body: str = Field("", max_length=MAX_BODY)
-    attachments: Annotated[
-        list[Attached], Field(max_length=MAX_ATTACHMENTS), AfterValidator(_once)
-    ] = []
+    body: str = Field("", max_length=_MAX_TEXT)
+    attachments: Annotated[list[Attached], AfterValidator(_once)] = Field(
+        default_factory=list, max_length=MAX_ATTACHMENTS
+    )
     """Uploads: their ids, or objects with an `id`."""
     reply_to: Id | None = None
     thread: Id | None = None
-    mentions: Annotated[list[Id], Field(max_length=MAX_MENTIONS), AfterValidator(_once)] = []
+    mentions: Annotated[list[Id], AfterValidator(_once)] = Field(
+        default_factory=list, max_length=MAX_MENTIONS
+    )
 
 
 class EditMessage(Request):
     """A message's new body."""
 
     message: Id
-    body: str = Field(max_length=MAX_BODY)
+    body: str = Field(max_length=_MAX_TEXT)
     version: int = Field(ge=1, le=2**53)
 
 
