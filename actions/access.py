@@ -22,7 +22,7 @@ import structlog
 
 from actions.clients import Client, Clients
 from actions.control import Control
-from actions.tokens import KEY_ID_PREFIX, KEY_PREFIX, Tokens, token_hash
+from actions.tokens import KEY_ID_PREFIX, KEY_PREFIX, Tokens, org_of, token_hash
 from domain.clock import Clock, parse_timestamp, timestamp
 from domain.errors import ParleyError, Unauthenticated, Unavailable
 from domain.ids import new_id
@@ -142,13 +142,12 @@ class Authenticator:
         until, known = self._keys.get(hashed, (0.0, None))
         if known is not None and until > now and known.expires_at > self._clock.now():
             return known
-        key = await self._sessions.find_key(hashed)
-        if key is None:
+        org = org_of(KEY_PREFIX, token)
+        key = await self._sessions.find_key(org, hashed) if org else None
+        if org is None or key is None:
             raise Unauthenticated("The API key is not valid.")
         expires = parse_timestamp(key["expires_at"]) if key["expires_at"] else float("inf")
-        principal = Principal(
-            key["user"], key["org"], Role(key["role"]), key["id"], expires, key["kind"]
-        )
+        principal = Principal(key["user"], org, Role(key["role"]), key["id"], expires, key["kind"])
         role = await self._role(principal)
         if role is None:
             raise Unauthenticated("The API key is not valid.")

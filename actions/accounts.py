@@ -8,7 +8,7 @@ import structlog
 
 from actions.hashing import PasswordHasher
 from actions.sessions import Origin, Sessions
-from actions.tokens import token_hash
+from actions.tokens import INVITE_PREFIX, org_of, token_hash
 from domain import passwords
 from domain.accounts import (
     DEFAULT_ORG,
@@ -102,8 +102,8 @@ class Accounts:
         hashed = await self._hasher.hash(passwords.normalized(password))
         org, role, invitation = DEFAULT_ORG, Role.MEMBER, None
         if invite is not None:
-            invitation = await self._invitation(invite, address)
-            org, role = invitation["org"], Role(invitation["role"])
+            org, invitation = await self._invitation(invite, address)
+            role = Role(invitation["role"])
         user = await self.add_user(org, address, name, role, hashed, invitation)
         await self._limiter.give_back("register.refused", network)
         log.info("user_registered", user=user["id"], org=org)
@@ -112,16 +112,18 @@ class Accounts:
         )
         return await self._sessions.begin(org, user, origin)
 
-    async def _invitation(self, invite: str, address: str) -> dict[str, Any]:
-        found = await self._accounts.invite(token_hash(invite))
+    async def _invitation(self, invite: str, address: str) -> tuple[str, dict[str, Any]]:
+        org = org_of(INVITE_PREFIX, invite)
+        found = await self._accounts.invite(org, token_hash(invite)) if org else None
         if (
-            found is None
+            org is None
+            or found is None
             or found["used_by"] is not None
             or found["expires_at"] <= timestamp(self._clock.now())
             or found["email"] not in (None, address)
         ):
             raise Conflict(REFUSED)
-        return found
+        return org, found
 
     async def add_user(
         self,
@@ -194,18 +196,18 @@ class Accounts:
         except RateLimited:
             await self._limiter.give_back("login.address", network)
             raise
-        user = await self._accounts.by_email(address)
-        good = await self._hasher.verify(raw, user["password"] if user is not None else None)
+        found = await self._accounts.by_email(account)
+        good = await self._hasher.verify(raw, found.user["password"] if found else None)
         at = timestamp(self._clock.now())
         await self._attempts.record_attempt(new_id(), account, network, good, at)
-        if user is None or not good:
+        if found is None or not good:
             log.info("login_failed", account=account, network=network)
             raise Unauthenticated(NOT_LOGGED_IN)
+        org, user = found
         await self._limiter.give_back("login", bucket_key)
         await self._limiter.give_back("login.address", network)
         if user["disabled_at"] is not None:
             raise Forbidden("This account is disabled.")
-        org: str = user["org"]
         if self._hasher.is_outdated(user["password"]):
             await self._accounts.update_user(
                 org,
@@ -324,14 +326,18 @@ class Accounts:
         name = clean_name(address.partition("@")[0][:100])
         passwords.check(password, about=(address, name))
         raw = passwords.normalized(password)
-        user = await self._accounts.by_email(address)
-        if user is None:
+        found = await self._accounts.by_email(email_key(address))
+        if found is None:
             hashed = await self._hasher.hash(raw)
             user = await self.add_user(DEFAULT_ORG, address, name, Role.OWNER, hashed)
-        elif user["org"] != DEFAULT_ORG or not await self._hasher.verify(raw, user["password"]):
-            raise Conflict("The first administrator's address belongs to another account.")
-        elif user["role"] != Role.OWNER:
-            await self._accounts.update_user(DEFAULT_ORG, user["id"], {"role": Role.OWNER.value})
+        else:
+            user = found.user
+            if found.org != DEFAULT_ORG or not await self._hasher.verify(raw, user["password"]):
+                raise Conflict("The first administrator's address belongs to another account.")
+            if user["role"] != Role.OWNER:
+                await self._accounts.update_user(
+                    DEFAULT_ORG, user["id"], {"role": Role.OWNER.value}
+                )
         await self._accounts.set_owners(DEFAULT_ORG, [user["id"]], org["version"])
         return True
 

@@ -45,7 +45,7 @@ class ApiKeys:
         if not allowed:
             raise Forbidden("A key cannot do more than who makes it.")
         now = self._clock.now()
-        key = random_token(KEY_PREFIX)
+        key = random_token(KEY_PREFIX, principal.org)
         id = KEY_ID_PREFIX + new_id()
         doc: dict[str, Any] = {
             "id": id,

@@ -10,8 +10,13 @@ from fanout.hub import Subscriber
 class Outlet(Subscriber, Protocol):
     """The connection a client hears through; the transport's connection is one."""
 
-    session_id: str
-    """Of the transport's session: the same for all namespaces that a peer opened over it."""
+    state: Any
+    """The `Client` that hears through it."""
+
+    @property
+    def session_id(self) -> str:
+        """Of the transport's session: the same for all namespaces that a peer opened over it."""
+        ...
 
     def emit(self, event: str, *args: Any) -> None:
         """Send one event to this connection alone."""

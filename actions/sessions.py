@@ -65,7 +65,7 @@ class Sessions:
         """A new session of a user who proved to be one."""
         now = self._clock.now()
         session = new_id()
-        refresh_token = self._tokens.refresh(session)
+        refresh_token = self._tokens.refresh(org, session)
         await self._sessions.add(
             org,
             {
@@ -103,15 +103,15 @@ class Sessions:
         Raises:
             Unauthenticated: it is not valid, used, or its session has ended.
         """
-        session = await self._sessions.find(self._tokens.session_of(refresh_token))
+        org, id = self._tokens.session_of(refresh_token)
+        session = await self._sessions.session(org, id)
         now = self._clock.now()
         if session is None or session["revoked_at"] or session["expires_at"] <= timestamp(now):
             raise Unauthenticated("The session has ended.")
-        org: str = session["org"]
         user = await self._users.user(org, session["user"])
         if user is None or user["disabled_at"] is not None:
             raise Unauthenticated("The session has ended.")
-        fresh = self._tokens.refresh(session["id"])
+        fresh = self._tokens.refresh(org, id)
         rotated = await self._sessions.rotate(
             org,
             session["id"],

@@ -39,7 +39,6 @@ for each."""
 _REQUIRED = ("iss", "aud", "exp", "iat", "jti", "sub", "sid", "org", "role", "typ")
 _ROLES = {role.value: role for role in Role}
 _SESSION_BYTES, _RANDOM_BYTES, _MAC_BYTES = 16, 32, 16
-_REFRESH_BYTES = _SESSION_BYTES + _RANDOM_BYTES + _MAC_BYTES
 
 
 def token_hash(token: str) -> str:
@@ -47,9 +46,33 @@ def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def random_token(prefix: str) -> str:
-    """A token that nobody guesses: 256 random bits."""
-    return prefix + secrets.token_urlsafe(32)
+def random_token(prefix: str, org: str) -> str:
+    """A token that nobody guesses: 256 random bits, and where to look it up."""
+    return prefix + _encode(secrets.token_bytes(_RANDOM_BYTES) + org.encode())
+
+
+def org_of(prefix: str, token: str) -> str | None:
+    """The organization that a random token names; None if it is no such token."""
+    raw = _decode(token.removeprefix(prefix))
+    return _text(raw[_RANDOM_BYTES:]) if raw is not None else None
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _decode(encoded: str) -> bytes | None:
+    try:
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 class Tokens:
@@ -129,32 +152,27 @@ class Tokens:
             raise Unauthenticated("The token is not valid.")
         return Principal(claims["sub"], claims["org"], _ROLES[role], claims["sid"], float(expires))
 
-    def refresh(self, session: str) -> str:
+    def refresh(self, org: str, session: str) -> str:
         """A new refresh token of a session.
 
         It names its session and carries a MAC. So one that was made here and is not the one the
         session expects now must be an old one, and nothing needs to be kept of old ones.
         """
-        body = uuid.UUID(session).bytes + secrets.token_bytes(_RANDOM_BYTES)
-        return REFRESH_PREFIX + base64.urlsafe_b64encode(body + self._mac(body)).decode().rstrip(
-            "="
-        )
+        body = uuid.UUID(session).bytes + secrets.token_bytes(_RANDOM_BYTES) + org.encode()
+        return REFRESH_PREFIX + _encode(self._mac(body) + body)
 
-    def session_of(self, refresh_token: str) -> str:
-        """The session that a refresh token made here belongs to.
+    def session_of(self, refresh_token: str) -> tuple[str, str]:
+        """The organization and the session that a refresh token made here belongs to.
 
         Raises:
             Unauthenticated: it was not made here.
         """
-        encoded = refresh_token.removeprefix(REFRESH_PREFIX)
-        try:
-            raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            raw = b""
-        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        if len(raw) != _REFRESH_BYTES or not hmac.compare_digest(mac, self._mac(body)):
+        raw = _decode(refresh_token.removeprefix(REFRESH_PREFIX)) or b""
+        mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(body)):
             raise Unauthenticated("The refresh token is not valid.")
-        return str(uuid.UUID(bytes=body[:_SESSION_BYTES]))
+        session = uuid.UUID(bytes=body[:_SESSION_BYTES])
+        return body[_SESSION_BYTES + _RANDOM_BYTES :].decode(), str(session)
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._refresh_key, body, hashlib.sha256)[:_MAC_BYTES]

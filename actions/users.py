@@ -192,7 +192,7 @@ class Users:
             raise Invalid.field("role", "an owner is appointed, not invited")
         address = normalize_email(email) if email is not None else None
         now = self._clock.now()
-        token = random_token(INVITE_PREFIX)
+        token = random_token(INVITE_PREFIX, principal.org)
         doc = {
             "id": new_id(),
             "hash": token_hash(token),

@@ -5,7 +5,7 @@ Claims belong to no organization (`SERVER`), since that is what makes them uniqu
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from store.engine import Collection, Document, Duplicate, Engine, Filter, Index, Is
 
@@ -26,6 +26,13 @@ INVITES = Collection("invites", indexes=(Index(("hash",), unique=True), Index(("
 """`{id, hash, email, role, created_by, created_at, expires_at, used_by}`."""
 
 COLLECTIONS = (ORGANIZATIONS, EMAILS, USERS, INVITES)
+
+
+class Account(NamedTuple):
+    """A user and the organization it belongs to."""
+
+    org: str
+    user: Document
 
 
 class AccountRepository:
@@ -88,10 +95,13 @@ class AccountRepository:
         found = await self._engine.get_many(org, USERS, users)
         return {user for user, doc in found.items() if doc["disabled_at"] is None}
 
-    async def by_email(self, email: str) -> Document | None:
-        """The user with this normalized address, with `org`, in whichever organization."""
-        found = await self._engine.find_any_org(USERS, {"email": email}, limit=1)
-        return found[0] if found else None
+    async def by_email(self, key: str) -> Account | None:
+        """Whose address it is, by the address's key, in whichever organization."""
+        claim = await self._engine.get(SERVER, EMAILS, key)
+        if claim is None:
+            return None
+        user = await self.user(claim["org_id"], claim["user"])
+        return Account(claim["org_id"], user) if user is not None else None
 
     async def update_user(
         self, org: str, user: str, change: Mapping[str, Any], where: Filter | None = None
@@ -125,9 +135,9 @@ class AccountRepository:
         """Store a new invitation."""
         await self._engine.insert(org, INVITES, doc)
 
-    async def invite(self, hash: str) -> Document | None:
-        """The invitation with this token's hash, with `org`."""
-        found = await self._engine.find_any_org(INVITES, {"hash": hash}, limit=1)
+    async def invite(self, org: str, hash: str) -> Document | None:
+        """The invitation with this token's hash."""
+        found = await self._engine.find(org, INVITES, {"hash": hash}, limit=1)
         return found[0] if found else None
 
     async def use_invite(self, org: str, invite: str, user: str) -> bool:

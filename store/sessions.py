@@ -41,11 +41,6 @@ class SessionRepository:
         """One session."""
         return await self._engine.get(org, SESSIONS, session)
 
-    async def find(self, session: str) -> Document | None:
-        """One session, with `org`, in whichever organization."""
-        found = await self._engine.find_any_org(SESSIONS, {"id": session}, limit=1)
-        return found[0] if found else None
-
     async def rotate(
         self,
         org: str,
@@ -106,9 +101,9 @@ class SessionRepository:
         """One API key by its id."""
         return await self._engine.get(org, API_KEYS, id)
 
-    async def find_key(self, hash: str) -> Document | None:
-        """The API key with this hash, with `org`."""
-        found = await self._engine.find_any_org(API_KEYS, {"hash": hash}, limit=1)
+    async def find_key(self, org: str, hash: str) -> Document | None:
+        """The API key with this hash."""
+        found = await self._engine.find(org, API_KEYS, {"hash": hash}, limit=1)
         return found[0] if found else None
 
     async def keys(self, org: str, *, after: str | None, limit: int) -> list[Document]:
@@ -138,7 +133,7 @@ class SessionRepository:
 
     async def trim_attempts(self, before: str) -> int:
         """Forget attempts older than a time."""
-        return await self._engine.delete_any_org(ATTEMPTS, {"at": Is("<", before)})
+        return await self._engine.delete(SERVER, ATTEMPTS, {"at": Is("<", before)})
 
     # -- changes of access --------------------------------------------------------------------
 
@@ -153,4 +148,4 @@ class SessionRepository:
 
     async def trim_changes(self, before: str) -> int:
         """Forget changes older than a time."""
-        return await self._engine.delete_any_org(CHANGES, {"at": Is("<", before)})
+        return await self._engine.delete(SERVER, CHANGES, {"at": Is("<", before)})
