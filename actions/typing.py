@@ -37,6 +37,15 @@ class Typing:
         self._of_client: dict[Client, set[_Typist]] = {}
         self._timeouts = Timeouts(TYPING_ENDS, self._ended, clock)
 
+    @property
+    def active(self) -> int:
+        """How many users are writing somewhere, each conversation counted."""
+        return len(self._typists)
+
+    def run_due(self) -> None:
+        """End what is due. Called by a timer; harmless at any time."""
+        self._timeouts.run_due()
+
     def start(self, client: Client, conversation: str) -> None:
         """The client's user writes something, for `TYPING_ENDS` seconds unless told again.
 
