@@ -10,7 +10,6 @@ from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 from handlers.fields import ClientId, Id
 
-
 _MAX_TEXT = 4 * MAX_BODY
 """Characters that are looked at; what is between this and the limit in bytes is `too_large`."""
 
