@@ -71,7 +71,7 @@ def clean_name(given: str | None) -> str:
     (NUL, line ends, direction overrides that disguise an extension), without leading dots and at
     most `MAX_NAME` bytes, cut before the extension. What leaves nothing is `file`.
     """
-    text = unicodedata.normalize("NFC", (given or "")[: 16 * MAX_NAME])
+    text = unicodedata.normalize("NFC", given or "")
     text = "".join(each for each in text if unicodedata.category(each)[0] != "C")
     text = text.replace("\\", "/").rpartition("/")[2]
     text = " ".join(text.split()).lstrip(". ").rstrip(". ")
@@ -81,7 +81,7 @@ def clean_name(given: str | None) -> str:
     if not stem or len(extension.encode()) > 32:
         stem, dot, extension = text, "", ""
     room = MAX_NAME - len((dot + extension).encode())
-    return stem.encode()[:room].decode(errors="ignore") + dot + extension
+    return stem.encode()[:room].decode(errors="ignore").rstrip(". ") + dot + extension
 
 
 def disposition(content_type: str, name: str, *, attachment: bool) -> str:
