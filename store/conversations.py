@@ -28,7 +28,8 @@ to manage it (null in a direct one, or when nobody is left), `size` the number o
 MEMBERS = Collection(
     "members", indexes=(Index(("user", "conversation")), Index(("conversation", "joined_at")))
 )
-"""`{id: "<conversation>:<user>", conversation, user, role, joined_at}`."""
+"""`{id: "<conversation>:<user>", conversation, user, role, joined_at, joined_seq}`: `joined_seq` is
+where the conversation's stream stood, so what was said before can be told apart."""
 
 SETTINGS = Collection("conversation_settings")
 """`{id: "<conversation>:<user>", muted, archived}`."""
@@ -92,7 +93,9 @@ def add_member(conversation: str, user: str, role: str, at: str) -> Insert:
             "user": user,
             "role": role,
             "joined_at": at,
+            "joined_seq": 0,
         },
+        stamp="joined_seq",
     )
 
 

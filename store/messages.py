@@ -15,7 +15,7 @@ MESSAGES = Collection(
     "messages",
     indexes=(Index(("conversation", "seq")),),
     text="body",
-    fields=("sender", "created_at"),
+    fields=("sender", "created_at", "deleted_at"),
 )
 """`domain.messages.Message`."""
 

@@ -1,0 +1,145 @@
+"""What users have not read, counted from what is stored."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from domain.conversations import stream_of
+from domain.unread import NONE, Counts
+from store.conversations import MEMBERS, key_of
+from store.engine import Change, Collection, Delete, Document, Engine, Index, Insert, Is
+from store.messages import MESSAGES
+from store.receipts import POSITIONS
+
+MENTIONS = Collection("mentions", indexes=(Index(("user", "conversation", "seq")),))
+"""`{id: "<message>:<user>", conversation, user, seq}`: who is mentioned by which message.
+Belongs to the conversation's stream."""
+
+COLLECTIONS = (MENTIONS,)
+
+RECOUNTS = 3
+"""Times a count is made while messages keep coming, before they are read one by one instead."""
+
+READ_AT_ONCE = 1000
+
+Pair = tuple[str, str]
+"""A conversation and a user."""
+
+
+class Counted(NamedTuple):
+    """What a user has not read in one conversation, as of one place in its stream."""
+
+    floor: int
+    """Nothing up to this seq counts: it was read, or is from before the user came."""
+    through: int
+    """Everything up to this seq was looked at, nothing after it."""
+    counts: Counts
+
+
+def mention(message: str, conversation: str, users: Iterable[str]) -> list[Change]:
+    """Stores whom a message mentions; part of the append that sends it."""
+    return [
+        Insert(
+            MENTIONS,
+            {"id": f"{message}:{user}", "conversation": conversation, "user": user, "seq": 0},
+            stamp="seq",
+        )
+        for user in users
+    ]
+
+
+def unmention(message: str, users: Iterable[str]) -> list[Change]:
+    """Forgets whom a message mentions; part of the append that deletes it."""
+    return [Delete(MENTIONS, f"{message}:{user}") for user in users]
+
+
+class UnreadRepository:
+    """Counts what users have not read."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def count(self, org: str, pairs: Sequence[Pair]) -> dict[Pair, Counted]:
+        """What users have not read in conversations; where a user is not in it, it is left out."""
+        if not pairs:
+            return {}
+        keys = [key_of(*pair) for pair in pairs]
+        members, positions = await asyncio.gather(
+            self._engine.get_many(org, MEMBERS, keys),
+            self._engine.get_many(org, POSITIONS, keys),
+        )
+        floors = {
+            pair: _floor(members[key], positions.get(key))
+            for pair, key in zip(pairs, keys, strict=True)
+            if key in members
+        }
+        # A position is moved at most to where its stream stands, so the heads are read after it.
+        conversations = dict.fromkeys(conversation for conversation, _ in floors)
+        heads = await self._heads(org, list(conversations))
+        found = await asyncio.gather(
+            *(
+                self._count_one(org, pair, floor, heads[pair[0]])
+                for pair, floor in floors.items()
+                if floor < heads[pair[0]]
+            )
+        )
+        counted = {pair: Counted(floor, heads[pair[0]], NONE) for pair, floor in floors.items()}
+        counted.update(found)
+        return counted
+
+    async def _heads(self, org: str, conversations: Sequence[str]) -> dict[str, int]:
+        heads = await self._engine.heads(org, [stream_of(each) for each in conversations])
+        return {
+            each: heads[stream_of(each)].seq if stream_of(each) in heads else 0
+            for each in conversations
+        }
+
+    async def _count_one(
+        self, org: str, pair: Pair, floor: int, through: int
+    ) -> tuple[Pair, Counted]:
+        conversation, user = pair
+        unread = {
+            "conversation": conversation,
+            "seq": Is(">", floor),
+            "sender": Is("!=", user),
+            "deleted_at": None,
+        }
+        mentions = {"conversation": conversation, "user": user, "seq": Is(">", floor)}
+        for _ in range(RECOUNTS):
+            counts = Counts(
+                await self._engine.count(org, MESSAGES, unread),
+                await self._engine.count(org, MENTIONS, mentions),
+            )
+            # Exact for this place, if nothing came while it was counted.
+            head = (await self._heads(org, [conversation]))[conversation]
+            if head == through:
+                return pair, Counted(floor, through, counts)
+            through = head
+        return pair, Counted(
+            floor,
+            through,
+            Counts(
+                await self._count_by_reading(org, MESSAGES, unread, through),
+                await self._count_by_reading(org, MENTIONS, mentions, through),
+            ),
+        )
+
+    async def _count_by_reading(
+        self, org: str, collection: Collection, where: Document, through: int
+    ) -> int:
+        total = 0
+        after: tuple[int, str] | None = None
+        while True:
+            docs = await self._engine.find(
+                org, collection, where, order=("seq", "id"), after=after, limit=READ_AT_ONCE
+            )
+            total += sum(1 for doc in docs if doc["seq"] <= through)
+            if len(docs) < READ_AT_ONCE or docs[-1]["seq"] > through:
+                return total
+            after = (docs[-1]["seq"], docs[-1]["id"])
+
+
+def _floor(member: Document, position: Document | None) -> int:
+    """A user who comes to a conversation has no debts: what was said before does not count."""
+    joined: int = member["joined_seq"]
+    return max(joined, position["read_seq"]) if position is not None else joined
