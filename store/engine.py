@@ -183,6 +183,10 @@ class KeyReused(StoreError):
     """The idempotency key is there with another digest; nothing was written."""
 
 
+class ForeignStream(StoreError):
+    """The stream's name belongs to another organization; nothing was written."""
+
+
 class Duplicate(StoreError):
     """A document with this id, or with these values under a unique index, is there already."""
 
@@ -238,6 +242,7 @@ class Engine(ABC):
             GuardFailed: the first guard, in order, that does not hold.
             KeyReused: the key is there with another digest.
             Duplicate: an `Insert` met a unique index.
+            ForeignStream: the stream's name belongs to another organization.
         """
 
     @abstractmethod

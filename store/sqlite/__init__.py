@@ -1,0 +1,7 @@
+"""The storage engine on SQLite."""
+
+from store.sqlite.copies import backup, restore
+from store.sqlite.engine import SqliteEngine
+from store.sqlite.writer import Observer
+
+__all__ = ["Observer", "SqliteEngine", "backup", "restore"]

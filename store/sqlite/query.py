@@ -1,0 +1,163 @@
+"""Filters and sort orders as SQL, and filters judged on a document in memory."""
+
+# ruff: noqa: S608 - names in statements come from declarations; values are always bound
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from store.engine import Filter, Is, Value
+from store.sqlite.tables import Table
+
+_COMPARISONS = {"<", "<=", ">", ">="}
+
+
+class Sql(NamedTuple):
+    """A piece of SQL and its parameters."""
+
+    text: str
+    params: list[Any]
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The least string greater than all that start with `prefix`; None if there is none."""
+    while prefix:
+        last = ord(prefix[-1])
+        if last < 0x10FFFF:
+            following = 0xE000 if last == 0xD7FF else last + 1  # surrogates are not characters
+            return prefix[:-1] + chr(following)
+        prefix = prefix[:-1]
+    return None
+
+
+def _condition(column: str, wanted: Any) -> Sql:
+    if not isinstance(wanted, Is):
+        return Sql(f"{column} IS NULL", []) if wanted is None else Sql(f"{column} = ?", [wanted])
+    op, value = wanted.op, wanted.value
+    if op in _COMPARISONS:
+        return Sql(f"{column} {op} ?", [value])
+    if op == "!=":
+        return Sql(f"{column} IS NOT ?", [value])
+    if op == "in":
+        values = list(value)
+        listed = [one for one in values if one is not None]
+        text = f"{column} IN (SELECT value FROM json_each(?))"
+        if len(listed) < len(values):
+            text = f"({text} OR {column} IS NULL)"
+        return Sql(text, [orjson.dumps(listed).decode()])
+    if op == "prefix":
+        end = prefix_end(value)
+        # Numbers sort before all text, so the lower bound keeps them out.
+        if end is None:
+            return Sql(f"{column} >= ?", [value])
+        return Sql(f"({column} >= ? AND {column} < ?)", [value, end])
+    raise ValueError(f"no such comparison: {op!r}")
+
+
+def condition(table: Table, where: Filter, alias: str = "t") -> Sql:
+    """The SQL of a filter, starting with `AND`; empty for one without conditions.
+
+    Raises:
+        ValueError: a field that is not declared, or no such comparison.
+    """
+    texts: list[str] = []
+    params: list[Any] = []
+    for name, wanted in where.items():
+        one = _condition(f"{alias}.{table.column(name)}", wanted)
+        texts.append(f" AND {one.text}")
+        params += one.params
+    return Sql("".join(texts), params)
+
+
+class Order(NamedTuple):
+    """Sort fields, all in one direction, `id` among them."""
+
+    fields: tuple[str, ...]
+    descending: bool
+
+
+def order_of(table: Table, order: Sequence[str]) -> Order:
+    """Read an `order`.
+
+    Raises:
+        ValueError: a field that is not declared, or directions that differ.
+    """
+    descending = bool(order) and order[0].startswith("-")
+    fields = []
+    for name in order:
+        if name.startswith("-") != descending:
+            raise ValueError("all sort fields must have one direction")
+        field = name.removeprefix("-")
+        table.column(field)
+        fields.append(field)
+    if "id" not in fields:
+        fields.append("id")
+    return Order(tuple(fields), descending)
+
+
+def order_by(table: Table, order: Order) -> str:
+    """The ORDER BY clause."""
+    way = " DESC" if order.descending else ""
+    return " ORDER BY " + ", ".join(f"t.{table.column(name)}{way}" for name in order.fields)
+
+
+def behind(table: Table, order: Order, after: Sequence[Value]) -> list[Sql]:
+    """Conditions that together, one after the other, give what sorts behind `after`.
+
+    One condition is enough where nulls are out of the way: they sort first, and row values
+    compare like an index. Otherwise there is one per field and place of the nulls, each of which
+    an index can answer.
+
+    Raises:
+        ValueError: `after` does not have a value for every sort field.
+    """
+    if len(after) != len(order.fields):
+        raise ValueError(f"`after` needs values for {order.fields}")
+    columns = [f"t.{table.column(name)}" for name in order.fields]
+    if None not in after and not order.descending:
+        places = ", ".join("?" * len(after))
+        return [Sql(f" AND ({', '.join(columns)}) > ({places})", list(after))]
+    conditions = []
+    for last in range(len(columns) - 1, -1, -1):
+        same = "".join(f" AND {column} IS ?" for column in columns[:last])
+        params = list(after[:last])
+        column, value = columns[last], after[last]
+        if order.descending:
+            if value is not None:
+                conditions.append(Sql(f"{same} AND {column} < ?", [*params, value]))
+                if order.fields[last] != "id":
+                    conditions.append(Sql(f"{same} AND {column} IS NULL", params))
+        elif value is None:
+            conditions.append(Sql(f"{same} AND {column} IS NOT NULL", params))
+        else:
+            conditions.append(Sql(f"{same} AND {column} > ?", [*params, value]))
+    return conditions
+
+
+def matches(doc: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether a filter holds of a document; fields need not be declared."""
+    return all(_holds(doc.get(name), wanted) for name, wanted in where.items())
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, Is):
+        return bool(value == wanted)
+    op, other = wanted.op, wanted.value
+    if op == "!=":
+        return bool(value != other)
+    if op == "in":
+        return value in list(other)
+    if op == "prefix":
+        return isinstance(value, str) and value.startswith(other)
+    if op not in _COMPARISONS:
+        raise ValueError(f"no such comparison: {op!r}")
+    if isinstance(value, str) != isinstance(other, str) or value is None or other is None:
+        return False
+    if op == "<":
+        return bool(value < other)
+    if op == "<=":
+        return bool(value <= other)
+    if op == ">":
+        return bool(value > other)
+    return bool(value >= other)

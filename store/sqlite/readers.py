@@ -1,0 +1,124 @@
+"""A few threads that read. Each has its own connection and sees the last commit, whatever the
+writer is doing.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from domain.errors import Unavailable
+from store.sqlite.faults import is_outage, unavailable
+from store.sqlite.schema import open_reader
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Read = Callable[[sqlite3.Connection], Any]
+_Job = tuple[Read, "asyncio.Future[Any]"]
+_Done = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+SHARE = 8
+"""Reads that one thread takes at a time: their results travel back together."""
+
+
+class Readers:
+    """Runs reads in threads."""
+
+    def __init__(self, path: Path, threads: int, *, limit: int) -> None:
+        self._path = path
+        self._count = threads
+        self._limit = limit
+        self._waiting = 0
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._accepting = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to take reads."""
+        self._loop = loop
+        self._accepting = True
+        for number in range(self._count):
+            thread = threading.Thread(target=self._run, name=f"sqlite-reader-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """Finish what was accepted, then close the files. Blocks."""
+        self._accepting = False
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of a read.
+
+        Raises:
+            Unavailable: the file cannot be read, or too many reads are waiting.
+        """
+        if not self._accepting or self._loop is None:
+            raise Unavailable("The store is not open.")
+        if self._waiting >= self._limit:
+            raise Unavailable("The store is overloaded.")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._waiting += 1
+        self._queue.put((read, future))
+        return await future
+
+    def _settle(self, done: list[_Done]) -> None:
+        self._waiting -= len(done)
+        for future, result, error in done:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+    def _run(self) -> None:
+        db: sqlite3.Connection | None = None
+        running = True
+        while running:
+            job = self._queue.get()
+            done: list[_Done] = []
+            while job is not None:
+                read, future = job
+                try:
+                    if db is None:
+                        db = open_reader(self._path)
+                    done.append((future, read(db), None))
+                except Exception as error:  # noqa: BLE001 - it is the caller's
+                    if is_outage(error):
+                        log.warning("store_unreadable", reason=str(error))
+                        _close(db)
+                        db = None
+                        done.append((future, None, unavailable(error)))
+                    else:
+                        done.append((future, None, error))
+                if len(done) >= SHARE:
+                    break
+                try:
+                    job = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            running = job is not None
+            loop = self._loop
+            if done and loop is not None and not loop.is_closed():
+                loop.call_soon_threadsafe(self._settle, done)
+        _close(db)
+
+
+def _close(db: sqlite3.Connection | None) -> None:
+    if db is not None:
+        try:
+            db.close()
+        except sqlite3.Error as error:
+            log.warning("store_close_failed", reason=str(error))

@@ -1,0 +1,125 @@
+"""A collection's table: one real column per declared field, filled from the document."""
+
+# ruff: noqa: S608 - names in statements come from declarations; values are always bound
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from store.engine import Collection, Index
+from store.sqlite.bulk import Bulk
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+
+
+class Table:
+    """Names and statements of one collection, made once.
+
+    `_rowid` is given by the writer, ascending for good; `_org` owns the row; `id` is the
+    document's; then the declared fields; `_doc` is the document as JSON text.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        for name in (collection.name, *collection.columns):
+            if not _NAME.match(name):
+                raise ValueError(f"{collection.name}: {name!r} cannot be the name of a column")
+        if len({name.lower() for name in ("id", *collection.columns)}) <= len(collection.columns):
+            raise ValueError(f"{collection.name}: fields differ in case only")
+        self.collection = collection
+        self.columns = collection.columns
+        self.places = {name: place for place, name in enumerate(collection.columns)}
+        self.plain = f"c_{collection.name}"
+        self.name = f'"{self.plain}"'
+        self.fts = f'"fts_{collection.name}"' if collection.text is not None else None
+
+        fields = [f'"{name}"' for name in self.columns]
+        listed = ", ".join(["_rowid", "_org", "id", *fields, "_doc"])
+        numbered = [f"f{place}" for place in range(len(fields))]
+        picked = ", ".join(f"v.{name}" for name in ("r", "org", "id", *numbered, "json"))
+        self.insert = Bulk(
+            f"INSERT INTO {self.name} ({listed}) SELECT {picked} FROM {{rows}} AS v "
+            "WHERE true ON CONFLICT (_org, id) DO NOTHING",
+            " ".join(["r", "org", "id", *numbered, "json"]),
+        )
+        self.load = Bulk(
+            "SELECT t._org, t.id, t._rowid, CAST(t._doc AS BLOB) FROM {rows} AS v "
+            f"CROSS JOIN {self.name} AS t ON t._org = v.org AND t.id = v.id",
+            "org id",
+        )
+        self.update_doc = Bulk(
+            f"UPDATE {self.name} SET _doc = v.json FROM {{rows}} AS v "
+            f"WHERE {self.name}._rowid = v.r",
+            "r json",
+        )
+        assigned = "".join(
+            f"{field} = v.{value}, " for field, value in zip(fields, numbered, strict=True)
+        )
+        self.update_all = Bulk(
+            f"UPDATE {self.name} SET {assigned}_doc = v.json FROM {{rows}} AS v "
+            f"WHERE {self.name}._rowid = v.r",
+            " ".join(["r", *numbered, "json"]),
+        )
+        self.delete = Bulk(f"DELETE FROM {self.name} WHERE _rowid IN (SELECT r FROM {{rows}})", "r")
+        if self.fts is not None:
+            self.forget = Bulk(
+                f"INSERT INTO {self.fts} ({self.fts}, rowid, text) "
+                "SELECT 'delete', v.r, v.text FROM {rows} AS v",
+                "r text",
+            )
+            self.learn = Bulk(
+                f"INSERT INTO {self.fts} (rowid, text) SELECT v.r, v.text FROM {{rows}} AS v",
+                "r text",
+            )
+
+    def column(self, field: str) -> str:
+        """The quoted column of a declared field.
+
+        Raises:
+            ValueError: the field is not declared.
+        """
+        if field == "id":
+            return "id"
+        if field not in self.places:
+            raise ValueError(f"{self.collection.name}: {field!r} is not a declared field")
+        return f'"{field}"'
+
+    def values(self, doc: Mapping[str, Any]) -> list[Any]:
+        """What the declared columns hold for a document.
+
+        Raises:
+            ValueError: a declared field holds an object or an array.
+        """
+        values = [doc.get(name) for name in self.columns]
+        for value in values:
+            if isinstance(value, list | dict | tuple):
+                raise ValueError(f"{self.collection.name}: a declared field holds {value!r}")
+        return values
+
+    def index_name(self, index: Index) -> str:
+        """An index's name, which says all that it is."""
+        kind = "unique" if index.unique else "index"
+        return f"{kind} {self.plain} ({','.join(index.fields)})"
+
+    def index_sql(self, index: Index) -> str:
+        """The statement that makes an index. Not unique ones end with `id`, the last sort field."""
+        fields = [self.column(name) for name in index.fields]
+        if not index.unique and "id" not in index.fields:
+            fields.append("id")
+        return (
+            f'CREATE {"UNIQUE " if index.unique else ""}INDEX "{self.index_name(index)}" '
+            f"ON {self.name} ({', '.join(['_org', *fields])})"
+        )
+
+
+def tables(collections: tuple[Collection, ...]) -> dict[str, Table]:
+    """The tables of all collections by collection name.
+
+    Raises:
+        ValueError: two collections of one name.
+    """
+    made: dict[str, Table] = {}
+    for collection in collections:
+        if collection.name in made:
+            raise ValueError(f"two collections are named {collection.name}")
+        made[collection.name] = Table(collection)
+    return made

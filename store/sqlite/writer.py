@@ -1,0 +1,366 @@
+"""The one thread that writes: takes what has queued up, commits it together, tells the callers.
+
+Waiting for the disk is what a commit costs, so all who wait share one. A batch is first carried
+out as a whole; if one operation in it fails in a way that only the file can tell (a unique
+index), the batch is halved until that operation is alone.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from domain.clock import Clock
+from domain.errors import Unavailable
+from store.engine import Duplicate
+from store.sqlite.cache import Documents, Heads
+from store.sqlite.faults import is_outage, unavailable
+from store.sqlite.jobs import AppendJob, Barrier, IndexJob, Job
+from store.sqlite.schema import migrate, open_writer
+from store.sqlite.tables import Table
+from store.sqlite.transaction import Counters, Transaction
+
+log = structlog.get_logger(__name__)
+
+MAX_BATCH = 256
+"""Operations in one commit."""
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+
+IDLE = 0.25
+"""Seconds without work after which the search index is brought up to date."""
+
+INDEX_STEP = 500
+"""Rows that the search index takes in at once; appends wait meanwhile."""
+
+INDEX_BEHIND = 4000
+"""Rows by which the search index may be behind while there is no pause."""
+
+
+class Observer(Protocol):
+    """Is told what the writer does, in the event loop."""
+
+    def append(self, seconds: float) -> None:
+        """One append took this long, from the call to being safe on disk."""
+
+    def batch(self, size: int) -> None:
+        """One commit carried this many operations."""
+
+
+class Writer:
+    """Owns the writing connection. `submit` is called in the event loop, everything else in one
+    thread of its own.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tables: Mapping[str, Table],
+        heads: Heads,
+        documents: Documents,
+        *,
+        clock: Clock,
+        synchronous: str,
+        busy_timeout: float,
+        queue_limit: int,
+        queue_bytes: int,
+        observer: Observer | None,
+    ) -> None:
+        self._path = path
+        self._tables = tables
+        self._heads = heads
+        self._documents = documents
+        self._clock = clock
+        self._synchronous = synchronous
+        self._busy_timeout = busy_timeout
+        self._queue_limit = queue_limit
+        self._queue_bytes = queue_bytes
+        self._observer = observer
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._db: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._counters: Counters | None = None
+        self._place = ""
+        self._accepting = False
+        self.waiting = 0
+        """Operations that were submitted and are not settled."""
+        self.waiting_bytes = 0
+        self.newest: dict[str, int] = {}
+        """By collection with text: its newest committed row."""
+        self.indexed: dict[str, int] = {}
+        """By collection with text: the row up to which its search index is, as committed."""
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the file and bring its schema up to date. Blocks.
+
+        Raises:
+            StoreError: the data is of a newer version.
+            Unavailable: the file cannot be opened.
+        """
+        try:
+            self._connect(create=True)
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"The store cannot be opened: {error}") from error
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to take operations."""
+        self._loop = loop
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._thread.start()
+        self._accepting = True
+
+    def refuse(self) -> None:
+        """Take no more operations."""
+        self._accepting = False
+
+    def close(self) -> None:
+        """Finish what was accepted, then close the file. Blocks."""
+        self._accepting = False
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+        self._disconnect()
+
+    # -- in the event loop --------------------------------------------------------------------
+
+    def submit(self, job: Job) -> "asyncio.Future[Any]":
+        """Queue an operation. If its caller is cancelled, it may or may not be carried out.
+
+        Raises:
+            Unavailable: too much is waiting already, or the engine is not running.
+        """
+        if not self._accepting or self._loop is None:
+            raise Unavailable("The store is not open.")
+        if (
+            self.waiting >= self._queue_limit
+            or self.waiting_bytes + job.size > self._queue_bytes > 0
+        ):
+            raise Unavailable("The store is overloaded.")
+        self.waiting += 1
+        self.waiting_bytes += job.size
+        job.since = self._clock.monotonic()
+        future = job.future = self._loop.create_future()
+        self._queue.put(job)
+        return future
+
+    def _settle(self, jobs: Sequence[Job]) -> None:
+        now = self._clock.monotonic()
+        observer = self._observer
+        if observer is not None:
+            observer.batch(len(jobs))
+        for job in jobs:
+            self.waiting -= 1
+            self.waiting_bytes -= job.size
+            future = job.future
+            assert future is not None
+            if job.error is None and observer is not None and isinstance(job, AppendJob):
+                observer.append(now - job.since)
+            if future.done():
+                continue
+            if job.error is None:
+                future.set_result(job.result)
+            else:
+                future.set_exception(job.error)
+
+    # -- in the writer's thread ---------------------------------------------------------------
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            try:
+                first = self._queue.get(timeout=IDLE if self._index_due(1) else None)
+            except queue.Empty:
+                self._index(1)
+                continue
+            if first is None:
+                break
+            jobs, running = self._gather(first)
+            self._work(jobs)
+            if self._index_due(INDEX_BEHIND):
+                self._index(INDEX_BEHIND)
+
+    def _gather(self, first: Job) -> tuple[list[Job], bool]:
+        jobs, size = [first], first.size
+        while len(jobs) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return jobs, False
+            jobs.append(job)
+            size += job.size
+        return jobs, True
+
+    def _work(self, jobs: Sequence[Job]) -> None:
+        self._attempt(jobs)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._settle, jobs)
+
+    def _attempt(self, jobs: Sequence[Job]) -> None:
+        """Carry operations out in one commit, or in parts if the file refuses the whole."""
+        try:
+            self._commit(jobs)
+            return
+        except Exception as error:  # noqa: BLE001 - every one is handed to the callers it concerns
+            self._roll_back()
+            failed, place = error, self._place
+        if is_outage(failed):
+            log.warning("store_unavailable", reason=str(failed), operations=len(jobs))
+            self._disconnect()
+            for job in jobs:
+                job.error = unavailable(failed)
+        elif len(jobs) == 1:
+            jobs[0].error = Duplicate(place) if _is_duplicate(failed) else failed
+        else:
+            middle = len(jobs) // 2
+            self._attempt(jobs[:middle])
+            self._attempt(jobs[middle:])
+
+    def _commit(self, jobs: Sequence[Job]) -> None:
+        self._place = ""
+        self._check_file()
+        if self._db is None:
+            self._connect(create=False)
+        db, counters = self._db, self._counters
+        assert db is not None
+        assert counters is not None
+        db.execute("BEGIN IMMEDIATE")
+        tx = Transaction(db, self._tables, counters, self._heads, self._documents)
+        try:
+            start = 0
+            for place, job in enumerate(jobs):
+                if isinstance(job, Barrier):
+                    self._decide(tx, jobs[start:place])
+                    self._decide_one(tx, job)
+                    start = place + 1
+            self._decide(tx, jobs[start:])
+        finally:
+            self._place = tx.place
+        tx.about_to_commit()
+        db.execute("COMMIT")
+        tx.after_commit()
+        self._note_index(counters)
+
+    def _decide(self, tx: Transaction, jobs: Sequence[Job]) -> None:
+        """Decide operations in order, then write what they decided."""
+        if not jobs:
+            return
+        tx.load_streams(job.stream for job in jobs if job.stream is not None)
+        keys = []
+        for job in jobs:
+            if isinstance(job, AppendJob):
+                place = tx.stream(job.prepared.append.stream)
+                key = job.used_key(place) if place is not None else None
+                if key is not None:
+                    keys.append(key)
+        if keys:
+            tx.load_keys(keys)
+        tx.load_rows(key for job in jobs for key in job.rows())
+        for job in jobs:
+            self._decide_one(tx, job)
+        tx.flush()
+
+    @staticmethod
+    def _decide_one(tx: Transaction, job: Job) -> None:
+        job.error = None
+        tx.begin()
+        try:
+            job.result = job.decide(tx)
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            tx.undo()
+            job.error = error
+
+    def _roll_back(self) -> None:
+        if self._db is not None and self._db.in_transaction:
+            try:
+                self._db.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                log.warning("store_rollback_failed", reason=str(error))
+                self._disconnect()
+
+    # -- the search index ---------------------------------------------------------------------
+
+    def _note_index(self, counters: Counters) -> None:
+        for name, upto in counters.indexed.items():
+            self.newest[name] = counters.rows[name]
+            self.indexed[name] = upto
+
+    def _index_due(self, rows: int) -> list[Table]:
+        """The collections whose index is behind by so many rows."""
+        return [
+            self._tables[name]
+            for name, newest in self.newest.items()
+            if newest - self.indexed[name] >= rows and name in self._tables
+        ]
+
+    def _index(self, rows: int) -> None:
+        for table in self._index_due(rows):
+            job = IndexJob(table, INDEX_STEP)
+            self._attempt([job])
+            if job.error is not None:
+                log.warning("search_index_failed", reason=str(job.error))
+                self.newest.clear()  # the next commit says anew how far it is behind
+
+    # -- the connection -----------------------------------------------------------------------
+
+    def _connect(self, *, create: bool) -> None:
+        """Open the file and read from it what is counted on."""
+        if create:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = open_writer(
+            self._path,
+            synchronous=self._synchronous,
+            busy_timeout=self._busy_timeout,
+            create=create,
+        )
+        try:
+            migrate(db, self._tables.values())
+            self._counters = Counters(db, self._tables)
+            self._file = _identity(self._path)
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+        self._note_index(self._counters)
+
+    def _disconnect(self) -> None:
+        """Close the connection and believe nothing of what was known of the file."""
+        if self._db is not None:
+            try:
+                self._db.close()
+            except sqlite3.Error as error:
+                log.warning("store_close_failed", reason=str(error))
+            self._db = None
+        self._counters = None
+        self._file = None
+        self._heads.clear()
+        self._documents.clear()
+
+    def _check_file(self) -> None:
+        """Notice that the file was removed or replaced: a write to it would be lost."""
+        if self._db is not None and _identity(self._path) != self._file:
+            raise FileNotFoundError(f"{self._path} is not the file that was opened")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _is_duplicate(error: BaseException) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code in {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
