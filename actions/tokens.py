@@ -125,6 +125,11 @@ class Tokens:
             raise Unauthenticated("The token has expired.")
         return principal
 
+    @property
+    def remembered(self) -> int:
+        """How many verified tokens are kept in memory."""
+        return len(self._verified)
+
     def _claims(self, token: str) -> dict[str, Any]:
         try:
             return self._jwt.decode(

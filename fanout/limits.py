@@ -96,6 +96,11 @@ class LocalRateLimiter:
         if counted is not None and key in counted.due:
             counted.due[key] -= counted.interval
 
+    def remembered(self, bucket: str) -> int:
+        """How many keys of a bucket are kept in memory."""
+        counted = self._buckets.get(bucket)
+        return len(counted.due) if counted is not None else 0
+
     def _add(self, bucket: str) -> _Bucket | None:
         # The names come from declared commands, so there is an end to them.
         added = _Bucket(self._default) if self._default is not None else None
