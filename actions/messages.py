@@ -26,7 +26,7 @@ from domain.messages import (
 from domain.principals import Principal, Role
 from fanout.publisher import Publisher
 from store.contacts import BLOCKS, unblocked
-from store.conversations import MEMBERS, ConversationRepository, has_role, is_member
+from store.conversations import MEMBERS, has_role, is_member
 from store.engine import (
     Append,
     Change,
@@ -90,7 +90,6 @@ class Messages:
         self,
         engine: Engine,
         messages: MessageRepository,
-        conversations: ConversationRepository,
         uploads: UploadRepository,
         memberships: Memberships,
         views: MessageViews,
@@ -102,7 +101,6 @@ class Messages:
     ) -> None:
         self._engine = engine
         self._messages = messages
-        self._conversations = conversations
         self._uploads = uploads
         self._memberships = memberships
         self._views = views

@@ -1,0 +1,254 @@
+"""Conversations and messages over a real store, with clients that need no network."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
+
+from actions.clients import Client, Clients
+from actions.control import Control
+from actions.conversation_views import ConversationViews
+from actions.conversations import Conversations
+from actions.history import History, Wanted
+from actions.last_messages import LastMessages
+from actions.members import Members
+from actions.memberships import Memberships
+from actions.message_views import MessageViews
+from actions.messages import Draft, Messages
+from actions.pins import Pins
+from actions.search import Search
+from actions.streams import Position, Rules, Streams
+from domain import conversations as conversation_rules
+from domain import messages as message_rules
+from domain.conversations import Conversation, Kind
+from domain.messages import Message
+from domain.pages import Page
+from domain.principals import Principal, Role
+from fanout.bus import LocalBus
+from fanout.hub import Hub
+from fanout.publisher import Publisher
+from fanout.sequencer import Sequencer
+from store import contacts, conversations, messages, reactions, receipts, uploads
+from store.conversations import ConversationRepository
+from store.engine import Engine
+from store.messages import MessageRepository
+from store.reactions import ReactionRepository
+from store.receipts import ReceiptRepository
+from store.sqlite import SqliteEngine
+from store.uploads import UploadRepository
+from tests.support.local import LocalOutlet, TurnedClock, encode, local_client
+
+COLLECTIONS = (
+    *conversations.COLLECTIONS,
+    *messages.COLLECTIONS,
+    *contacts.COLLECTIONS,
+    *reactions.COLLECTIONS,
+    *receipts.COLLECTIONS,
+    *uploads.COLLECTIONS,
+)
+EVENTS = (*conversation_rules.EVENTS, *message_rules.EVENTS)
+
+_CONVERSATION: TypeAdapter[Conversation] = TypeAdapter(Conversation)
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+class _Nobody(NamedTuple):
+    unread: int = 0
+    mentions: int = 0
+
+
+class NotedUnread:
+    """In place of `actions.unread`: counts nothing and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        self.told.append(("created", conversation, seq, sender, list(mentions)))
+
+    def deleted(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        self.told.append(("deleted", conversation, seq, sender, list(mentions)))
+
+    async def counts(
+        self, org: str, user: str, conversations: Sequence[str]
+    ) -> Mapping[str, _Nobody]:
+        return {}
+
+
+class Everybody:
+    """In place of `store.accounts`: who there is, by organization."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, set[str]] = {}
+
+    async def existing(self, org: str, users: Sequence[str]) -> set[str]:
+        return self.users.get(org, set()) & set(users)
+
+
+class MessagingWorld:
+    """Everything that conversations and messages are made of, on one node."""
+
+    def __init__(self, engine: Engine, clock: TurnedClock) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.hub = Hub(encode)
+        self.sequencer = Sequencer(self.hub, self._fetch)
+        self.publisher = Publisher(self.hub, self.sequencer)
+        self.clients = Clients()
+        control = Control(LocalBus())
+        self.rules = Rules()
+        self.streams = Streams(
+            engine, self.sequencer, self.publisher, self.rules, self.clients, control
+        )
+        self.people = Everybody()
+        self.unread = NotedUnread()
+        self.uploads = UploadRepository(engine)
+        self.receipts = ReceiptRepository(engine)
+        self.conversation_store = ConversationRepository(engine)
+        self.message_store = MessageRepository(engine)
+        self.memberships = Memberships(engine, self.conversation_store, control, clock)
+        self.message_views = MessageViews(
+            self.conversation_store, self.memberships, self.receipts, ReactionRepository(engine)
+        )
+        self.last_messages = LastMessages(engine, self.message_store)
+        self.views = ConversationViews(
+            self.conversation_store,
+            self.message_store,
+            self.memberships,
+            self.message_views,
+            self.last_messages,
+            self.receipts,
+            self.unread,
+        )
+        self.conversations = Conversations(
+            engine,
+            self.conversation_store,
+            self.people,
+            self.memberships,
+            self.views,
+            self.streams,
+            self.publisher,
+            clock,
+        )
+        self.members = Members(
+            engine,
+            self.conversation_store,
+            self.people,
+            self.memberships,
+            self.views,
+            self.conversations,
+            self.streams,
+            self.publisher,
+            clock,
+        )
+        self.messages = Messages(
+            engine,
+            self.message_store,
+            self.uploads,
+            self.memberships,
+            self.message_views,
+            self.last_messages,
+            self.unread,
+            self.streams,
+            self.publisher,
+            clock,
+        )
+        self.history = History(
+            self.message_store, self.messages, self.memberships, self.message_views
+        )
+        self.search = Search(
+            self.message_store, self.conversation_store, self.memberships, self.message_views
+        )
+        self.pins = Pins(
+            self.message_store, self.messages, self.memberships, self.message_views, clock
+        )
+        self.rules.declare("messages", self.memberships.may_read, self.memberships.own)
+        self._sent = 0
+
+    async def _fetch(self, org: str, stream: str, after: int) -> Any:
+        return await self.engine.read(org, stream, after, 1000)
+
+    def user(self, name: str, role: Role = Role.MEMBER, org: str = "org") -> Principal:
+        """Somebody in an organization, with a login session."""
+        self.people.users.setdefault(org, set()).add(name)
+        return Principal(name, org, role, f"login-{name}", 4e9)
+
+    async def connect(
+        self, who: Principal, resume: Mapping[str, Position] | None = None
+    ) -> tuple[Client, LocalOutlet]:
+        """A connection to the messages namespace, as the gateway makes it. What it is sent is
+        checked against the declared events.
+        """
+        client, outlet = local_client(who, events=EVENTS)
+        self.clients.add(client)
+        await self.streams.enter(
+            client, resume or {}, lambda streams: outlet.emit("ready", streams)
+        )
+        return client, outlet
+
+    def disconnect(self, client: Client) -> None:
+        """The connection has gone."""
+        self.streams.exit(client)
+        self.clients.remove(client)
+
+    # -- short forms --------------------------------------------------------------------------
+
+    async def open(
+        self, who: Principal, *others: Principal, kind: Kind = Kind.GROUP, title: str | None = None
+    ) -> Conversation:
+        """Open a conversation under a key of its own."""
+        self._sent += 1
+        found = await self.conversations.create(
+            who,
+            kind=kind,
+            members=[each.user for each in others],
+            title=title,
+            client_id=f"create-{self._sent}",
+        )
+        return _CONVERSATION.validate_python(found, strict=True)
+
+    async def send(self, who: Principal, conversation: str, body: str, **more: Any) -> Message:
+        """Send a message under a key of its own."""
+        self._sent += 1
+        draft = Draft(conversation, more.pop("client_id", f"send-{self._sent}"), body, **more)
+        return _MESSAGE.validate_python(await self.messages.send(who, draft), strict=True)
+
+    async def page(
+        self,
+        who: Principal,
+        conversation: str,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        **wanted: Any,
+    ) -> Page[Message]:
+        """A page of history."""
+        return await self.history.page(
+            who, conversation, Wanted(**wanted), cursor=cursor, limit=limit
+        )
+
+    async def mine(self, who: Principal, *, limit: int = 50, **more: Any) -> list[Conversation]:
+        """All of a user's conversations, page after page."""
+        found: list[Conversation] = []
+        cursor: str | None = None
+        asked = {"kind": None, "archived": None, **more}
+        while True:
+            page = await self.views.mine(who, cursor=cursor, limit=limit, **asked)
+            found += page["items"]
+            cursor = page["next"]
+            if cursor is None:
+                return found
+
+
+@asynccontextmanager
+async def messaging_world(path: Path) -> AsyncIterator[MessagingWorld]:
+    """A world with a fresh store."""
+    clock = TurnedClock()
+    engine = SqliteEngine(path / "parley.db", COLLECTIONS, clock=clock, synchronous="NORMAL")
+    await engine.start()
+    try:
+        yield MessagingWorld(engine, clock)
+    finally:
+        await engine.stop()
