@@ -197,7 +197,7 @@ def _header(name: str, description: str) -> dict[str, Any]:
     }
 
 
-DESCRIPTION: Mapping[str, Mapping[str, Any]] = {
+OPENAPI: Mapping[str, Mapping[str, Any]] = {
     "/uploads": {
         "post": {
             "operationId": "upload.create",
