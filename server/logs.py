@@ -28,7 +28,9 @@ def configure(*, level: str, json: bool) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -41,7 +43,9 @@ def configure(*, level: str, json: bool) -> None:
         structlog.stdlib.ProcessorFormatter.remove_processors_meta
     ]
     if json:
-        finish.append(structlog.processors.dict_tracebacks)
+        # Without local variables: they may hold tokens and messages.
+        without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        finish.append(structlog.processors.ExceptionRenderer(without_locals))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
