@@ -1,8 +1,18 @@
 """What can be set about the transport, and what it counts."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from aiohttp import web
+
+
+def _none(_origin: str) -> bool:
+    return False
+
+
+def _peer(request: web.BaseRequest) -> str:
+    return request.remote or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +28,10 @@ class TransportOptions:
     upgrade_timeout: float = 10.0
     attachment_timeout: float = 0.8
     """Longest silence inside a packet whose attachments have not all come."""
-    origins: Collection[str] = ()
-    """Origins allowed besides the server's own, as `scheme://host[:port]`; `*` allows all."""
+    origins: Callable[[str], bool] = _none
+    """Whether an `Origin` is allowed; the server's own always is."""
+    address: Callable[[web.BaseRequest], str] = _peer
+    """The network address of whoever sends a request."""
     max_frame: int = 65536
     """Of one message from a client, and of one polling request."""
     max_attachment_bytes: int = 262144

@@ -4,18 +4,17 @@ A browser names the page's origin in every cross-origin request and every websoc
 a page cannot change it (RFC 6454; RFC 6455, 10.2). Clients that are no browser name none.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
 
 class OriginPolicy:
-    """Allows requests without an Origin, the server's own origin, and those on a list."""
+    """Allows requests without an Origin, the server's own origin, and those that settings allow."""
 
-    def __init__(self, allowed: Collection[str]) -> None:
-        self._any = "*" in allowed
-        self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
+    def __init__(self, allowed: Callable[[str], bool]) -> None:
+        self._allowed = allowed
 
     def allows(self, request: web.BaseRequest) -> bool:
         """Whether the page behind a request may use the transport.
@@ -24,13 +23,10 @@ class OriginPolicy:
         behind a proxy that ends TLS the server does not know it.
         """
         origin = request.headers.get(hdrs.ORIGIN)
-        if origin is None or self._any:
-            return True
-        origin = origin.lower()
-        if origin in self._allowed:
+        if origin is None or self._allowed(origin):
             return True
         try:
-            parts = urlsplit(origin)
+            parts = urlsplit(origin.lower())
         except ValueError:
             return False
         host = request.headers.get(hdrs.HOST, "").lower()

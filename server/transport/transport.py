@@ -191,7 +191,7 @@ class Transport:
         session = Session(
             self,
             self.new_id(),
-            request.remote or "",
+            self.options.address(request),
             request.headers.get(hdrs.USER_AGENT, "")[:_MAX_USER_AGENT],
         )
         upgrades = ["websocket"] if name == "polling" and options.upgrades else []

@@ -8,7 +8,7 @@ come straight to `WebSocket`. See docs/decisions/0002-own-transport.md.
 import asyncio
 import base64
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import hdrs, web
 
@@ -120,7 +120,8 @@ class WebSocket(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports have the methods but not the base class.
+        transport = cast(asyncio.Transport, transport)
         session = self.session
         if session is None:
             transport.abort()
