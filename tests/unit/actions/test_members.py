@@ -1,0 +1,193 @@
+"""Coming into conversations and going out of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from domain.conversations import Kind
+from domain.errors import Forbidden, Invalid, NotFound
+from domain.principals import Principal, Role
+from tests.support.messaging import MessagingWorld, messaging_world
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[MessagingWorld]:
+    async with messaging_world(tmp_path) as found:
+        yield found
+
+
+async def roles(world: MessagingWorld, who: Principal, conversation: str) -> dict[str, str]:
+    page = await world.views.members(who, conversation, cursor=None, limit=200)
+    return {each["user"]: each["role"] for each in page["items"]}
+
+
+async def test_who_joins_a_channel_follows_it_from_there(world: MessagingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    channel = await world.open(ann, kind=Kind.CHANNEL)
+    before = await world.send(ann, channel["id"], "before")
+    _, at_ann = await world.connect(ann)
+    _, at_bob = await world.connect(bob)
+    with pytest.raises(NotFound):
+        await world.page(bob, channel["id"])
+    with pytest.raises(NotFound):
+        await world.send(bob, channel["id"], "not yet")
+    joined = await world.members.join(bob, channel["id"])
+    assert joined["last_message"] == before
+    await world.members.join(bob, channel["id"])
+    after = await world.send(ann, channel["id"], "after")
+    world.hub.flush()
+    told = [{"conversation": channel["id"], "user": "bob", "role": "member"}]
+    assert at_ann.data("member.added") == at_bob.data("member.added") == told
+    assert at_bob.data("message.created") == [after]
+    # All who may read a stream may read all of it.
+    assert (await world.page(bob, channel["id"]))["items"] == [before, after]
+
+
+async def test_guests_and_groups(world: MessagingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    guest = world.user("guest", Role.GUEST)
+    channel, group = await world.open(ann, kind=Kind.CHANNEL), await world.open(ann, bob)
+    with pytest.raises(NotFound):
+        await world.members.join(guest, channel["id"])
+    with pytest.raises(NotFound):
+        await world.members.join(guest, group["id"])
+    with pytest.raises(Invalid):
+        await world.members.join(bob, group["id"])
+    await world.members.add(ann, channel["id"], "guest")
+    await world.send(guest, channel["id"], "hello")
+    await world.members.join(guest, channel["id"])
+
+
+async def test_owners_put_others_in_and_out(world: MessagingWorld) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    eve = world.user("eve", Role.ADMIN)
+    group = await world.open(ann, bob)
+    _, at_cy = await world.connect(cy)
+    with pytest.raises(Forbidden):
+        await world.members.add(bob, group["id"], "cy")
+    with pytest.raises(Forbidden):
+        await world.members.remove(bob, group["id"], "ann")
+    for attempt in (
+        world.members.add(eve, group["id"], "eve"),
+        world.members.remove(eve, group["id"], "bob"),
+        world.members.add(ann, group["id"], "nobody"),
+        world.members.remove(ann, group["id"], "cy"),
+    ):
+        with pytest.raises(NotFound):
+            await attempt
+    added = await world.members.add(ann, group["id"], "cy")
+    assert [each["user"] for each in added["members"]] == ["ann", "bob", "cy"]
+    assert await world.members.add(ann, group["id"], "cy") == added
+    await world.send(bob, group["id"], "hi cy")
+    left = await world.members.remove(ann, group["id"], "cy")
+    assert [each["user"] for each in left["members"]] == ["ann", "bob"]
+    await world.send(bob, group["id"], "cy is gone")
+    world.hub.flush()
+    change = {"conversation": group["id"], "user": "cy", "role": "member"}
+    assert [(name, each["data"]) for name, each in at_cy.received[1:]] == [
+        ("member.added", change),
+        ("message.created", at_cy.data("message.created")[0]),
+        ("member.removed", change),
+    ]
+    assert at_cy.data("message.created")[0]["body"] == "hi cy"
+    with pytest.raises(NotFound):
+        await world.page(cy, group["id"])
+    assert await world.mine(cy) == []
+    direct = await world.open(ann, bob, kind=Kind.DIRECT)
+    with pytest.raises(Invalid):
+        await world.members.add(ann, direct["id"], "cy")
+    with pytest.raises(Invalid):
+        await world.members.remove(ann, direct["id"], "bob")
+
+
+async def test_admins_manage_channels(world: MessagingWorld) -> None:
+    ann, bob, chief = world.user("ann"), world.user("bob"), world.user("chief", Role.ADMIN)
+    channel = await world.open(ann, kind=Kind.CHANNEL)
+    with pytest.raises(Forbidden):
+        await world.members.add(bob, channel["id"], "bob")
+    await world.members.add(chief, channel["id"], "bob")
+    await world.members.remove(chief, channel["id"], "ann")
+    assert await roles(world, chief, channel["id"]) == {"bob": "owner"}
+
+
+async def test_the_last_owner_hands_over_to_the_oldest_member(world: MessagingWorld) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    group = await world.open(ann)
+    for who in (cy, bob):
+        world.clock.turn(1)
+        await world.members.add(ann, group["id"], who.user)
+    _, at_bob = await world.connect(bob)
+    await world.members.leave(ann, group["id"])
+    world.hub.flush()
+    assert at_bob.data("member.updated") == [
+        {"conversation": group["id"], "user": "cy", "role": "owner"}
+    ]
+    assert await roles(world, bob, group["id"]) == {"cy": "owner", "bob": "member"}
+    await world.conversations.update(cy, group["id"], {"title": "mine now"})
+    with pytest.raises(NotFound):
+        await world.members.leave(ann, group["id"])
+    direct = await world.open(ann, bob, kind=Kind.DIRECT)
+    with pytest.raises(Invalid):
+        await world.members.leave(ann, direct["id"])
+
+
+async def test_who_comes_first_into_an_empty_channel_owns_it(world: MessagingWorld) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    channel = await world.open(ann, kind=Kind.CHANNEL)
+    await world.members.leave(ann, channel["id"])
+    await asyncio.gather(
+        world.members.join(bob, channel["id"]), world.members.join(cy, channel["id"])
+    )
+    found = await roles(world, bob, channel["id"])
+    assert sorted(found.values()) == ["member", "owner"]
+
+
+async def test_however_many_come_and_go_at_once_one_owns_it_and_the_size_is_right(
+    world: MessagingWorld,
+) -> None:
+    users = [world.user(f"u{number}") for number in range(12)]
+    channel = await world.open(users[0], *users[1:6], kind=Kind.CHANNEL)
+    await asyncio.gather(
+        *(world.members.leave(each, channel["id"]) for each in users[:6]),
+        *(world.members.join(each, channel["id"]) for each in users[6:]),
+    )
+    found = await roles(world, users[6], channel["id"])
+    assert set(found) == {each.user for each in users[6:]}
+    assert sorted(found.values()).count("owner") == 1
+    doc = await world.conversation_store.get("org", channel["id"])
+    assert doc is not None
+    assert doc["size"] == 6
+    assert found[doc["owner"]] == "owner"
+
+
+async def test_members_come_by_page(world: MessagingWorld) -> None:
+    users = [world.user(f"u{number}") for number in range(7)]
+    channel = await world.open(*users, kind=Kind.CHANNEL)
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await world.views.members(users[0], channel["id"], cursor=cursor, limit=3)
+        found += [each["user"] for each in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert found == [each.user for each in users]
+    with pytest.raises(Invalid):
+        await world.views.members(users[0], channel["id"], cursor="bm90IG1pbmU", limit=3)
+
+
+async def test_a_connection_joins_what_its_user_is_in_at_that_moment(
+    world: MessagingWorld,
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    streams = []
+    for _ in range(3):
+        group = await world.open(ann, bob)
+        streams.append(f"messages/{group['id']}")
+        _, outlet = await world.connect(bob)
+        assert dict(outlet.received)["ready"].keys() == set(streams)
+    await world.members.leave(bob, streams.pop(0).removeprefix("messages/"))
+    _, outlet = await world.connect(bob)
+    assert dict(outlet.received)["ready"].keys() == set(streams)
