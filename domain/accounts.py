@@ -2,10 +2,11 @@
 
 import ipaddress
 from collections.abc import Mapping
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
 
 import email_validator
 from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from domain.clock import timestamp
 from domain.errors import Invalid

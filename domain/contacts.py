@@ -1,9 +1,9 @@
 """Contacts: whom a user has in the address book, and whom nothing shall come from."""
 
 import unicodedata
-from typing import TypedDict
 
 from pydantic import with_config
+from typing_extensions import TypedDict
 
 MAX_CONTACTS = 1000
 """Contacts of one user."""

@@ -1,10 +1,10 @@
 """Uploaded files: their wire form, their names, and how a browser may be given them."""
 
 import unicodedata
-from typing import TypedDict
 from urllib.parse import quote
 
 from pydantic import with_config
+from typing_extensions import TypedDict
 
 MAX_NAME = 255
 """Bytes of a file's name in UTF-8: what file systems take."""

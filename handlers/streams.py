@@ -56,6 +56,14 @@ class Envelope(TypedDict):
     data: dict[str, Any]
 
 
+class StreamHead(TypedDict):
+    """Where a stream stands, and whether all that was missed of it was sent."""
+
+    epoch: str
+    seq: int
+    recovered: bool
+
+
 class SubscribedStream(TypedDict):
     """What was missed of one stream, and where it stands."""
 

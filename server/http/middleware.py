@@ -31,7 +31,7 @@ class Surroundings:
         self._metrics = metrics
 
     @web.middleware
-    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def surround(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Give the request an id, turn errors into problem documents, log and count."""
         given = request.headers.get("X-Request-ID", "")
         request_id = given if _GIVEN_ID.match(given) else new_id()

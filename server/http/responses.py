@@ -12,6 +12,8 @@ COMPRESS_FROM = 1024
 
 def json_response(request: web.Request, data: Any, status: int = 200) -> web.Response:
     """A response with `data`. A GET gets an ETag, and 304 if the client has this body already."""
+    if status == 204:
+        return web.Response(status=204)
     body = orjson.dumps(data)
     headers = {"Cache-Control": "private, no-cache"}
     if request.method in {"GET", "HEAD"} and status == 200:

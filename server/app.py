@@ -1,0 +1,168 @@
+"""The composition root: the only place that names concrete engines and buses, and the only one
+that knows how a node's parts fit together.
+"""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from config.settings import Settings, sqlite_path
+from domain.clock import SystemClock
+from fanout.bus import LocalBus
+from server.features import COLLECTIONS
+from server.metrics import Metrics
+from server.node import Node
+from server.version import VERSION
+from store.blobs_disk import DiskBlobs
+from store.engine import Engine, StoreError
+from store.sqlite import SqliteEngine
+from store.sqlite import backup as sqlite_backup
+from store.sqlite import restore as sqlite_restore
+
+log = structlog.get_logger(__name__)
+
+
+class NotStarted(Exception):
+    """The server cannot start; the text says why in one line."""
+
+    def __init__(self, message: str, *, settings: bool = False) -> None:
+        super().__init__(message)
+        self.settings = settings
+        """Whether the cause is a setting."""
+
+
+async def serve(settings: Settings) -> None:
+    """Run one node until it is told to stop.
+
+    Raises:
+        NotStarted: a setting cannot be used, the port is taken, or the store cannot be opened.
+    """
+    metrics = Metrics()
+    engine = make_engine(settings, metrics)
+    try:
+        await engine.start()
+    except (StoreError, OSError) as error:
+        raise NotStarted(str(error)) from None
+    try:
+        blobs = DiskBlobs(settings.data_dir / "uploads")
+        node = Node(settings, engine, LocalBus(), blobs, SystemClock(), metrics)
+        async with node.running():
+            await _listen(settings, node)
+    finally:
+        await engine.stop()
+
+
+async def _listen(settings: Settings, node: Node) -> None:
+    runner = web.AppRunner(
+        node.app,
+        access_log=None,
+        shutdown_timeout=settings.shutdown_grace,
+        handler_cancellation=False,
+        keepalive_timeout=75.0,
+    )
+    await runner.setup()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
+        try:
+            await site.start()
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise NotStarted(f"cannot listen on {where}: {error.strerror}") from None
+        _welcome(settings, runner)
+        await stop.wait()
+        log.info("stopping", connections=node.transport.sessions)
+        node.health.draining = True
+        await site.stop()
+        await node.transport.drain(settings.shutdown_grace / 2)
+    finally:
+        await runner.cleanup()
+    log.info("stopped")
+
+
+def _welcome(settings: Settings, runner: web.AppRunner) -> None:
+    port = runner.addresses[0][1]
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104
+    url = f"http://{host}:{port}"
+    log.info("started", version=VERSION, url=url, store=settings.store_url.partition(":")[0])
+    if settings.json_logs:
+        return
+    print(  # noqa: T201 - for the person at the terminal
+        f"""
+  Parley {VERSION} is at {url}
+
+    API and try-out    {url}/docs
+    Socket events      {url}/asyncapi.json
+    Data               {settings.data_dir.resolve()}
+
+  Make the first user:
+
+    curl {url}/api/v1/auth/register -H 'Content-Type: application/json' \\
+      -d '{{"email": "ada@example.com", "password": "Analytical-Engine-1", "name": "Ada"}}'
+
+  See two people talk:  make demo
+""",
+        flush=True,
+    )
+
+
+def make_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
+    """The engine that `STORE_URL` names.
+
+    Raises:
+        NotStarted: this version knows no such store.
+    """
+    if not settings.store_url.startswith("sqlite:"):
+        raise NotStarted(
+            "PARLEY_STORE_URL: this version keeps its data in sqlite:/// only", settings=True
+        )
+    return SqliteEngine(
+        sqlite_path(settings.store_url),
+        COLLECTIONS,
+        clock=SystemClock(),
+        synchronous=settings.sqlite_synchronous.value,
+        busy_timeout=settings.store_timeout,
+        queue_limit=settings.store_queue,
+        observer=metrics,
+    )
+
+
+async def backup(settings: Settings, target: Path) -> None:
+    """Copy the database to a file that must not exist yet; a server may be running.
+
+    Raises:
+        NotStarted: the store has its own tools for this, or the file exists.
+    """
+    await asyncio.to_thread(_backup, _sqlite_file(settings), target)
+
+
+def _backup(source: Path, target: Path) -> None:
+    if target.exists():
+        raise NotStarted(f"{target} exists already")
+    if not source.is_file():
+        raise NotStarted(f"there is no database {source}")
+    sqlite_backup(source, target)
+
+
+async def restore(settings: Settings, source: Path) -> None:
+    """Put a copy in the place of the database; no server may be running.
+
+    Raises:
+        NotStarted: the copy cannot be used, or a server is running.
+    """
+    try:
+        await asyncio.to_thread(sqlite_restore, source, _sqlite_file(settings))
+    except StoreError as error:
+        raise NotStarted(str(error)) from None
+
+
+def _sqlite_file(settings: Settings) -> Path:
+    if not settings.store_url.startswith("sqlite:"):
+        raise NotStarted("back up and restore this store with its own tools")
+    return sqlite_path(settings.store_url)

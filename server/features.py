@@ -1,0 +1,264 @@
+"""The features, put together: repositories over the engine, actions over those, commands over
+actions.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from actions.access import Authenticator
+from actions.accounts import Accounts
+from actions.api_keys import ApiKeys
+from actions.contacts import Contacts
+from actions.conversation_views import ConversationViews
+from actions.conversations import Conversations
+from actions.expiry import Expirations
+from actions.hashing import PasswordHasher
+from actions.history import History
+from actions.last_messages import LastMessages
+from actions.members import Members
+from actions.memberships import Memberships
+from actions.message_views import MessageViews
+from actions.messages import Messages
+from actions.pins import Pins
+from actions.retention import Retention
+from actions.search import Search
+from actions.sessions import Sessions
+from actions.tokens import Tokens
+from actions.typing import Typing
+from actions.uploads import Limits as UploadLimits
+from actions.uploads import Uploads
+from actions.users import Users
+from config.settings import Settings
+from domain import conversations, messages, reactions, receipts, typing, unread
+from domain.events import EventType
+from fanout.limits import RateLimiter
+from handlers.auth import AuthCommands
+from handlers.command import CommandSet
+from handlers.contacts import ContactCommands
+from handlers.conversations import ConversationCommands
+from handlers.history import HistoryCommands
+from handlers.members import MemberCommands
+from handlers.messages import MessageCommands
+from handlers.pins import PinCommands
+from handlers.streams import StreamCommands, SyncCommands
+from handlers.typing import TypingCommands
+from handlers.uploads import UploadCommands
+from handlers.users import ApiKeyCommands, UserCommands
+from server.fabric import Fabric
+from server.gateway import Follower
+from store import accounts as accounts_store
+from store import contacts as contacts_store
+from store import conversations as conversations_store
+from store import messages as messages_store
+from store import reactions as reactions_store
+from store import receipts as receipts_store
+from store import sessions as sessions_store
+from store import unread as unread_store
+from store import uploads as uploads_store
+from store.accounts import AccountRepository
+from store.blobs import Blobs
+from store.contacts import ContactRepository
+from store.conversations import ConversationRepository
+from store.engine import Collection
+from store.messages import MessageRepository
+from store.reactions import ReactionRepository
+from store.receipts import ReceiptRepository
+from store.sessions import SessionRepository
+from store.uploads import UploadRepository
+
+COLLECTIONS: tuple[Collection, ...] = (
+    *accounts_store.COLLECTIONS,
+    *sessions_store.COLLECTIONS,
+    *contacts_store.COLLECTIONS,
+    *conversations_store.COLLECTIONS,
+    *messages_store.COLLECTIONS,
+    *receipts_store.COLLECTIONS,
+    *unread_store.COLLECTIONS,
+    *reactions_store.COLLECTIONS,
+    *uploads_store.COLLECTIONS,
+)
+"""Everything that is stored."""
+
+EVENTS: tuple[EventType, ...] = (
+    *conversations.EVENTS,
+    *messages.EVENTS,
+    *receipts.EVENTS,
+    *unread.EVENTS,
+    *typing.EVENTS,
+    *reactions.EVENTS,
+)
+"""Everything that is told."""
+
+HOUR = 3600.0
+
+
+class Job(NamedTuple):
+    """Work that is done again and again."""
+
+    name: str
+    seconds: float
+    run: Callable[[], Awaitable[object]]
+
+
+class _NoUnread:
+    async def counts(self, org: str, user: str, conversations: Sequence[str]) -> Mapping[str, Any]:
+        return {}
+
+    def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        pass
+
+    def deleted(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        pass
+
+
+class Features:
+    """All features of one node."""
+
+    def __init__(
+        self, fabric: Fabric, settings: Settings, blobs: Blobs, limiter: RateLimiter
+    ) -> None:
+        self._fabric = fabric
+        self._settings = settings
+        self.command_sets: list[CommandSet] = [
+            StreamCommands(fabric.streams),
+            SyncCommands(fabric.streams),
+        ]
+        self.followers: list[Follower] = []
+        self.services: list[Callable[[], Awaitable[object]]] = []
+        """Run for as long as the node does."""
+        self.jobs: list[Job] = []
+        retention = Retention(
+            fabric.engine,
+            fabric.clock,
+            keep=settings.retention_events,
+            age=settings.retention_age,
+        )
+        self.jobs.append(Job("retention", HOUR / 6, retention.run))
+        self._add_accounts(limiter)
+        self._add_messaging(blobs)
+
+    def _add_accounts(self, limiter: RateLimiter) -> None:
+        fabric, settings = self._fabric, self._settings
+        users, sessions = AccountRepository(fabric.engine), SessionRepository(fabric.engine)
+        tokens = Tokens(
+            settings.secret_key.get_secret_value(),
+            settings.token_issuer,
+            settings.token_audience,
+            settings.access_ttl,
+            fabric.clock,
+        )
+        self.authenticator = Authenticator(
+            tokens,
+            users,
+            sessions,
+            fabric.control,
+            fabric.clients,
+            fabric.clock,
+            settings.access_ttl,
+        )
+        self.hasher = PasswordHasher(settings.bcrypt_cost)
+        expirations = Expirations(self.authenticator, fabric.clock)
+        logins = Sessions(
+            sessions,
+            users,
+            tokens,
+            self.authenticator,
+            expirations,
+            fabric.clients,
+            fabric.clock,
+            settings.refresh_ttl,
+        )
+        self.accounts = Accounts(
+            users, sessions, logins, self.hasher, limiter, fabric.clock, settings.registration.value
+        )
+        managed = Users(users, logins, self.authenticator, fabric.clock)
+        keys = ApiKeys(sessions, self.authenticator, fabric.clock)
+        contacts = Contacts(ContactRepository(fabric.engine), users, fabric.clock)
+        self.people = users
+        self.followers.append(expirations)
+        self.services += [self.authenticator.run, expirations.run]
+        self.jobs.append(Job("sessions", HOUR, logins.trim))
+        self.command_sets += [
+            AuthCommands(self.accounts, logins),
+            UserCommands(self.accounts, managed),
+            ApiKeyCommands(keys),
+            ContactCommands(contacts),
+        ]
+
+    def _add_messaging(self, blobs: Blobs) -> None:
+        fabric, settings = self._fabric, self._settings
+        engine, clock = fabric.engine, fabric.clock
+        rooms, posts = ConversationRepository(engine), MessageRepository(engine)
+        positions, reacted = ReceiptRepository(engine), ReactionRepository(engine)
+        files = UploadRepository(engine)
+        counts = _NoUnread()
+        memberships = Memberships(engine, rooms, fabric.control, clock)
+        message_views = MessageViews(rooms, memberships, positions, reacted)
+        last = LastMessages(engine, posts)
+        views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)
+        opened = Conversations(
+            engine,
+            rooms,
+            self.people,
+            memberships,
+            views,
+            fabric.streams,
+            fabric.publisher,
+            clock,
+        )
+        members = Members(
+            engine,
+            rooms,
+            self.people,
+            memberships,
+            views,
+            opened,
+            fabric.streams,
+            fabric.publisher,
+            clock,
+        )
+        sent = Messages(
+            engine,
+            posts,
+            files,
+            memberships,
+            message_views,
+            last,
+            counts,
+            fabric.streams,
+            fabric.publisher,
+            clock,
+        )
+        history = History(posts, sent, memberships, message_views)
+        search = Search(posts, rooms, memberships, message_views)
+        pins = Pins(posts, sent, memberships, message_views, clock)
+        self.uploads = Uploads(
+            files,
+            blobs,
+            fabric.rules,
+            clock,
+            UploadLimits(settings.upload_max, settings.upload_quota, settings.upload_unattached),
+        )
+        fabric.rules.declare(conversations.NAMESPACE, memberships.may_read, memberships.own)
+        self.jobs.append(Job("uploads", HOUR, self.uploads.sweep))
+        self.command_sets += [
+            ConversationCommands(opened, views),
+            MemberCommands(members, views),
+            MessageCommands(sent),
+            HistoryCommands(history, search),
+            PinCommands(pins),
+            TypingCommands(Typing(fabric.publisher, clock)),
+            UploadCommands(self.uploads),
+        ]
+
+    async def start(self) -> None:
+        """What must be there before the first request."""
+        await self.accounts.ensure_organization()
+        await self.authenticator.start()
+        email, password = self._settings.admin_email, self._settings.admin_password
+        if email and password:
+            await self.accounts.ensure_first_admin(email, password.get_secret_value())
+
+    async def stop(self) -> None:
+        """Let go of what the features hold."""
+        self.hasher.close()

@@ -1,0 +1,225 @@
+"""One node: its features, and the doors by which clients come to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+from typing_extensions import TypedDict
+
+from config.limits import DEFAULT, buckets
+from config.settings import Settings
+from domain.accounts import Expiry
+from domain.clock import Clock
+from fanout.bus import Bus
+from fanout.limits import LocalRateLimiter
+from handlers.command import Registry
+from handlers.dispatcher import Dispatcher
+from handlers.streams import StreamHead
+from server.docs.asyncapi import asyncapi
+from server.docs.openapi import openapi
+from server.docs.pages import DocsPages
+from server.fabric import Fabric
+from server.features import EVENTS, Features
+from server.gateway import Gateway
+from server.health import Health
+from server.http.middleware import Surroundings, client_address
+from server.http.rest import Rest
+from server.http.uploads import OPENAPI as UPLOAD_PATHS
+from server.http.uploads import UploadRoutes
+from server.metrics import Metrics, Numbers
+from server.periodic import every
+from server.transport.options import TransportOptions
+from server.transport.packets import encode_event
+from server.transport.transport import Transport
+from server.version import VERSION
+from store.blobs import Blobs
+from store.engine import Engine
+
+NAMESPACES = ("/messages", "/presence", "/reactions")
+
+
+class Ready(TypedDict):
+    """`ready`: the client is in, and follows these streams from here on."""
+
+    connection: str
+    user: str
+    server_time: str
+    streams: dict[str, StreamHead]
+
+
+class Closing(TypedDict):
+    """`closing`: the server is about to close the connection, and whether to come back."""
+
+    code: str
+    reconnect: bool
+
+
+PLAIN_EVENTS: Mapping[str, tuple[Any, str]] = {
+    "ready": (Ready, "The connection is in; what was missed was sent before."),
+    "closing": (Closing, "The server closes the connection on purpose."),
+    "auth.expiring": (Expiry, "The access token ends in 60 seconds: send auth.refresh."),
+}
+"""Events of every namespace that concern the connection alone and have no envelope."""
+
+
+class Node:
+    """A whole server but for its listening socket: `app` serves HTTP and Socket.IO."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        bus: Bus,
+        blobs: Blobs,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._blobs = blobs
+        self._metrics = metrics
+        self.fabric = Fabric(engine, bus, clock, encode_event)
+        limits = settings.rate_limits
+        limiter = LocalRateLimiter(
+            buckets(limits) if limits.enabled else {},
+            clock,
+            default=DEFAULT if limits.enabled else None,
+        )
+        self.features = Features(self.fabric, settings, blobs, limiter)
+        self.registry = Registry(self.features.command_sets, NAMESPACES)
+        dispatcher = Dispatcher(limiter, metrics)
+        gateway = Gateway(
+            self.features.authenticator.authenticate,
+            self.registry,
+            dispatcher,
+            self.fabric.streams,
+            self.fabric.clients,
+            self.features.followers,
+            clock,
+        )
+        self.transport = Transport(gateway, self.fabric.hub, _transport_options(settings))
+        self.health = Health({"store": engine.ping})
+        self.app = web.Application(
+            middlewares=[Surroundings(metrics).surround], client_max_size=settings.max_body
+        )
+        self.transport.attach(self.app)
+        self._attach_http(dispatcher)
+        self._expose_numbers()
+
+    def _attach_http(self, dispatcher: Dispatcher) -> None:
+        rest = Rest(
+            self.registry,
+            dispatcher,
+            self.features.authenticator.authenticate,
+            self._settings.trusted_proxies,
+            self._settings.max_body,
+        )
+        UploadRoutes(rest, dispatcher, self.features.uploads, self._settings.upload_max).attach(
+            self.app
+        )
+        rest.attach(self.app)
+        self.health.attach(self.app)
+        DocsPages(
+            openapi(self.registry, VERSION, UPLOAD_PATHS),
+            asyncapi(self.registry, EVENTS, PLAIN_EVENTS, VERSION),
+        ).attach(self.app)
+        self.app.router.add_get("/metrics", self._show_metrics)
+
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    def _expose_numbers(self) -> None:
+        counters, hub = self.transport.counters, self.fabric.hub.counters
+        for numbers in (
+            Numbers("parley_sessions", "Open Socket.IO sessions.", lambda: counters.sessions),
+            Numbers(
+                "parley_connections",
+                "Connections by namespace.",
+                lambda: counters.connections,
+                label="namespace",
+            ),
+            Numbers(
+                "parley_queued_bytes",
+                "Bytes waiting for slow and polling clients.",
+                lambda: counters.queued_bytes,
+            ),
+            Numbers(
+                "parley_packets_received",
+                "Packets from clients.",
+                lambda: counters.packets_in,
+                counter=True,
+            ),
+            Numbers(
+                "parley_deliveries",
+                "Events times connections they were written to.",
+                lambda: hub.deliveries,
+                counter=True,
+            ),
+            Numbers(
+                "parley_closes",
+                "Sessions the server closed on purpose, by code.",
+                lambda: counters.closes,
+                label="code",
+                counter=True,
+            ),
+            Numbers(
+                "parley_handshakes_refused",
+                "Handshakes refused, by reason.",
+                lambda: counters.refused,
+                label="reason",
+                counter=True,
+            ),
+            Numbers(
+                "parley_slow_clients",
+                "Events not sent to slow clients as they were: dropped, or replaced by newer ones.",
+                lambda: {"dropped": counters.dropped, "coalesced": counters.coalesced},
+                counter=True,
+            ),
+        ):
+            self._metrics.expose(numbers)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything the node does by itself, between its store's opening and closing."""
+        async with AsyncExitStack() as stack:
+            await self._blobs.start()
+            stack.push_async_callback(self._blobs.stop)
+            await self.fabric.start()
+            stack.push_async_callback(self.fabric.stop)
+            await self.features.start()
+            stack.push_async_callback(self.features.stop)
+            self.transport.start()
+            stack.push_async_callback(self.transport.stop)
+            self._metrics.lag.start()
+            stack.callback(self._metrics.lag.stop)
+            tasks = [asyncio.ensure_future(service()) for service in self.features.services]
+            tasks += [
+                asyncio.ensure_future(every(job.seconds, job.name, job.run))
+                for job in self.features.jobs
+            ]
+            stack.push_async_callback(_cancel, tasks)
+            yield
+
+
+async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _transport_options(settings: Settings) -> TransportOptions:
+    return TransportOptions(
+        ping_interval=settings.ping_interval,
+        ping_timeout=settings.ping_timeout,
+        origins=settings.cors_origins.allows,
+        address=partial(client_address, trusted=settings.trusted_proxies),
+        max_frame=settings.max_frame,
+        max_queue=settings.send_queue,
+        max_queued_total=settings.send_queue_total,
+        stuck_timeout=settings.send_stall,
+        max_sessions=settings.max_connections,
+    )
