@@ -1,0 +1,478 @@
+"""Unread counts, told to all devices of a user.
+
+For users who are connected here the counts are kept in memory: loaded when something first
+happens in one of their conversations, and from then on moved by what happens. A new message costs
+the same whether ten or ten thousand have not read it: it is noted once for its conversation, and
+added to the counts of the users at most once a second. The counts of users who are not connected
+are not kept.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from itertools import islice
+from typing import NamedTuple, cast
+
+import structlog
+
+from actions.clients import Client, Clients, Outlet
+from actions.memberships import Memberships
+from actions.pacer import Pacer
+from domain.clock import Clock, timestamp
+from domain.conversations import stream_of
+from domain.errors import ParleyError
+from domain.unread import NONE, UNREAD_INTERVAL, UNREAD_UPDATED, Counts
+from domain.unread import Unread as UnreadData
+from fanout.hub import Hub
+from fanout.publisher import Publisher
+from store.unread import Counted, UnreadRepository
+
+log = structlog.get_logger(__name__)
+
+KEPT = 64
+"""Messages of a conversation that are kept to count again what is behind a position."""
+
+LOADED_AT_ONCE = 20
+"""Users whose counts are loaded together."""
+
+LOAD_PAUSE = 0.05
+"""Seconds between two loads, so that many who come at the same time do not slow others down."""
+
+RETRY = 1.0
+"""Seconds after which a load is tried again when the store was out of reach."""
+
+
+class _Fact(NamedTuple):
+    """A message, as far as it matters here."""
+
+    seq: int
+    sender: str
+    mentions: Sequence[str]
+
+    def adds(self, user: str) -> tuple[int, int]:
+        """What it adds to a user's counts."""
+        if self.sender == user:
+            return 0, 0
+        return 1, user in self.mentions
+
+
+class _Feed:
+    """What happens in one conversation, and who keeps counts of it."""
+
+    __slots__ = ("conversation", "counting", "dropped", "entries", "recent", "stream")
+
+    def __init__(self, conversation: str) -> None:
+        self.conversation = conversation
+        self.stream = stream_of(conversation)
+        self.recent: list[_Fact] = []
+        """The newest messages, ascending, without a hole."""
+        self.dropped = 0
+        """The greatest seq that was in `recent` and is no longer."""
+        self.entries: dict[str, _Entry] = {}
+        self.counting: dict[str, bool] = {}
+        """Users whose count is being loaded, and whether it must be loaded again."""
+
+    @property
+    def last(self) -> int:
+        return self.recent[-1].seq if self.recent else self.dropped
+
+    def after(self, seq: int) -> list[_Fact]:
+        """The messages behind a seq."""
+        return self.recent[bisect_right(self.recent, seq, key=lambda fact: fact.seq) :]
+
+    def shorten(self) -> None:
+        surplus = len(self.recent) - KEPT
+        if surplus > 0:
+            self.dropped = self.recent[surplus - 1].seq
+            del self.recent[:surplus]
+
+
+class _Inbox:
+    """A user who is connected here."""
+
+    __slots__ = ("entries", "loaded", "org", "tell", "total", "user")
+
+    def __init__(self, org: str, user: str) -> None:
+        self.org = org
+        self.user = user
+        self.entries: dict[str, _Entry] = {}
+        self.loaded = False
+        self.total = 0
+        self.tell: set[str] = set()
+        """Conversations the user is to be told of once they are loaded."""
+
+
+class _Entry:
+    """One user's count in one conversation."""
+
+    __slots__ = ("counts", "feed", "floor", "inbox", "sent", "through")
+
+    def __init__(self, inbox: _Inbox, feed: _Feed) -> None:
+        self.inbox = inbox
+        self.feed = feed
+        self.floor = 0
+        self.through = 0
+        self.counts = NONE
+        self.sent: Counts | None = None
+        """What the user's devices know."""
+
+    def set(self, unread: int, mentions: int) -> None:
+        self.inbox.total += unread - self.counts.unread
+        self.counts = Counts(unread, mentions)
+
+    def fold(self) -> None:
+        """Add the messages that are not counted yet."""
+        feed = self.feed
+        last = feed.last
+        if last <= self.through:
+            return
+        unread, mentions = self._sum(feed.after(max(self.through, self.floor)))
+        self.through = last
+        if unread:
+            self.set(self.counts.unread + unread, self.counts.mentions + mentions)
+
+    def read(self, seq: int) -> bool:
+        """Move the floor; False if what is above it must be counted from the store."""
+        self.floor = seq
+        if seq >= self.through:
+            self.set(0, 0)
+            return True
+        recent = self.feed.recent
+        if not recent or seq < recent[0].seq - 1:
+            return False
+        self.set(*self._sum(self.feed.after(seq)))
+        return True
+
+    def _sum(self, facts: Sequence[_Fact]) -> tuple[int, int]:
+        unread = mentions = 0
+        for fact in facts:
+            one, mention = fact.adds(self.inbox.user)
+            unread += one
+            mentions += mention
+        return unread, mentions
+
+
+class Unread:
+    """Counts what users have not read and tells their devices."""
+
+    def __init__(
+        self,
+        repository: UnreadRepository,
+        memberships: Memberships,
+        hub: Hub,
+        clients: Clients,
+        publisher: Publisher,
+        clock: Clock,
+    ) -> None:
+        self._repository = repository
+        self._memberships = memberships
+        self._hub = hub
+        self._clients = clients
+        self._publisher = publisher
+        self._clock = clock
+        self._feeds: dict[str, _Feed] = {}
+        self._inboxes: dict[str, _Inbox] = {}
+        self._wanted: dict[_Inbox, set[str]] = {}
+        """Conversations to be loaded; for an inbox that is not loaded yet, all are."""
+        self._loader: asyncio.Task[None] | None = None
+        self._pacer: Pacer[_Feed | _Entry] = Pacer(self._work, interval=UNREAD_INTERVAL)
+
+    # -- asked --------------------------------------------------------------------------------
+
+    async def counts(self, org: str, user: str, conversations: Sequence[str]) -> dict[str, Counts]:
+        """What a user has not read, by conversation. Those the user is not in are left out."""
+        found: dict[str, Counts] = {}
+        inbox = self._inboxes.get(user)
+        if inbox is not None and inbox.org == org:
+            for each in conversations:
+                entry = inbox.entries.get(each)
+                if entry is not None and self._is_right(entry):
+                    entry.fold()
+                    found[each] = entry.counts
+        missing = [(each, user) for each in conversations if each not in found]
+        counted = await self._repository.count(org, missing)
+        found.update({conversation: each.counts for (conversation, _), each in counted.items()})
+        return found
+
+    # -- told ---------------------------------------------------------------------------------
+
+    def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        """A message was published."""
+        feed = self._feeds.get(conversation) or self._followed(conversation)
+        if feed is None:
+            return
+        if seq > feed.last:
+            feed.recent.append(_Fact(seq, sender, mentions))
+            self._pacer.touch(feed)
+        elif all(fact.seq != seq for fact in feed.recent):
+            # Late: who has counted beyond it counts again.
+            if feed.recent and seq > feed.recent[0].seq:
+                place = bisect_right(feed.recent, seq, key=lambda fact: fact.seq)
+                feed.recent.insert(place, _Fact(seq, sender, mentions))
+            self._count_again(feed)
+            for entry in feed.entries.values():
+                if entry.through >= seq > entry.floor:
+                    self._want(entry.inbox, conversation)
+
+    def deleted(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        """A message was deleted for everyone."""
+        feed = self._feeds.get(conversation) or self._followed(conversation)
+        if feed is None:
+            return
+        self._count_again(feed)
+        feed.recent = [fact for fact in feed.recent if fact.seq != seq]
+        gone = _Fact(seq, sender, mentions)
+        for user, entry in feed.entries.items():
+            if entry.floor < seq <= entry.through:
+                unread, mentioned = gone.adds(user)
+                entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
+        self._pacer.touch(feed)
+
+    def read(self, org: str, user: str, conversation: str, seq: int) -> None:
+        """A user has read everything in a conversation up to `seq`."""
+        feed = self._feeds.get(conversation)
+        if feed is not None and user in feed.counting:
+            feed.counting[user] = True
+        inbox = self._inboxes.get(user)
+        entry = inbox.entries.get(conversation) if inbox is not None else None
+        if inbox is None or entry is None:
+            self._request(org, user, conversation)
+            return
+        entry.fold()
+        if seq > entry.floor:
+            if entry.read(seq):
+                self._pacer.touch(entry)
+            else:
+                self._want(inbox, conversation)
+
+    def removed(self, user: str, conversation: str) -> None:
+        """A user is no longer in a conversation."""
+        inbox = self._inboxes.get(user)
+        entry = inbox.entries.get(conversation) if inbox is not None else None
+        if entry is not None:
+            self._drop(entry)
+            self._send(entry)
+
+    # -- coming and going ---------------------------------------------------------------------
+
+    async def entered(self, client: Client, resumed: Collection[str]) -> None:
+        """A client is in; one that was here before is told where it stands now."""
+        if client.namespace == "messages" and resumed:
+            self.resend(
+                client,
+                [stream.partition("/")[2] for stream in resumed if stream in client.streams],
+            )
+
+    async def left(self, client: Client) -> None:
+        """A client has gone: with the last one, what was kept for its user."""
+        user = client.principal.user
+        inbox = self._inboxes.get(user)
+        if inbox is None or self._clients.has(user, "messages"):
+            return
+        del self._inboxes[user]
+        self._wanted.pop(inbox, None)
+        for entry in list(inbox.entries.values()):
+            self._drop(entry)
+
+    def resend(self, client: Client, conversations: Sequence[str]) -> None:
+        """Tell a client's user again what is unread in some conversations, soon."""
+        for each in conversations:
+            if each == client.principal.user:
+                continue
+            inbox = self._inboxes.get(client.principal.user)
+            entry = inbox.entries.get(each) if inbox is not None else None
+            if entry is None:
+                self._request(client.principal.org, client.principal.user, each)
+            else:
+                entry.sent = None
+                self._pacer.touch(entry)
+
+    async def close(self) -> None:
+        """Tell nobody anything any more."""
+        self._pacer.close()
+        if self._loader is not None:
+            self._loader.cancel()
+            await asyncio.gather(self._loader, return_exceptions=True)
+
+    # -- keeping ------------------------------------------------------------------------------
+
+    def _followed(self, conversation: str) -> _Feed | None:
+        """A new feed, if somebody here follows the conversation."""
+        if not self._hub.occupied(stream_of(conversation)):
+            return None
+        feed = self._feeds[conversation] = _Feed(conversation)
+        return feed
+
+    def _is_right(self, entry: _Entry) -> bool:
+        """Whether an entry waits for no count from the store."""
+        wanted = self._wanted.get(entry.inbox, ())
+        return entry.inbox.user not in entry.feed.counting and (
+            entry.feed.conversation not in wanted
+        )
+
+    @staticmethod
+    def _count_again(feed: _Feed) -> None:
+        for user in feed.counting:
+            feed.counting[user] = True
+
+    def _drop(self, entry: _Entry) -> None:
+        inbox, feed = entry.inbox, entry.feed
+        inbox.total -= entry.counts.unread
+        entry.counts = NONE
+        inbox.entries.pop(feed.conversation, None)
+        if feed.entries.get(inbox.user) is entry:
+            del feed.entries[inbox.user]
+        self._drop_if_unused(feed)
+
+    def _drop_if_unused(self, feed: _Feed) -> None:
+        unused = not feed.entries and not feed.counting and not self._hub.occupied(feed.stream)
+        if unused and self._feeds.get(feed.conversation) is feed:
+            del self._feeds[feed.conversation]
+
+    def _work(self, what: _Feed | _Entry) -> None:
+        if isinstance(what, _Feed):
+            self._count(what)
+        else:
+            self._tell(what)
+
+    def _count(self, feed: _Feed) -> None:
+        """Add what is new in a conversation to the counts of all who are connected here."""
+        present: set[str] = set()
+        for outlet in cast("Collection[Outlet]", self._hub.members(feed.stream)):
+            client: Client = outlet.state
+            user = client.principal.user
+            if user not in present:
+                present.add(user)
+                if user not in feed.entries:
+                    self._request(client.principal.org, user, feed.conversation)
+        for user, entry in list(feed.entries.items()):
+            if user not in present:
+                self._drop(entry)
+                continue
+            entry.fold()
+            if entry.counts != entry.sent:
+                self._pacer.touch(entry)
+        feed.shorten()
+        self._drop_if_unused(feed)
+
+    def _tell(self, entry: _Entry) -> None:
+        if entry.feed.entries.get(entry.inbox.user) is not entry:
+            return
+        entry.fold()
+        if entry.counts != entry.sent:
+            entry.sent = entry.counts
+            self._send(entry)
+
+    def _send(self, entry: _Entry) -> None:
+        inbox = entry.inbox
+        data: UnreadData = {
+            "conversation": entry.feed.conversation,
+            "unread": entry.counts.unread,
+            "mentions": entry.counts.mentions,
+            "total": inbox.total,
+        }
+        self._publisher.send(
+            UNREAD_UPDATED,
+            [client.outlet for client in self._clients.of_user(inbox.user, "messages")],
+            timestamp(self._clock.now()),
+            data,
+            key=entry.feed.conversation,
+        )
+
+    # -- loading ------------------------------------------------------------------------------
+
+    def _request(self, org: str, user: str, conversation: str) -> None:
+        """Load a user's count in a conversation, then tell the user; not if nobody would hear."""
+        inbox = self._inboxes.get(user)
+        if inbox is None:
+            if not self._clients.has(user, "messages"):
+                return
+            inbox = self._inboxes[user] = _Inbox(org, user)
+        self._want(inbox, conversation)
+
+    def _want(self, inbox: _Inbox, conversation: str) -> None:
+        inbox.tell.add(conversation)
+        self._wanted.setdefault(inbox, set()).add(conversation)
+        if self._loader is None:
+            self._loader = asyncio.get_running_loop().create_task(self._load())
+
+    async def _load(self) -> None:
+        try:
+            while self._wanted:
+                batch = {each: self._wanted.pop(each) for each in self._next_batch()}
+                pause = LOAD_PAUSE
+                try:
+                    await self._load_batch(batch)
+                except ParleyError as error:
+                    log.warning("unread_load_delayed", code=error.code, users=len(batch))
+                    self._want_again(batch)
+                    pause = RETRY
+                except Exception:
+                    log.exception("unread_load_failed", users=len(batch))
+                if self._wanted:
+                    await asyncio.sleep(pause)
+        finally:
+            self._loader = None
+
+    def _next_batch(self) -> list[_Inbox]:
+        """Inboxes of one organization."""
+        org = next(iter(self._wanted)).org
+        return list(islice((each for each in self._wanted if each.org == org), LOADED_AT_ONCE))
+
+    def _want_again(self, batch: dict[_Inbox, set[str]]) -> None:
+        for inbox, conversations in batch.items():
+            if self._inboxes.get(inbox.user) is inbox:
+                self._wanted.setdefault(inbox, set()).update(conversations)
+
+    async def _load_batch(self, batch: dict[_Inbox, set[str]]) -> None:
+        pairs: dict[tuple[str, str], _Inbox] = {}
+        whole = [inbox for inbox in batch if not inbox.loaded]
+        org = next(iter(batch)).org
+        for inbox in whole:
+            batch[inbox] = batch[inbox] | set(await self._memberships.of_user(org, inbox.user))
+        for inbox, conversations in batch.items():
+            for each in conversations:
+                pairs[each, inbox.user] = inbox
+                # From here on what happens is noted, so nothing falls between count and notes.
+                feed = self._feeds.get(each)
+                if feed is None:
+                    feed = self._feeds[each] = _Feed(each)
+                feed.counting[inbox.user] = False
+        counted: dict[tuple[str, str], Counted] | None = None
+        try:
+            counted = await self._repository.count(org, list(pairs))
+        finally:
+            for (conversation, user), inbox in pairs.items():
+                feed = self._feeds[conversation]
+                again = feed.counting.pop(user)
+                if counted is not None and self._inboxes.get(user) is inbox:
+                    self._take(inbox, feed, counted.get((conversation, user)), again=again)
+                self._drop_if_unused(feed)
+        for inbox in whole:
+            inbox.loaded = True
+
+    def _take(self, inbox: _Inbox, feed: _Feed, counted: Counted | None, *, again: bool) -> None:
+        """Go on from what was counted."""
+        conversation = feed.conversation
+        entry = inbox.entries.get(conversation)
+        if counted is None:
+            inbox.tell.discard(conversation)
+            if entry is not None:
+                self._drop(entry)
+            return
+        if again or counted.through < feed.dropped:
+            self._want(inbox, conversation)
+            return
+        if entry is None:
+            entry = inbox.entries[conversation] = feed.entries[inbox.user] = _Entry(inbox, feed)
+        entry.floor = counted.floor
+        entry.through = counted.through
+        entry.set(*counted.counts)
+        if conversation in inbox.tell:
+            inbox.tell.discard(conversation)
+            entry.sent = None
+        else:
+            entry.sent = entry.counts
+        entry.fold()
+        if entry.counts != entry.sent:
+            self._pacer.touch(entry)
