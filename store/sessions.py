@@ -29,17 +29,17 @@ class SessionRepository:
     """Reads and writes sessions and what else decides who may come in."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
 
     # -- sessions -----------------------------------------------------------------------------
 
     async def add(self, org: str, doc: Document) -> None:
         """Store a new session."""
-        await self._engine.insert(org, SESSIONS, doc)
+        await self.engine.insert(org, SESSIONS, doc)
 
     async def session(self, org: str, session: str) -> Document | None:
         """One session."""
-        return await self._engine.get(org, SESSIONS, session)
+        return await self.engine.get(org, SESSIONS, session)
 
     async def rotate(
         self,
@@ -56,7 +56,7 @@ class SessionRepository:
         """Put a new refresh token's hash in place of the old one's. Of any number of callers with
         one old hash exactly one gets True; False also if the session is revoked.
         """
-        changed = await self._engine.update(
+        changed = await self.engine.update(
             org,
             SESSIONS,
             session,
@@ -73,14 +73,14 @@ class SessionRepository:
 
     async def revoke(self, org: str, session: str, at: str) -> bool:
         """End a session; False if it was ended already or is not there."""
-        changed = await self._engine.update(
+        changed = await self.engine.update(
             org, SESSIONS, session, set={"revoked_at": at}, where={"revoked_at": None}
         )
         return changed is not None
 
     async def live(self, org: str, user: str, now: str) -> list[Document]:
         """A user's sessions that are neither ended nor expired, newest first."""
-        return await self._engine.find(
+        return await self.engine.find(
             org,
             SESSIONS,
             {"user": user, "revoked_at": None, "expires_at": Is(">", now)},
@@ -89,21 +89,21 @@ class SessionRepository:
 
     async def trim_sessions(self, before: str) -> int:
         """Forget sessions that expired before a time."""
-        return await self._engine.delete_any_org(SESSIONS, {"expires_at": Is("<", before)})
+        return await self.engine.delete_any_org(SESSIONS, {"expires_at": Is("<", before)})
 
     # -- API keys -----------------------------------------------------------------------------
 
     async def add_key(self, org: str, doc: Document) -> None:
         """Store a new API key."""
-        await self._engine.insert(org, API_KEYS, doc)
+        await self.engine.insert(org, API_KEYS, doc)
 
     async def key(self, org: str, id: str) -> Document | None:
         """One API key by its id."""
-        return await self._engine.get(org, API_KEYS, id)
+        return await self.engine.get(org, API_KEYS, id)
 
     async def find_key(self, org: str, hash: str) -> Document | None:
         """The API key with this hash."""
-        found = await self._engine.find(org, API_KEYS, {"hash": hash}, limit=1)
+        found = await self.engine.find(org, API_KEYS, {"hash": hash}, limit=1)
         return found[0] if found else None
 
     async def keys(self, org: str, *, after: str | None, limit: int) -> list[Document]:
@@ -111,11 +111,11 @@ class SessionRepository:
         where = (
             {"revoked_at": None} if after is None else {"revoked_at": None, "id": Is("<", after)}
         )
-        return await self._engine.find(org, API_KEYS, where, order=("-id",), limit=limit)
+        return await self.engine.find(org, API_KEYS, where, order=("-id",), limit=limit)
 
     async def revoke_key(self, org: str, id: str, at: str) -> Document | None:
         """End an API key; None if it was ended already or is not there."""
-        return await self._engine.update(
+        return await self.engine.update(
             org, API_KEYS, id, set={"revoked_at": at}, where={"revoked_at": None}
         )
 
@@ -124,28 +124,28 @@ class SessionRepository:
     async def record_attempt(self, id: str, account: str, network: str, ok: bool, at: str) -> None:
         """Record that somebody tried to log in."""
         doc = {"id": id, "account": account, "network": network, "ok": ok, "at": at}
-        await self._engine.insert(SERVER, ATTEMPTS, doc)
+        await self.engine.insert(SERVER, ATTEMPTS, doc)
 
     async def succeeded_from(self, account: str, network: str) -> bool:
         """Whether a recorded attempt of this account from this network succeeded."""
         where = {"account": account, "network": network, "ok": True}
-        return bool(await self._engine.find(SERVER, ATTEMPTS, where, limit=1))
+        return bool(await self.engine.find(SERVER, ATTEMPTS, where, limit=1))
 
     async def trim_attempts(self, before: str) -> int:
         """Forget attempts older than a time."""
-        return await self._engine.delete(SERVER, ATTEMPTS, {"at": Is("<", before)})
+        return await self.engine.delete(SERVER, ATTEMPTS, {"at": Is("<", before)})
 
     # -- changes of access --------------------------------------------------------------------
 
     async def note_change(self, id: str, user: str, at: str) -> None:
         """Note that what a user may do is about to change."""
-        await self._engine.insert(SERVER, CHANGES, {"id": id, "user": user, "at": at})
+        await self.engine.insert(SERVER, CHANGES, {"id": id, "user": user, "at": at})
 
     async def changes(self, since: str) -> list[Document]:
         """Changes noted at a time or later, oldest first."""
         where = {"at": Is(">=", since)}
-        return await self._engine.find(SERVER, CHANGES, where, order=("at",), limit=None)
+        return await self.engine.find(SERVER, CHANGES, where, order=("at",), limit=None)
 
     async def trim_changes(self, before: str) -> int:
         """Forget changes older than a time."""
-        return await self._engine.delete(SERVER, CHANGES, {"at": Is("<", before)})
+        return await self.engine.delete(SERVER, CHANGES, {"at": Is("<", before)})

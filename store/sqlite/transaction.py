@@ -127,6 +127,8 @@ class Transaction:
         self._new_keys: list[tuple[Any, ...]] = []
         self._events: list[tuple[Any, ...]] = []
         self._committed: dict[Key, Entry | None] = {}
+        self._reread: set[str] = set()
+        """Collections of which only the file knows what is there by now."""
         self.place: str = ""
         """The collection being written, for naming a conflict."""
         self.indexed = dict(counters.indexed)
@@ -141,7 +143,7 @@ class Transaction:
         for key in keys:
             if key in self._rows:
                 continue
-            entry = self._documents.get(key)
+            entry = None if key[0] in self._reread else self._documents.get(key)
             if entry is None:
                 self._rows[key] = Row()
                 missing.setdefault(key[0], []).append(key[1:])
@@ -264,11 +266,15 @@ class Transaction:
         self._new_keys.append((*key, seq, count, digest, at))
 
     def drop_known(self, collection: str) -> None:
-        """Believe nothing of what was read of a collection before."""
+        """Believe nothing of what was read of a collection before: not here, and not what memory
+        has from before this transaction.
+        """
+        self._reread.add(collection)
         for key in [key for key in self._rows if key[0] == collection]:
             del self._rows[key]
-        for key in [key for key in self._committed if key[0] == collection]:
-            del self._committed[key]
+        for key in self._committed:
+            if key[0] == collection:
+                self._committed[key] = None
 
     def forget_streams(self) -> None:
         """Believe nothing of what was known of streams, nor let anyone after the commit."""

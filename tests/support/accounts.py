@@ -1,0 +1,191 @@
+"""Everything about accounts, put together over a store of its own, without a server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from actions.access import Authenticator
+from actions.accounts import Accounts, Registration
+from actions.api_keys import ApiKeys
+from actions.clients import Client, Clients
+from actions.control import Control
+from actions.expiry import Expirations
+from actions.hashing import PasswordHasher
+from actions.sessions import Origin, Sessions
+from actions.tokens import Tokens
+from actions.users import Users
+from domain import accounts as wire
+from domain.accounts import email_key
+from domain.clock import timestamp
+from domain.ids import new_id
+from domain.principals import Principal, Role
+from fanout.bus import LocalBus, Receive
+from fanout.limits import Limit, LocalRateLimiter
+from store import accounts as accounts_store
+from store import sessions as sessions_store
+from store.accounts import AccountRepository
+from store.engine import Engine
+from store.sessions import SessionRepository
+from store.sqlite import SqliteEngine
+from tests.support.local import LocalOutlet, TurnedClock, local_client
+
+PASSWORD = "Kestrel over 7 weirs"
+SECRET = "accounts under test " * 4
+ACCESS_TTL, REFRESH_TTL = 900.0, 7 * 86400.0
+HOME = Origin("192.0.2.1", "tests")
+AWAY = Origin("198.51.100.9", "somebody else")
+
+
+class LossyBus(LocalBus):
+    """Joins nodes of one process; loses what it is told to."""
+
+    def __init__(self, others: "list[LossyBus]") -> None:
+        self._others = others
+        self._receive: Receive | None = None
+        self.lossy = False
+        others.append(self)
+
+    async def start(self, receive: Receive) -> None:
+        self._receive = receive
+
+    def publish(self, channel: str, message: bytes, *, key: str | None = None) -> None:
+        for other in self._others:
+            if other is not self and other._receive is not None and not self.lossy:
+                other._receive(channel, message)
+
+
+class AccountsNode:
+    """One node's accounts."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        bus: LocalBus,
+        clock: TurnedClock,
+        hasher: PasswordHasher,
+        registration: Registration = "open",
+        limits: dict[str, Limit | None] | None = None,
+    ) -> None:
+        self.clock = clock
+        self.bus = bus
+        self.clients = Clients()
+        self.control = Control(bus)
+        self.repository = AccountRepository(engine)
+        self.session_repository = SessionRepository(engine)
+        self.tokens = Tokens(SECRET, "parley", "parley", ACCESS_TTL, clock)
+        self.limiter = LocalRateLimiter(limits or {}, clock)
+        self.authenticator = Authenticator(
+            self.tokens,
+            self.repository,
+            self.session_repository,
+            self.control,
+            self.clients,
+            clock,
+            ACCESS_TTL,
+        )
+        self.expirations = Expirations(self.authenticator, clock)
+        self.sessions = Sessions(
+            self.session_repository,
+            self.repository,
+            self.tokens,
+            self.authenticator,
+            self.expirations,
+            self.clients,
+            clock,
+            REFRESH_TTL,
+        )
+        self.accounts = Accounts(
+            self.repository,
+            self.session_repository,
+            self.sessions,
+            hasher,
+            self.limiter,
+            clock,
+            registration,
+        )
+        self.users = Users(self.repository, self.sessions, self.authenticator, clock)
+        self.keys = ApiKeys(self.session_repository, self.authenticator, clock)
+
+    async def start(self) -> None:
+        await self.bus.start(lambda _, message: self.control.receive(message))
+        await self.authenticator.start()
+
+    async def register(self, name: str = "Ann", email: str | None = None) -> wire.Tokens:
+        address = email or f"{name.lower()}@example.com"
+        return await self.accounts.register(address, PASSWORD, name, None, HOME)
+
+    async def login(
+        self, email: str, password: str = PASSWORD, origin: Origin = HOME
+    ) -> wire.Tokens:
+        return await self.accounts.login(email, password, origin)
+
+    async def principal(self, tokens: wire.Tokens) -> Principal:
+        return await self.authenticator.authenticate(tokens["access_token"])
+
+    async def connect(
+        self, token: str, *, transport: str | None = None
+    ) -> tuple[Client, LocalOutlet]:
+        """A client as the gateway lets it in."""
+        principal = await self.authenticator.authenticate(token)
+        client, outlet = local_client(principal, session=transport)
+        self.clients.add(client)
+        await self.expirations.entered(client, ())
+        return client, outlet
+
+    async def somebody(
+        self, role: Role, name: str, org: str = wire.DEFAULT_ORG
+    ) -> tuple[Principal, wire.Tokens]:
+        """A user of that role in that organization, logged in; made without asking anybody."""
+        at = timestamp(self.clock.now())
+        await self.repository.ensure_organization(org, org, at)
+        address = f"{name.lower()}@{org}.example.com"
+        user = await self.accounts.add_user(org, address, name, role, "no password")
+        if role is Role.OWNER:
+            found = await self.repository.organization(org)
+            assert found is not None
+            owners = [*found["owners"], user["id"]]
+            assert await self.repository.set_owners(org, owners, found["version"])
+        tokens = await self.sessions.begin(org, user, HOME)
+        return await self.principal(tokens), tokens
+
+    async def attempts(self, email: str) -> list[dict[str, Any]]:
+        """What was recorded of logins to an address, oldest first."""
+        engine = self.session_repository.engine
+        where = {"account": email_key(wire.normalize_email(email))}
+        found = await engine.find(accounts_store.SERVER, sessions_store.ATTEMPTS, where)
+        return sorted(found, key=lambda each: str(each["id"]))
+
+
+class AccountsWorld:
+    """A store, and as many nodes over it as a test wants."""
+
+    def __init__(self, engine: Engine, clock: TurnedClock, hasher: PasswordHasher) -> None:
+        self.engine = engine
+        self.clock = clock
+        self._hasher = hasher
+        self._buses: list[LossyBus] = []
+
+    async def node(
+        self, registration: Registration = "open", limits: dict[str, Limit | None] | None = None
+    ) -> AccountsNode:
+        bus = LossyBus(self._buses)
+        made = AccountsNode(self.engine, bus, self.clock, self._hasher, registration, limits)
+        await made.accounts.ensure_organization()
+        await made.start()
+        return made
+
+
+@asynccontextmanager
+async def accounts_world(directory: Path) -> AsyncIterator[AccountsWorld]:
+    """Accounts over a new SQLite file in a directory."""
+    clock = TurnedClock()
+    collections = (*accounts_store.COLLECTIONS, *sessions_store.COLLECTIONS)
+    engine = SqliteEngine(directory / f"{new_id()}.db", collections, clock=clock)
+    hasher = PasswordHasher(4)
+    await engine.start()
+    try:
+        yield AccountsWorld(engine, clock, hasher)
+    finally:
+        hasher.close()
+        await engine.stop()
