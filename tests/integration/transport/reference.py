@@ -48,6 +48,9 @@ class ReferenceApplication:
         elif name == "join":
             self.hub.join(args[0], connection)
             return []
+        elif name == "close-me":
+            reconnect: bool = args[0]
+            connection.close("slow_consumer" if reconnect else "revoked", reconnect=reconnect)
         elif name == "fail":
             raise RuntimeError("on purpose")
         return None
