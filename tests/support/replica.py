@@ -1,0 +1,77 @@
+"""A client that keeps a conversation by applying events, as docs/messaging.md tells clients to."""
+
+from typing import Any
+
+TRANSPARENT = ("reactions", "status")
+"""What events of the conversation's stream carry but do not decide."""
+
+
+class Replica:
+    """What one user's client knows of one conversation and all of its messages."""
+
+    def __init__(self, conversation: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+        self.conversation = dict(conversation)
+        self.messages = {each["id"]: dict(each) for each in messages}
+        self.id = conversation["id"]
+
+    def apply(self, user: str, envelope: dict[str, Any]) -> None:
+        """Take one durable event, of the conversation's stream or of the user's own."""
+        data, own = envelope["data"], envelope["stream"] == f"messages/{user}"
+        match envelope["type"]:
+            case "message.created":
+                if data["conversation"] == self.id:
+                    self.messages[data["id"]] = dict(data)
+            case "message.edited" | "message.pinned" | "message.unpinned":
+                old = self.messages.get(data["id"])
+                if old is not None:
+                    self.messages[data["id"]] = data | {each: old[each] for each in TRANSPARENT}
+            case "message.deleted":
+                if data["conversation"] == self.id and own:
+                    self.messages.pop(data["id"], None)
+                elif data["conversation"] == self.id and data["id"] in self.messages:
+                    self.messages[data["id"]] |= {
+                        "body": "",
+                        "attachments": [],
+                        "mentions": [],
+                        "reactions": {},
+                        "deleted_at": envelope["at"],
+                        "pinned_at": None,
+                        "pinned_by": None,
+                    }
+            case "conversation.updated":
+                if data["id"] == self.id:
+                    fields = ("muted", "archived") if own else ("title", "topic")
+                    for field in fields:
+                        if data[field] is not None or not own:
+                            self.conversation[field] = data[field]
+            case "member.added":
+                if data["conversation"] == self.id and self.conversation["kind"] != "channel":
+                    self.conversation["members"] = [
+                        *self.conversation["members"],
+                        {
+                            "user": data["user"],
+                            "role": data["role"],
+                            "joined_at": envelope["at"],
+                            "read_seq": 0,
+                            "delivered_seq": 0,
+                        },
+                    ]
+            case "member.removed":
+                if data["conversation"] == self.id:
+                    self.conversation["members"] = [
+                        each
+                        for each in self.conversation["members"]
+                        if each["user"] != data["user"]
+                    ]
+            case "member.updated":
+                if data["conversation"] == self.id:
+                    self.conversation["members"] = [
+                        each | {"role": data["role"]} if each["user"] == data["user"] else each
+                        for each in self.conversation["members"]
+                    ]
+
+    def state(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The conversation with its last message, and all messages by seq."""
+        messages = sorted(self.messages.values(), key=lambda each: each["seq"])
+        last = messages[-1] if messages else None
+        return {**self.conversation, "last_message": last}, messages
