@@ -88,7 +88,8 @@ class Documents:
 
     A read that fills it may have seen the file before a commit that it does not know of. So it
     says beforehand what it is going to read, and a commit that changes this takes the permission
-    to fill back.
+    to fill back. From just before the commit until the new state is here, what the commit changes
+    is not known at all: nobody is told the old state after somebody else has read the new one.
     """
 
     def __init__(self, limit: int) -> None:
@@ -96,6 +97,7 @@ class Documents:
         self._cost = 0
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._filling: dict[Key, object] = {}
+        self._changing: set[Key] = set()
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Entry | None:
@@ -112,7 +114,8 @@ class Documents:
         """A permission to `fill` with what is read from the file from now on."""
         token = object()
         with self._lock:
-            self._filling[key] = token
+            if key not in self._changing:
+                self._filling[key] = token
         return token
 
     def fill(self, key: Key, token: object, entry: Entry | None) -> None:
@@ -124,19 +127,24 @@ class Documents:
                     self._set(key, entry)
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """Drop documents that a commit is about to change."""
+        """Drop documents that a commit is about to change, until it was carried out or not."""
         with self._lock:
             for key in keys:
+                self._changing.add(key)
+                self._filling.pop(key, None)
                 self._drop(key)
+
+    def unchanged(self) -> None:
+        """The commit did not come about."""
+        with self._lock:
+            self._changing.clear()
 
     def publish(self, changed: Iterable[tuple[Key, Entry | None]]) -> None:
         """Take over what was committed; None for a document that was removed or is not kept."""
         with self._lock:
+            self._changing.clear()
             for key, entry in changed:
-                self._filling.pop(key, None)
-                if entry is None:
-                    self._drop(key)
-                else:
+                if entry is not None:
                     self._set(key, entry)
 
     def clear(self) -> None:
@@ -144,6 +152,7 @@ class Documents:
         with self._lock:
             self._entries.clear()
             self._filling.clear()
+            self._changing.clear()
             self._cost = 0
 
     def _set(self, key: Key, entry: Entry) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from store.engine import Collection, Index
 from store.sqlite.bulk import Bulk
 
+_NESTED = (list, dict, tuple)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
 
@@ -90,9 +91,9 @@ class Table:
             ValueError: a declared field holds an object or an array.
         """
         values = [doc.get(name) for name in self.columns]
-        for value in values:
-            if isinstance(value, list | dict | tuple):
-                raise ValueError(f"{self.collection.name}: a declared field holds {value!r}")
+        for name, value in zip(self.columns, values, strict=True):
+            if isinstance(value, _NESTED):
+                raise ValueError(f"{self.collection.name}: {name} cannot be queried as {value!r}")
         return values
 
     def index_name(self, index: Index) -> str:

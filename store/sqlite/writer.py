@@ -285,6 +285,7 @@ class Writer:
             job.error = error
 
     def _roll_back(self) -> None:
+        self._documents.unchanged()
         if self._db is not None and self._db.in_transaction:
             try:
                 self._db.execute("ROLLBACK")
