@@ -42,6 +42,7 @@ from store.engine import (
     Update,
 )
 from store.messages import MESSAGES, PINS, REPLIES, MessageRepository, hide, is_in
+from store.unread import mention, unmention
 from store.uploads import UPLOADS, UploadRepository
 
 
@@ -132,9 +133,7 @@ class Messages:
             org, conversation
         )
         guards = _may_write(facts, conversation, user)
-        for mention in draft.mentions:
-            if mention != user:
-                guards.append(is_member(conversation, mention))
+        guards += [is_member(conversation, each) for each in draft.mentions if each != user]
         if draft.reply_to is not None:
             guards.append(is_in(draft.reply_to, conversation))
         if draft.thread is not None:
@@ -169,6 +168,9 @@ class Messages:
         if draft.thread is not None:
             reply: Document = {"id": doc["id"], "thread": draft.thread, "seq": 0}
             changes.append(Insert(REPLIES, reply, "seq"))
+        if draft.mentions:
+            others = [each for each in draft.mentions if each != user]
+            changes += mention(doc["id"], conversation, others)
         try:
             appended = await self._engine.append(
                 Append(
@@ -342,7 +344,11 @@ class Messages:
                         principal.actor,
                         at,
                         [NewEvent(MESSAGE_DELETED.name, {**data})],
-                        [Update(MESSAGES, message, set=gone), Delete(PINS, message)],
+                        [
+                            Update(MESSAGES, message, set=gone),
+                            Delete(PINS, message),
+                            *unmention(message, doc["mentions"]),
+                        ],
                         [guard, is_in(message, conversation, deleted_at=None)],
                     )
                 )

@@ -101,6 +101,8 @@ class Streams:
         self._rules = rules
         self._clients = clients
         self._control = control
+        self.on_expelled: list[Callable[[str, str], None]] = []
+        """Called on every node with a user and a stream this user no longer follows."""
         control.on("streams.join", self._join_here)
         control.on("streams.leave", self._leave_here)
 
@@ -215,6 +217,8 @@ class Streams:
             for client in self._clients.of_user(user, stream.partition("/")[0]):
                 client.streams.discard(stream)
                 self._sequencer.leave(stream, client.outlet)
+            for callback in self.on_expelled:
+                callback(user, stream)
 
     # -- reading ------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from actions.pacer import Pacer
 from domain.clock import Clock, timestamp
 from domain.conversations import stream_of
 from domain.errors import ParleyError
-from domain.unread import NONE, UNREAD_INTERVAL, UNREAD_UPDATED, Counts
+from domain.unread import NAMESPACE, NONE, UNREAD_INTERVAL, UNREAD_UPDATED, Counts
 from domain.unread import Unread as UnreadData
 from fanout.hub import Hub
 from fanout.publisher import Publisher
@@ -245,11 +245,12 @@ class Unread:
             else:
                 self._want(inbox, conversation)
 
-    def removed(self, user: str, conversation: str) -> None:
-        """A user is no longer in a conversation."""
+    def expelled(self, user: str, stream: str) -> None:
+        """A user no longer follows a stream: if it is a conversation's, its count is gone."""
+        namespace, _, conversation = stream.partition("/")
         inbox = self._inboxes.get(user)
         entry = inbox.entries.get(conversation) if inbox is not None else None
-        if entry is not None:
+        if entry is not None and namespace == NAMESPACE:
             self._drop(entry)
             self._send(entry)
 
@@ -257,7 +258,7 @@ class Unread:
 
     async def entered(self, client: Client, resumed: Collection[str]) -> None:
         """A client is in; one that was here before is told where it stands now."""
-        if client.namespace == "messages" and resumed:
+        if client.namespace == NAMESPACE and resumed:
             self.resend(
                 client,
                 [stream.partition("/")[2] for stream in resumed if stream in client.streams],
@@ -267,7 +268,7 @@ class Unread:
         """A client has gone: with the last one, what was kept for its user."""
         user = client.principal.user
         inbox = self._inboxes.get(user)
-        if inbox is None or self._clients.has(user, "messages"):
+        if inbox is None or self._clients.has(user, NAMESPACE):
             return
         del self._inboxes[user]
         self._wanted.pop(inbox, None)
@@ -373,7 +374,7 @@ class Unread:
         }
         self._publisher.send(
             UNREAD_UPDATED,
-            [client.outlet for client in self._clients.of_user(inbox.user, "messages")],
+            [client.outlet for client in self._clients.of_user(inbox.user, NAMESPACE)],
             timestamp(self._clock.now()),
             data,
             key=entry.feed.conversation,
@@ -385,7 +386,7 @@ class Unread:
         """Load a user's count in a conversation, then tell the user; not if nobody would hear."""
         inbox = self._inboxes.get(user)
         if inbox is None:
-            if not self._clients.has(user, "messages"):
+            if not self._clients.has(user, NAMESPACE):
                 return
             inbox = self._inboxes[user] = _Inbox(org, user)
         self._want(inbox, conversation)

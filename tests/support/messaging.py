@@ -30,7 +30,7 @@ from fanout.bus import LocalBus
 from fanout.hub import Hub
 from fanout.publisher import Publisher
 from fanout.sequencer import Sequencer
-from store import contacts, conversations, messages, reactions, receipts, uploads
+from store import contacts, conversations, messages, reactions, receipts, unread, uploads
 from store.conversations import ConversationRepository
 from store.engine import Engine
 from store.messages import MessageRepository
@@ -46,6 +46,7 @@ COLLECTIONS = (
     *contacts.COLLECTIONS,
     *reactions.COLLECTIONS,
     *receipts.COLLECTIONS,
+    *unread.COLLECTIONS,
     *uploads.COLLECTIONS,
 )
 EVENTS = (*conversation_rules.EVENTS, *message_rules.EVENTS)
