@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
+from urllib.parse import unquote
 
 from aiohttp import BodyPartReader, ClientError, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -63,6 +64,8 @@ class FileForm:
         """
         if self._request.content_type != "multipart/form-data":
             raise Invalid("Send multipart/form-data with the file in the field `file`.")
+        if self._request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Invalid("Send the form as it is, without Content-Encoding.")
         if self._length is not None and self._length > self._max:
             raise TooLarge(f"A file may have at most {self._max - OVERHEAD} bytes.")
         with _wellformed():
@@ -90,7 +93,7 @@ class FileForm:
     @property
     def size(self) -> int | None:
         """Bytes of the file if nothing but the end of the form follows; None if that is unknown."""
-        if self._length is None or self._request.headers.get("Content-Encoding"):
+        if self._length is None:
             return None
         boundary = self._request.headers.get("Content-Type", "").partition("boundary=")[2]
         ending = len(boundary.partition(";")[0].strip().strip('"')) + len("\r\n----\r\n")
@@ -175,10 +178,15 @@ def _check_encoding(part: BodyPartReader) -> None:
 
 
 def _unescaped(name: str | None) -> str | None:
-    """A file's name without what browsers write in it for a quote and line ends."""
-    if name is None:
-        return None
-    return name.replace("%22", '"').replace("%0D", " ").replace("%0A", " ")
+    """A file's name without percent escapes: browsers write quotes and line ends so (WHATWG HTML,
+    "multipart form data"), some libraries all that is not ASCII.
+    """
+    if name is None or "%" not in name:
+        return name
+    try:
+        return unquote(name, errors="strict")
+    except UnicodeDecodeError:
+        return name
 
 
 async def _short(part: BodyPartReader, name: str) -> str:

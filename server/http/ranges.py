@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import NamedTuple
 
+from domain.errors import Invalid
+
 _RANGE = re.compile(r"bytes=\s*(\d{0,19})-(\d{0,19})\s*\Z", re.IGNORECASE | re.ASCII)
 _TAGS = re.compile(r'(W/)?"([^"]*)"')
 
@@ -23,8 +25,11 @@ class Span(NamedTuple):
         return f"bytes {self.start}-{self.start + self.length - 1}/{size}"
 
 
-class UnsatisfiableRange(Exception):
-    """The range asked for lies behind the end: 416."""
+class UnsatisfiableRange(Invalid):
+    """The range asked for begins behind the end."""
+
+    status = 416
+    title = "Range not satisfiable"
 
 
 class Validators(NamedTuple):

@@ -125,9 +125,8 @@ class UploadRoutes:
             return web.Response(status=304, headers=headers)
         try:
             span = validators.span(request.headers, size) if request.method == "GET" else None
-        except UnsatisfiableRange:
-            response = problem(Invalid("The range begins behind the end."), request[REQUEST_ID])
-            response.set_status(416)
+        except UnsatisfiableRange as error:
+            response = problem(error, request[REQUEST_ID])
             response.headers["Content-Range"] = f"bytes */{size}"
             return response
         kind = upload["content_type"]

@@ -106,6 +106,20 @@ async def send(
     return status
 
 
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("%22a%22.txt", '"a".txt'),
+        ("b%C3%A4r.png", "b\u00e4r.png"),
+        ("100% %zz.txt", "100% %zz.txt"),
+        ("%ff.txt", "%ff.txt"),
+    ],
+)
+async def test_names_without_their_escapes(port: int, reader: Reader, sent: str, name: str) -> None:
+    assert await send(port, file(b"x", sent) + END) == 200
+    assert reader.seen["name"] == name
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("slices", [None, 1, 7])
 async def test_a_form_arrives_whole(
