@@ -25,13 +25,15 @@ from server.fabric import Fabric
 from server.features import EVENTS, Features
 from server.gateway import Gateway
 from server.health import Health
+from server.http.cors import Cors
 from server.http.middleware import Surroundings, client_address
-from server.http.rest import Rest
+from server.http.rest import PREFIX, Rest
 from server.http.uploads import OPENAPI as UPLOAD_PATHS
 from server.http.uploads import UploadRoutes
 from server.metrics import Metrics, Numbers
 from server.periodic import every
 from server.transport.options import TransportOptions
+from server.transport.origins import OriginPolicy
 from server.transport.packets import encode_event
 from server.transport.transport import Transport
 from server.version import VERSION
@@ -102,9 +104,13 @@ class Node:
         )
         self.transport = Transport(gateway, self.fabric.hub, _transport_options(settings))
         self.health = Health({"store": engine.ping})
+        surroundings = Surroundings(metrics)
+        cors = Cors(OriginPolicy(settings.cors_origins.allows), PREFIX)
         self.app = web.Application(
-            middlewares=[Surroundings(metrics).surround], client_max_size=settings.max_body
+            middlewares=[surroundings.surround, cors.handle], client_max_size=settings.max_body
         )
+        self.app.on_response_prepare.append(surroundings.on_prepare)
+        self.app.on_response_prepare.append(cors.on_prepare)
         self.transport.attach(self.app)
         self._attach_http(dispatcher)
         self._expose_numbers()

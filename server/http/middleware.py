@@ -58,12 +58,14 @@ class Surroundings:
         self._finish(request, response, request_id, time.perf_counter() - started)
         return response
 
+    async def on_prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Add the headers that every response has; for `on_response_prepare`."""
+        response.headers["X-Request-ID"] = request.get(REQUEST_ID, "")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+
     def _finish(
         self, request: web.Request, response: web.StreamResponse, request_id: str, seconds: float
     ) -> None:
-        if not response.prepared:
-            response.headers["X-Request-ID"] = request_id
-            response.headers.setdefault("X-Content-Type-Options", "nosniff")
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
         self._metrics.requests.labels(route, request.method, str(response.status)).inc()
