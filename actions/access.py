@@ -182,6 +182,11 @@ class Authenticator:
         role = Role(user["role"])
         return most if most is not None and role.at_least(most) else role
 
+    @property
+    def watched(self) -> int:
+        """How many users' tokens are not believed without asking."""
+        return len(self._changed)
+
     # -- hearing of changes -------------------------------------------------------------------
 
     async def note(self, user: str) -> None:
@@ -196,7 +201,9 @@ class Authenticator:
         self._mark(order["user"], self._clock.now())
 
     def _mark(self, user: str, at: float) -> None:
-        self._changed[user] = _Changed(max(at, self._clock.now()) + self._believed_for)
+        known = self._changed.get(user)
+        until = at + self._believed_for
+        self._changed[user] = _Changed(until if known is None else max(until, known.until))
         self._keys.clear()
         self._to_review[user] = None
         self._wake.set()

@@ -165,6 +165,7 @@ class AccountsWorld:
         self.clock = clock
         self._hasher = hasher
         self._buses: list[LossyBus] = []
+        self._nodes: list[AccountsNode] = []
 
     async def node(
         self, registration: Registration = "open", limits: dict[str, Limit | None] | None = None
@@ -173,7 +174,14 @@ class AccountsWorld:
         made = AccountsNode(self.engine, bus, self.clock, self._hasher, registration, limits)
         await made.accounts.ensure_organization()
         await made.start()
+        self._nodes.append(made)
         return made
+
+    async def turn(self, seconds: float) -> None:
+        """Let time pass; the nodes look for changes as they do all the time."""
+        self.clock.turn(seconds)
+        for node in self._nodes:
+            await node.authenticator.look()
 
 
 @asynccontextmanager

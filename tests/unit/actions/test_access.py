@@ -1,0 +1,327 @@
+"""Logout, disabling and the like take effect on tokens and connections, on every node."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actions.access import Authenticator
+from domain.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from domain.principals import Role
+from tests.support.accounts import (
+    ACCESS_TTL,
+    HOME,
+    PASSWORD,
+    AccountsNode,
+    AccountsWorld,
+    accounts_world,
+)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[AccountsWorld]:
+    async with accounts_world(tmp_path) as made:
+        yield made
+
+
+async def pass_a_second(world: AccountsWorld, *nodes: AccountsNode) -> None:
+    """What the nodes do of themselves in a second, without what the bus carried."""
+    world.clock.turn(1)
+    for node in nodes:
+        await node.authenticator.look()
+        await node.authenticator.review()
+
+
+async def test_a_token_is_believed_without_asking_the_store(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node()
+    tokens = await node.register()
+
+    async def asked(*_: Any) -> None:
+        raise AssertionError("the store was asked")
+
+    monkeypatch.setattr(node.session_repository, "session", asked)
+    monkeypatch.setattr(node.repository, "user", asked)
+    await node.principal(tokens)
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+async def test_logging_out_closes_the_sessions_connections_everywhere(
+    world: AccountsWorld, lossy: bool
+) -> None:
+    nodes = [await world.node() for _ in range(2)]
+    gone = await nodes[0].register(email="ann@example.com")
+    stays = await nodes[0].login("ann@example.com")
+    for node in nodes:
+        node.bus.lossy = lossy  # type: ignore[attr-defined]
+    closing = [await node.connect(gone["access_token"]) for node in nodes]
+    staying = [await node.connect(stays["access_token"]) for node in nodes]
+    await nodes[0].sessions.end_own(await nodes[0].principal(gone))
+    await pass_a_second(world, *nodes)
+    await pass_a_second(world, *nodes)
+    assert [outlet.closing for _, outlet in closing] == ["revoked", "revoked"]
+    assert [outlet.closing for _, outlet in staying] == [None, None]
+    for node in nodes:
+        with pytest.raises(Unauthenticated):
+            await node.principal(gone)
+        await node.principal(stays)
+
+
+async def test_without_losses_it_takes_no_second(world: AccountsWorld) -> None:
+    nodes = [await world.node() for _ in range(2)]
+    running = [asyncio.ensure_future(node.authenticator.run()) for node in nodes]
+    try:
+        tokens = await nodes[0].register()
+        _, outlet = await nodes[1].connect(tokens["access_token"])
+        closed = asyncio.Event()
+        nodes[1].authenticator.on_revoked.append(lambda _: closed.set())
+        await nodes[0].sessions.end_own(await nodes[0].principal(tokens))
+        with pytest.raises(Unauthenticated):
+            await nodes[1].principal(tokens)
+        await asyncio.wait_for(closed.wait(), 10)
+        assert outlet.closing == "revoked"
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_a_change_whose_writer_died_before_telling_takes_effect(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [await world.node() for _ in range(2)]
+    tokens = await nodes[0].register()
+    _, outlet = await nodes[1].connect(tokens["access_token"])
+    monkeypatch.setattr(Authenticator, "tell", lambda self, user: None)
+    me = await nodes[0].principal(tokens)
+    await nodes[0].authenticator.note(me.user)
+    await pass_a_second(world, *nodes)
+    assert outlet.closing is None
+    await nodes[0].session_repository.revoke(me.org, me.session, "2027-01-01T00:00:00.000Z")
+    await pass_a_second(world, *nodes)
+    await pass_a_second(world, *nodes)
+    assert outlet.closing == "revoked"
+    with pytest.raises(Unauthenticated):
+        await nodes[1].principal(tokens)
+
+
+async def test_a_restarted_node_knows_what_was_revoked(world: AccountsWorld) -> None:
+    node = await world.node()
+    tokens, other = await node.register("Ann"), await node.register("Bob")
+    await node.sessions.end_own(await node.principal(tokens))
+    world.clock.turn(ACCESS_TTL - 10)
+    restarted = await world.node()
+    with pytest.raises(Unauthenticated):
+        await restarted.principal(tokens)
+    await restarted.principal(other)
+
+
+async def test_who_came_in_while_access_ended_is_put_out(world: AccountsWorld) -> None:
+    """The token was good, then it was revoked and the connections closed, then this one was
+    added.
+    """
+    node = await world.node()
+    tokens = await node.register()
+    me = await node.principal(tokens)
+    await node.sessions.end_own(me)
+    await node.authenticator.review()
+    with pytest.raises(Unauthenticated):
+        await node.authenticator.confirm(me)
+
+
+async def test_disabling_and_enabling(world: AccountsWorld) -> None:
+    node = await world.node()
+    admin, _ = await node.somebody(Role.ADMIN, "Root")
+    tokens = await node.register(email="ann@example.com")
+    _, outlet = await node.connect(tokens["access_token"])
+    user = tokens["user"]["id"]
+    view = await node.users.disable(admin, user)
+    assert view["disabled"]
+    await node.authenticator.review()
+    assert outlet.closing == "revoked"
+    with pytest.raises(Unauthenticated):
+        await node.principal(tokens)
+    with pytest.raises(Unauthenticated):
+        await node.sessions.refresh(tokens["refresh_token"], HOME)
+    with pytest.raises(Forbidden):
+        await node.login("ann@example.com")
+    with pytest.raises(Unauthenticated):
+        await node.login("ann@example.com", "Wrong password 1")
+    assert (await node.users.disable(admin, user))["disabled"]
+    assert not (await node.users.enable(admin, user))["disabled"]
+    with pytest.raises(Unauthenticated):
+        await node.sessions.refresh(tokens["refresh_token"], HOME)
+    await node.principal(await node.login("ann@example.com"))
+
+
+async def test_another_role_counts_at_once(world: AccountsWorld) -> None:
+    nodes = [await world.node() for _ in range(2)]
+    owner, _ = await nodes[0].somebody(Role.OWNER, "Root")
+    tokens = await nodes[0].register()
+    client, outlet = await nodes[1].connect(tokens["access_token"])
+    closed: list[bool] = []
+    outlet.close = lambda code, *, reconnect: closed.append(reconnect)  # type: ignore[method-assign]
+    await nodes[0].users.set_role(owner, tokens["user"]["id"], Role.TECHNICIAN)
+    await pass_a_second(world, *nodes)
+    assert closed[0] is True, "it may come back at once"
+    for node in nodes:
+        assert (await node.principal(tokens)).role is Role.TECHNICIAN
+    assert client.principal.role is Role.MEMBER
+
+
+async def test_a_changed_password_closes_the_other_sessions_connections(
+    world: AccountsWorld,
+) -> None:
+    node = await world.node()
+    here, there = await node.register(email="ann@example.com"), await node.login("ann@example.com")
+    (_, mine), (_, other) = [await node.connect(each["access_token"]) for each in (here, there)]
+    me = await node.principal(here)
+    await node.accounts.update(me, {}, password="Heron under 9 bridges", current_password=PASSWORD)
+    await node.authenticator.review()
+    assert (mine.closing, other.closing) == (None, "revoked")
+
+
+async def test_a_node_that_cannot_ask_believes_no_token_for_long(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node()
+    tokens = await node.register()
+
+    async def out_of_reach(_: str) -> None:
+        raise Unavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.session_repository, "changes", out_of_reach)
+        world.clock.turn(5)
+        await node.principal(tokens)
+        world.clock.turn(10)
+        with pytest.raises(Unavailable):
+            await node.authenticator.look()
+        with pytest.raises(Unavailable):
+            await node.principal(tokens)
+    await node.authenticator.look()
+    await node.principal(tokens)
+
+
+async def test_what_could_not_be_reviewed_is_reviewed_later(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node()
+    tokens = await node.register()
+    _, outlet = await node.connect(tokens["access_token"])
+    await node.sessions.end_own(await node.principal(tokens))
+
+    async def out_of_reach(*_: str) -> None:
+        raise Unavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.session_repository, "session", out_of_reach)
+        with pytest.raises(Unavailable):
+            await node.authenticator.review()
+    assert outlet.closing is None
+    await node.authenticator.review()
+    assert outlet.closing == "revoked"
+
+
+async def test_changes_are_forgotten_when_no_older_token_is_left(world: AccountsWorld) -> None:
+    node = await world.node()
+    tokens = await node.register()
+    await node.sessions.end_own(await node.principal(tokens))
+    assert node.authenticator.watched == 1
+    await world.turn(ACCESS_TTL + 61)
+    assert node.authenticator.watched == 0
+
+
+# -- API keys ---------------------------------------------------------------------------------
+
+
+async def test_an_agents_key_acts_as_itself(world: AccountsWorld) -> None:
+    node = await world.node()
+    admin, _ = await node.somebody(Role.ADMIN, "Root")
+    key = await node.keys.create(admin, "collector", "agent", Role.TECHNICIAN, None)
+    principal = await node.authenticator.authenticate(key["key"])
+    assert principal.kind == "agent"
+    assert principal.user == principal.session == key["id"]
+    assert (principal.org, principal.role) == ("default", Role.TECHNICIAN)
+    assert principal.expires_at == float("inf")
+    listed = (await node.keys.list(admin, cursor=None, limit=10))["items"]
+    assert [each["id"] for each in listed] == [key["id"]]
+    assert "key" not in listed[0]
+    assert key["key"].startswith(listed[0]["hint"])
+
+
+async def test_a_users_key_acts_as_its_maker_with_no_more_than_its_role(
+    world: AccountsWorld,
+) -> None:
+    node = await world.node()
+    owner, _ = await node.somebody(Role.OWNER, "Root")
+    admin, _ = await node.somebody(Role.ADMIN, "Ann")
+    key = await node.keys.create(admin, "script", "user", Role.ADMIN, None)
+    principal = await node.authenticator.authenticate(key["key"])
+    assert (principal.user, principal.kind, principal.role) == (admin.user, "user", Role.ADMIN)
+    assert principal.session == key["id"]
+    await node.users.set_role(owner, admin.user, Role.MEMBER)
+    assert (await node.authenticator.authenticate(key["key"])).role is Role.MEMBER
+    await node.users.disable(owner, admin.user)
+    with pytest.raises(Unauthenticated):
+        await node.authenticator.authenticate(key["key"])
+
+
+async def test_a_revoked_key_is_out_at_once_everywhere(world: AccountsWorld) -> None:
+    nodes = [await world.node() for _ in range(2)]
+    admin, _ = await nodes[0].somebody(Role.ADMIN, "Root")
+    key = await nodes[0].keys.create(admin, "collector", "agent", Role.MEMBER, None)
+    _, outlet = await nodes[1].connect(key["key"])
+    await nodes[0].keys.revoke(admin, key["id"])
+    for node in nodes:
+        await node.authenticator.review()
+        with pytest.raises(Unauthenticated):
+            await node.authenticator.authenticate(key["key"])
+    assert outlet.closing == "revoked"
+    with pytest.raises(NotFound):
+        await nodes[0].keys.revoke(admin, key["id"])
+    assert (await nodes[0].keys.list(admin, cursor=None, limit=10))["items"] == []
+
+
+async def test_a_key_ends_when_it_was_said_to(world: AccountsWorld) -> None:
+    node = await world.node()
+    admin, _ = await node.somebody(Role.ADMIN, "Root")
+    key = await node.keys.create(admin, "short", "agent", Role.MEMBER, 60)
+    client, outlet = await node.connect(key["key"])
+    await world.turn(59)
+    await node.authenticator.authenticate(key["key"])
+    world.clock.turn(1.1)
+    with pytest.raises(Unauthenticated):
+        await node.authenticator.authenticate(key["key"])
+    node.expirations.check()
+    assert outlet.closing == "token_expired"
+    assert client.principal.kind == "agent"
+
+
+@pytest.mark.parametrize("key", ["pk_", "pk_x", "pk_AAAA", "pk_\ud800", "pk_" + "A" * 60])
+async def test_rubbish_is_no_key(world: AccountsWorld, key: str) -> None:
+    node = await world.node()
+    with pytest.raises(Unauthenticated):
+        await node.authenticator.authenticate(key)
+
+
+async def test_a_key_cannot_do_more_than_its_maker(world: AccountsWorld) -> None:
+    node = await world.node()
+    admin, _ = await node.somebody(Role.ADMIN, "Root")
+    for kind, role in (("user", Role.OWNER), ("agent", Role.ADMIN), ("agent", Role.OWNER)):
+        with pytest.raises(Forbidden):
+            await node.keys.create(admin, "more", kind, role, None)  # type: ignore[arg-type]
+
+
+async def test_keys_of_another_organization_are_not_there(world: AccountsWorld) -> None:
+    node = await world.node()
+    admin, _ = await node.somebody(Role.ADMIN, "Root", "one")
+    other, _ = await node.somebody(Role.OWNER, "Root", "two")
+    key = await node.keys.create(admin, "collector", "agent", Role.MEMBER, None)
+    assert (await node.keys.list(other, cursor=None, limit=10))["items"] == []
+    with pytest.raises(NotFound):
+        await node.keys.revoke(other, key["id"])
+    assert (await node.authenticator.authenticate(key["key"])).org == "one"
