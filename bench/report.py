@@ -193,7 +193,7 @@ def number(value: float) -> str:
     if value >= 1000:
         digits = len(str(int(value))) - 3
         return f"{round(value / 10**digits) * 10**digits:,}"
-    return f"{value:.3g}"
+    return f"{value:.{0 if value >= 100 else 1}f}"
 
 
 def figure(cell: Cell | None) -> str:

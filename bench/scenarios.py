@@ -93,7 +93,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         connections=CONNECTIONS,
         rooms_each=1,
         room_size=CONNECTIONS,
-        windows=(4, 16),
+        windows=(1, 4, 16),
     ),
     Scenario(
         name="rooms10",

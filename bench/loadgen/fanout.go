@@ -10,6 +10,8 @@ const (
 	stall = 2 * time.Second
 	// quiet is how long nothing may arrive before what was published counts as delivered.
 	quiet = 500 * time.Millisecond
+	// publishers is how many members of a room take turns.
+	publishers = 10
 )
 
 // fanout publishes to rooms in a closed loop: each room has a window of events in flight, and its
@@ -77,6 +79,7 @@ func (f *fanout) measure() (*fanoutResult, error) {
 		return nil, err
 	}
 	after := f.totals()
+	f.stopTyping()
 	if err := f.settle(quiet); err != nil {
 		return nil, err
 	}
@@ -144,12 +147,13 @@ func (f *fanout) calibrate() error {
 			return fmt.Errorf("a message was acknowledged %d times", r.answered)
 		}
 	}
-	return nil
+	f.stopTyping()
+	return f.settle(quiet)
 }
 
 func (f *fanout) put(r *room) {
 	publisher := r.members[r.turn]
-	r.turn = (r.turn + 1) % len(r.members)
+	r.turn = (r.turn + 1) % min(len(r.members), publishers)
 	r.sent++
 	if f.acked {
 		f.protocol.send(publisher)
@@ -204,6 +208,19 @@ func (f *fanout) drive(seconds float64) error {
 		}
 	}
 	return nil
+}
+
+// stopTyping leaves nobody in a state that the server would end by itself, with events that were
+// not published here.
+func (f *fanout) stopTyping() {
+	for _, r := range f.rooms {
+		for _, c := range r.members {
+			if c.toggle {
+				r.sent++
+				f.protocol.publish(c)
+			}
+		}
+	}
 }
 
 // giveUp stops waiting for volatile events that the server dropped, as it may. Acks are waited for
