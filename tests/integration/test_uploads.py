@@ -1,0 +1,126 @@
+"""Files on a running server: attached to messages, through crashes, within the settings' limits."""
+
+import asyncio
+import hashlib
+import os
+from typing import Any
+
+import aiohttp
+
+from tests.conftest import StartServer
+from tests.support.client import connect
+from tests.support.rest import Account, Api
+from tests.support.server import ServerProcess
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 100
+
+
+async def upload(
+    who: Account, body: bytes = PNG, kind: str = "image/png", name: str = "photo.png"
+) -> Any:
+    form = aiohttp.FormData()
+    form.add_field("file", body, content_type=kind, filename=name)
+    return (await who.api.request("POST", "/uploads", data=form)).expect(201)
+
+
+async def status(who: Account, file: str) -> int:
+    return (await who.api.request("GET", f"/uploads/{file}")).status
+
+
+async def test_a_file_in_a_message_is_for_the_members_of_the_conversation(api: Api) -> None:
+    ann, bob, cy = [await api.register(name) for name in ("Ann", "Bob", "Cy")]
+    file = await upload(ann)
+    members = [bob.id, cy.id]
+    group = await ann.api.post(
+        "/conversations", {"kind": "group", "members": members, "client_id": "g"}, 201
+    )
+    eve = await api.register("Eve")
+    async with (
+        await connect(api.url, "/messages", ann.token) as alice,
+        await connect(api.url, "/messages", bob.token) as robert,
+    ):
+        assert [await status(each, file["id"]) for each in (ann, bob, cy, eve)] == [
+            200,
+            404,
+            404,
+            404,
+        ]
+        request = {"conversation": group["id"], "client_id": "m", "attachments": [file["id"]]}
+        sent = await alice.call("message.send", request)
+        heard = await robert.wait_for("message.created")
+        (attachment,) = heard["data"]["attachments"]
+        assert attachment == {
+            "id": file["id"],
+            "name": "photo.png",
+            "content_type": "image/png",
+            "size": len(PNG),
+            "url": f"/api/v1/uploads/{file['id']}",
+        }
+        answer = await bob.api.request("GET", "/" + attachment["url"])
+        assert answer.status == 200
+        assert answer.body == PNG
+        assert await robert.call("upload.get", {"upload": file["id"]}) == file
+        await cy.api.delete(f"/conversations/{group['id']}/members/{cy.id}", 200)
+        assert [await status(each, file["id"]) for each in (bob, cy, eve)] == [200, 404, 404]
+        refused = await robert.request(
+            "message.send",
+            {"conversation": group["id"], "client_id": "theft", "attachments": ["nothing"]},
+        )
+        assert refused["error"]["code"] == "invalid"
+        await alice.call("upload.delete", {"upload": file["id"]})
+        assert [await status(each, file["id"]) for each in (ann, bob)] == [404, 404]
+        page = await bob.api.get(f"/conversations/{group['id']}/messages")
+        assert page["items"][-1]["id"] == sent["id"]
+        again = {**request, "client_id": "again"}
+        refused = await alice.request("message.send", again)
+        assert refused["error"]["code"] == "invalid"
+
+
+async def test_a_crash_in_the_middle_of_an_upload(fresh_server: ServerProcess) -> None:
+    data = os.urandom(1_000_000)
+    async with Api(fresh_server.url) as api:
+        ann = await api.register("Ann")
+        whole = await upload(ann, data, "application/octet-stream")
+        _, writer = await asyncio.open_connection("127.0.0.1", fresh_server.port)
+        head = (
+            "POST /api/v1/uploads HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: Bearer {ann.token}\r\nContent-Length: 2000000\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            '--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+        )
+        writer.write(head.encode() + data)
+        temporary = fresh_server.data_dir / "uploads" / "tmp"
+        async with asyncio.timeout(10):
+            while not any(temporary.iterdir()):
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(fresh_server.restart, kill=True)
+        writer.close()
+        page = await ann.api.get("/uploads")
+        assert [each["id"] for each in page["items"]] == [whole["id"]]
+        answer = await ann.api.request("GET", f"/uploads/{whole['id']}")
+        assert hashlib.sha256(answer.body).hexdigest() == whole["sha256"]
+        await upload(ann)
+
+
+async def test_the_limits_are_settings(start_server: StartServer) -> None:
+    server = start_server(UPLOAD_MAX="10KiB", UPLOAD_QUOTA="15KiB")
+    async with Api(server.url) as api:
+        ann = await api.register("Ann")
+        await upload(ann, os.urandom(10_240), "application/octet-stream")
+        for size in (10_241, 10_240):
+            form = aiohttp.FormData()
+            form.add_field("file", os.urandom(size), filename="x")
+            answer = await ann.api.request("POST", "/uploads", data=form)
+            assert answer.expect(413)["code"] == "too_large"
+        page = await ann.api.get("/uploads")
+        assert (page["used"], page["quota"]) == (10_240, 15_360)
+
+
+async def test_it_is_documented(api: Api) -> None:
+    document = (await api.request("GET", "//openapi.json")).expect(200)
+    assert (
+        "multipart/form-data"
+        in document["paths"]["/api/v1/uploads"]["post"]["requestBody"]["content"]
+    )
+    assert {"get", "delete"} <= document["paths"]["/api/v1/uploads/{upload}"].keys()
+    assert "Upload" in document["components"]["schemas"]
