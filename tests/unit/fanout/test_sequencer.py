@@ -1,7 +1,7 @@
 """A stream's events leave a node strictly by seq, each once, whatever order they come in."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import orjson
 from hypothesis import given
@@ -21,7 +21,7 @@ class Listener:
     """A subscriber that keeps the seqs it was sent."""
 
     def __init__(self) -> None:
-        self.direct = None
+        self.direct: Callable[[bytes], object] | None = None
         self.closed = False
         self.seqs: list[int] = []
 
