@@ -2,8 +2,8 @@
 actions.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from actions.access import Authenticator
 from actions.accounts import Accounts
@@ -20,11 +20,13 @@ from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Messages
 from actions.pins import Pins
+from actions.receipts import Receipts
 from actions.retention import Retention
 from actions.search import Search
 from actions.sessions import Sessions
 from actions.tokens import Tokens
 from actions.typing import Typing
+from actions.unread import Unread
 from actions.uploads import Limits as UploadLimits
 from actions.uploads import Uploads
 from actions.users import Users
@@ -40,6 +42,7 @@ from handlers.history import HistoryCommands
 from handlers.members import MemberCommands
 from handlers.messages import MessageCommands
 from handlers.pins import PinCommands
+from handlers.receipts import ReceiptCommands
 from handlers.streams import StreamCommands, SyncCommands
 from handlers.typing import TypingCommands
 from handlers.uploads import UploadCommands
@@ -64,6 +67,7 @@ from store.messages import MessageRepository
 from store.reactions import ReactionRepository
 from store.receipts import ReceiptRepository
 from store.sessions import SessionRepository
+from store.unread import UnreadRepository
 from store.uploads import UploadRepository
 
 COLLECTIONS: tuple[Collection, ...] = (
@@ -98,17 +102,6 @@ class Job(NamedTuple):
     name: str
     seconds: float
     run: Callable[[], Awaitable[object]]
-
-
-class _NoUnread:
-    async def counts(self, org: str, user: str, conversations: Sequence[str]) -> Mapping[str, Any]:
-        return {}
-
-    def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
-        pass
-
-    def deleted(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
-        pass
 
 
 class Features:
@@ -191,8 +184,16 @@ class Features:
         rooms, posts = ConversationRepository(engine), MessageRepository(engine)
         positions, reacted = ReceiptRepository(engine), ReactionRepository(engine)
         files = UploadRepository(engine)
-        counts = _NoUnread()
         memberships = Memberships(engine, rooms, fabric.control, clock)
+        self.unread = counts = Unread(
+            UnreadRepository(engine),
+            memberships,
+            fabric.hub,
+            fabric.clients,
+            fabric.publisher,
+            clock,
+        )
+        fabric.streams.on_expelled.append(counts.expelled)
         message_views = MessageViews(rooms, memberships, positions, reacted)
         last = LastMessages(engine, posts)
         views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)
@@ -229,6 +230,18 @@ class Features:
             fabric.publisher,
             clock,
         )
+        self.receipts = Receipts(
+            engine,
+            positions,
+            rooms,
+            sent,
+            memberships,
+            counts,
+            fabric.clients,
+            fabric.publisher,
+            clock,
+        )
+        self.followers += [self.unread, self.receipts]
         history = History(posts, sent, memberships, message_views)
         search = Search(posts, rooms, memberships, message_views)
         pins = Pins(posts, sent, memberships, message_views, clock)
@@ -247,6 +260,7 @@ class Features:
             MessageCommands(sent),
             HistoryCommands(history, search),
             PinCommands(pins),
+            ReceiptCommands(self.receipts),
             TypingCommands(Typing(fabric.publisher, clock)),
             UploadCommands(self.uploads),
         ]
@@ -261,4 +275,6 @@ class Features:
 
     async def stop(self) -> None:
         """Let go of what the features hold."""
+        await self.unread.close()
+        await self.receipts.close()
         self.hasher.close()
