@@ -61,6 +61,11 @@ class Expirations:
         client.principal = principal
         self.add(client)
 
+    @property
+    def watched(self) -> int:
+        """How many connections are watched."""
+        return sum(map(len, self._due.values()))
+
     def check(self) -> None:
         """Do what is due by now: warn, close."""
         now = self._clock.now()
