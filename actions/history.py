@@ -9,7 +9,6 @@ from domain.errors import Invalid, NotFound
 from domain.messages import Message
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal
-from store.engine import Document
 from store.messages import MessageRepository, Range
 
 _OPTIONAL_SEQ = (int, type(None))
@@ -116,7 +115,9 @@ class History:
     async def _straight(
         self, principal: Principal, range: Range, newest: bool, limit: int
     ) -> Page[Message]:
-        docs = await self._visible(principal, range, newest, limit + 1)
+        docs = await self._repository.visible(
+            principal.org, range, principal.user, newest=newest, limit=limit + 1
+        )
         page = docs[:limit]
         next: str | None = None
         if len(docs) > limit:
@@ -136,8 +137,9 @@ class History:
         assert wanted.around is not None
         older = Range(conversation, before=wanted.around + 1, thread=wanted.thread)
         newer = Range(conversation, after=wanted.around, thread=wanted.thread)
-        back = await self._visible(principal, older, True, limit + 1)
-        ahead = await self._visible(principal, newer, False, limit)
+        org, user, read = principal.org, principal.user, self._repository.visible
+        back = await read(org, older, user, newest=True, limit=limit + 1)
+        ahead = await read(org, newer, user, newest=False, limit=limit)
         taken = max(min(len(back), limit - limit // 2), limit - len(ahead))
         back, more = back[:taken], len(back) > taken
         page = [*reversed(back), *ahead[: limit - len(back)]]
@@ -146,22 +148,6 @@ class History:
             first = page[0]["seq"] if page else wanted.around + 1
             next = _cursor(replace(older, before=first), True)
         return {"items": await self._views.many(principal.org, page), "next": next}
-
-    async def _visible(
-        self, principal: Principal, range: Range, newest: bool, limit: int
-    ) -> list[Document]:
-        """Messages of a range that the caller has not deleted for itself, as many as wanted."""
-        visible: list[Document] = []
-        while True:
-            docs = await self._repository.page(principal.org, range, newest=newest, limit=limit)
-            hidden = await self._repository.hidden(
-                principal.org, [doc["id"] for doc in docs], principal.user
-            )
-            visible += [doc for doc in docs if doc["id"] not in hidden] if hidden else docs
-            if len(docs) < limit or len(visible) >= limit:
-                return visible[:limit]
-            last = docs[-1]["seq"]
-            range = replace(range, **({"before": last} if newest else {"after": last}))
 
 
 def _cursor(range: Range, newest: bool) -> str:

@@ -373,7 +373,7 @@ class Messages:
         doc, _ = await self.find(principal, message)
         conversation = doc["conversation"]
         data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
-        guard, insert = hide(message, user)
+        guard, insert = hide(doc, user)
         view = await self._views.one(org, doc)
         try:
             appended = await self._engine.append(

@@ -6,7 +6,7 @@ appends to the stream of the user who hides.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from store.engine import Collection, Document, Engine, Filter, Guard, Index, Insert, Is, Value
@@ -25,8 +25,9 @@ REPLIES = Collection("thread_replies", indexes=(Index(("thread", "seq")),))
 PINS = Collection("pins", indexes=(Index(("conversation", "pinned_at")),))
 """`{id: <message>, conversation, pinned_at}`."""
 
-HIDDEN = Collection("hidden_messages")
-"""`{id: "<message>:<user>", message, user}`: what a user has deleted for this user alone."""
+HIDDEN = Collection("hidden_messages", indexes=(Index(("user", "conversation", "seq")),))
+"""`{id: "<message>:<user>", message, user, conversation, seq}`: what a user has deleted for this
+user alone; `seq` is the message's."""
 
 COLLECTIONS = (MESSAGES, REPLIES, PINS, HIDDEN)
 
@@ -53,10 +54,16 @@ def is_in(message: str, conversation: str, **fields: Value) -> Guard:
     return Guard(MESSAGES, message, {"conversation": conversation, **fields})
 
 
-def hide(message: str, user: str) -> tuple[Guard, Insert]:
+def hide(message: Document, user: str) -> tuple[Guard, Insert]:
     """What takes a message away from one user; the guard holds until it is done."""
-    id = f"{message}:{user}"
-    doc: Document = {"id": id, "message": message, "user": user}
+    id = f"{message['id']}:{user}"
+    doc: Document = {
+        "id": id,
+        "message": message["id"],
+        "user": user,
+        "conversation": message["conversation"],
+        "seq": message["seq"],
+    }
     return Guard(HIDDEN, id, absent=True), Insert(HIDDEN, doc)
 
 
@@ -91,15 +98,43 @@ class MessageRepository:
         self, org: str, conversation: str, user: str, before: int
     ) -> Document | None:
         """The last message before a seq that the user has not deleted for this user alone."""
+        found = await self.visible(
+            org, Range(conversation, before=before), user, newest=True, limit=1
+        )
+        return found[0] if found else None
+
+    async def visible(
+        self, org: str, range: Range, user: str, *, newest: bool, limit: int
+    ) -> list[Document]:
+        """As `page`, of the messages that the user has not deleted for this user alone: fewer
+        than `limit` only at the end.
+        """
+        visible: list[Document] = []
         while True:
-            found = await self.page(org, Range(conversation, before=before), newest=True, limit=50)
-            hidden = await self.hidden(org, [doc["id"] for doc in found], user)
-            for doc in found:
-                if doc["id"] not in hidden:
-                    return doc
-            if not found:
-                return None
-            before = found[-1]["seq"]
+            docs = await self.page(org, range, newest=newest, limit=limit)
+            if not docs:
+                return visible
+            first, last = docs[0]["seq"], docs[-1]["seq"]
+            gone = await self._hidden_between(
+                org, range.conversation, user, min(first, last), max(first, last)
+            )
+            visible += [doc for doc in docs if doc["id"] not in gone] if gone else docs
+            if len(docs) < limit or len(visible) >= limit:
+                return visible[:limit]
+            range = replace(range, **({"before": last} if newest else {"after": last}))
+
+    async def _hidden_between(
+        self, org: str, conversation: str, user: str, first: int, last: int
+    ) -> set[str]:
+        found = await self._engine.find(
+            org,
+            HIDDEN,
+            {"user": user, "conversation": conversation, "seq": Is(">=", first)},
+            order=("-seq", "-id"),
+            after=(last + 1, ""),
+            limit=None,
+        )
+        return {doc["message"] for doc in found}
 
     async def hidden(self, org: str, messages: Iterable[str], user: str) -> set[str]:
         """Which of the messages the user has deleted for this user alone."""
