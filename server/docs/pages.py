@@ -61,6 +61,7 @@ class DocsPages:
         """Add the routes."""
         for path in self._documents:
             app.router.add_get(path, self._document)
+        app.router.add_get("/", self._to_docs)
         app.router.add_get("/docs", self._page)
         app.router.add_get("/docs/", self._page)
         app.router.add_get("/docs/start.js", self._start)
@@ -77,6 +78,9 @@ class DocsPages:
         )
         response.enable_compression()
         return response
+
+    async def _to_docs(self, _request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "/docs"})
 
     async def _page(self, _request: web.Request) -> web.Response:
         return web.Response(

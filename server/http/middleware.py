@@ -44,10 +44,9 @@ class Surroundings:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            response = problem(_translated(error), request_id)
-            if error.status == 405:
-                response.headers["Allow"] = error.headers.get("Allow", "")
-                response.set_status(405)
+            response = problem(_translated(error), request_id, error.status)
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
@@ -61,6 +60,7 @@ class Surroundings:
     async def on_prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers that every response has; for `on_response_prepare`."""
         response.headers["X-Request-ID"] = request.get(REQUEST_ID, "")
+        response.headers["Server"] = "Parley"
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
 
     def _finish(

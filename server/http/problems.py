@@ -11,14 +11,15 @@ from domain.errors import ParleyError, RateLimited
 CONTENT_TYPE = "application/problem+json"
 
 
-def problem(error: ParleyError, request_id: str) -> web.Response:
+def problem(error: ParleyError, request_id: str, status: int | None = None) -> web.Response:
     """The response for an error: `type`, `title`, `status`, `detail` (RFC 9457, section 3.1), and
-    our `code`, `errors`, `request_id`, `retry_after`.
+    our `code`, `errors`, `request_id`, `retry_after`. `status` if it is not the one of the error's kind.
     """
+    status = status or error.status
     body: dict[str, Any] = {
         "type": f"urn:parley:error:{error.code}",
         "title": error.title,
-        "status": error.status,
+        "status": status,
         "code": error.code,
         "detail": error.message,
         "errors": error.errors,
@@ -32,8 +33,8 @@ def problem(error: ParleyError, request_id: str) -> web.Response:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     elif error.temporary:
         headers["Retry-After"] = "1"
-    if error.status == 401:
+    if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return web.Response(
-        body=orjson.dumps(body), status=error.status, content_type=CONTENT_TYPE, headers=headers
+        body=orjson.dumps(body), status=status, content_type=CONTENT_TYPE, headers=headers
     )
