@@ -230,11 +230,7 @@ class Hub:
         for subscriber in subscribers:
             if self._dirty:
                 self.settle(subscriber)
-            direct = subscriber.direct
-            if direct is not None:
-                direct(data)
-            else:
-                subscriber.deliver(events)
+            self._send(subscriber, events, data)
             count += 1
         self.counters.deliveries += count
 

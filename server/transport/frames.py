@@ -145,7 +145,8 @@ class FrameReader:
                 raise FrameError(PROTOCOL_ERROR, "a client's frame must be masked")
             if opcode >= CLOSE and (size > _MAX_CONTROL or not first & _FIN):
                 raise FrameError(PROTOCOL_ERROR, "a control frame is too long or in fragments")
-            if size + (len(self._message) if self._message is not None else 0) > self._max_size:
+            before = len(self._message) if self._message is not None and opcode == 0 else 0
+            if before + size > self._max_size:
                 raise FrameError(TOO_BIG, "the message is too large")
             end = header + 4 + size
             if end > len(data):

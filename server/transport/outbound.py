@@ -151,7 +151,13 @@ class Outbound:
             socket.write(self._ended)
             self._ended = b""
             if socket.can_write_eof():
-                socket.write_eof()
+                try:
+                    socket.write_eof()
+                except OSError:
+                    # The peer is gone, and the loop has not told us yet.
+                    socket.abort()
+            else:
+                socket.close()
 
     def _take(self, limit: int) -> list[bytes]:
         assert self._outbox is not None

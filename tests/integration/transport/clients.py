@@ -41,6 +41,8 @@ class RawSocket:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.handshake: dict[str, Any] = {}
+        self.sid = ""
 
     @classmethod
     async def open(
@@ -73,7 +75,7 @@ class RawSocket:
         self = cls(reader, writer)
         if not sid:
             self.handshake = json.loads((await self.receive())[1:])
-            self.sid: str = self.handshake["sid"]
+            self.sid = self.handshake["sid"]
         return self
 
     def send(self, packet: str | bytes) -> None:
@@ -125,6 +127,15 @@ class RawSocket:
         assert greeting.startswith(f'42{namespace}["auth"'), greeting
         sid: str = json.loads(reply[2 + len(namespace) :])["sid"]
         return sid
+
+    async def rest(self) -> list[Any]:
+        """All messages until the end."""
+        messages: list[Any] = []
+        try:
+            while True:
+                messages.append(await self.receive(pings=True))
+        except Closed:
+            return messages
 
     async def close_code(self) -> int | None:
         """Read to the end; the code of the close frame, None if there was none."""

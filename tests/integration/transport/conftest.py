@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,13 +20,13 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture
-def options() -> dict[str, object]:
+def options() -> dict[str, Any]:
     """What a module's tests set about the server; the times are those of the official suites."""
     return {"ping_interval": 0.3, "ping_timeout": 0.2, "connect_timeout": 1.0}
 
 
 @pytest.fixture
-async def server(options: dict[str, object]) -> AsyncIterator[ReferenceServer]:
+async def server(options: dict[str, Any]) -> AsyncIterator[ReferenceServer]:
     async with serve(**options) as running:
         yield running
 

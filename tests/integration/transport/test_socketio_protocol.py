@@ -14,9 +14,7 @@ PLACEHOLDERS = '{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}'
 
 
 @pytest.mark.parametrize("namespace", ["", "/custom,"])
-@pytest.mark.parametrize(
-    ("sent", "greeting"), [("", "{}"), ('{"token":"123"}', '{"token":"123"}')]
-)
+@pytest.mark.parametrize(("sent", "greeting"), [("", "{}"), ('{"token":"123"}', '{"token":"123"}')])
 async def test_connect(raw: RawSocket, namespace: str, sent: str, greeting: str) -> None:
     raw.send(f"40{namespace}{sent}")
     reply = await raw.receive()
@@ -39,10 +37,7 @@ async def test_connect_to_an_unknown_namespace_is_refused(raw: RawSocket) -> Non
 
 async def test_a_refused_connection_says_why(raw: RawSocket) -> None:
     raw.send("40/refusing,{}")
-    assert (
-        await raw.receive()
-        == '44/refusing,{"message":"No entry","data":{"code":"forbidden"}}'
-    )
+    assert await raw.receive() == '44/refusing,{"message":"No entry","data":{"code":"forbidden"}}'
 
 
 async def test_connect_twice_is_once(server: ReferenceServer, raw: RawSocket) -> None:
