@@ -177,6 +177,11 @@ class Unread:
         self._loader: asyncio.Task[None] | None = None
         self._pacer: Pacer[_Feed | _Entry] = Pacer(self._work, interval=UNREAD_INTERVAL)
 
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Users and conversations of which something is kept in memory."""
+        return len(self._inboxes), len(self._feeds)
+
     # -- asked --------------------------------------------------------------------------------
 
     async def counts(self, org: str, user: str, conversations: Sequence[str]) -> dict[str, Counts]:

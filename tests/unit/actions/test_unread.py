@@ -1,0 +1,184 @@
+"""What a user has not read is right, on all devices, whatever happens in whatever order."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actions.streams import Position
+from domain.conversations import Kind, stream_of
+from tests.support.counting import CountingWorld, counting_world, until
+from tests.support.local import LocalOutlet
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[CountingWorld]:
+    async with counting_world(tmp_path) as found:
+        yield found
+
+
+def last(outlet: LocalOutlet, conversation: str) -> Any:
+    told = [
+        (data["unread"], data["mentions"], data["total"])
+        for data in outlet.data("unread.updated")
+        if data["conversation"] == conversation
+    ]
+    return told[-1] if told else None
+
+
+async def test_messages_of_others_count_until_they_are_read(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    _, phone = await world.connect(bob)
+    _, desk = await world.connect(bob)
+    await world.send(ann, room, "one")
+    await until(lambda: last(phone, room) == (1, 0, 1))
+    second = await world.send(ann, room, "two", mentions=["bob"])
+    await world.send(bob, room, "my own")
+    await until(lambda: last(phone, room) == last(desk, room) == (2, 1, 2))
+    assert await world.unread_of(bob, room) == (2, 1)
+    assert await world.unread_of(ann, room) == (1, 0)
+    await world.moves.move(bob, room, "read", second["seq"])
+    await until(lambda: last(phone, room) == last(desk, room) == (0, 0, 0))
+
+
+async def test_reading_to_the_middle_leaves_the_rest(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    sent = [await world.send(ann, room, f"m{n}") for n in range(5)]
+    _, at_bob = await world.connect(bob)
+    await world.moves.move(bob, room, "read", sent[1]["seq"])
+    await until(lambda: last(at_bob, room) == (3, 0, 3))
+    sent.append(await world.send(ann, room, "m5"))
+    await world.moves.move(bob, room, "read", sent[4]["seq"])
+    await until(lambda: last(at_bob, room) == (1, 0, 1))
+
+
+async def test_the_total_is_over_all_conversations(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    one, two = [(await world.open(ann, bob))["id"] for _ in range(2)]
+    for room in (one, one, two):
+        await world.send(ann, room, "x")
+    _, at_bob = await world.connect(bob)
+    await world.send(ann, two, "y")
+    await until(lambda: last(at_bob, two) == (2, 0, 4))
+    await world.moves.move(bob, one, "read", 10**9)
+    await until(lambda: last(at_bob, one) == (0, 0, 2))
+
+
+async def test_a_deleted_message_does_not_count(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    _, at_bob = await world.connect(bob)
+    first = await world.send(ann, room, "one", mentions=["bob"])
+    await world.send(ann, room, "two")
+    await until(lambda: last(at_bob, room) == (2, 1, 2))
+    await world.messages.delete(ann, first["id"])
+    await world.messages.delete(ann, first["id"])
+    await until(lambda: last(at_bob, room) == (1, 0, 1))
+    assert await world.unread_of(bob, room) == await world.recount(bob, room) == (1, 0)
+
+
+async def test_what_was_said_before_one_came_does_not_count(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, kind=Kind.CHANNEL))["id"]
+    await world.send(ann, room, "before")
+    _, at_bob = await world.connect(bob)
+    await world.members.join(bob, room)
+    assert await world.unread_of(bob, room) == (0, 0)
+    await world.send(ann, room, "after")
+    await until(lambda: last(at_bob, room) == (1, 0, 1))
+
+
+async def test_who_leaves_a_conversation_owes_it_nothing(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room, other = [(await world.open(ann, bob))["id"] for _ in range(2)]
+    _, at_bob = await world.connect(bob)
+    await world.send(ann, room, "x")
+    await world.send(ann, other, "x")
+    await until(lambda: last(at_bob, room) and last(at_bob, other))
+    await world.members.leave(bob, room)
+    await until(lambda: last(at_bob, room) == (0, 0, 1))
+
+
+async def test_who_comes_back_is_told_where_things_stand(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room, quiet = [(await world.open(ann, bob))["id"] for _ in range(2)]
+    client, _ = await world.connect(bob)
+    await world.part(client)
+    await world.send(ann, room, "while away", mentions=["bob"])
+    resume = {stream_of(each): Position("", 0) for each in (room, quiet)}
+    _, at_bob = await world.connect(bob, resume)
+    await until(lambda: last(at_bob, room) == (1, 1, 1))
+    await until(lambda: last(at_bob, quiet) == (0, 0, 1))
+
+
+async def test_nothing_is_kept_of_who_is_not_connected(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    client, at_bob = await world.connect(bob)
+    assert world.counts.kept == (0, 0)
+    await world.send(ann, room, "x")
+    await until(lambda: last(at_bob, room))
+    assert world.counts.kept == (1, 1)
+    await world.part(client)
+    assert world.counts.kept == (0, 0)
+    await world.send(ann, room, "y")
+    assert world.counts.kept == (0, 0)
+
+
+async def test_many_messages_make_few_events(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    _, at_bob = await world.connect(bob)
+    for number in range(100):
+        await world.send(ann, room, f"m{number}")
+    await until(lambda: last(at_bob, room) == (100, 0, 100))
+    assert len(at_bob.data("unread.updated")) < 10
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_happens_the_counts_are_those_of_the_store(
+    world: CountingWorld, seed: int
+) -> None:
+    """Random sending, reading, deleting, coming and going, against a count of all messages."""
+    chance = random.Random(seed)
+    users = [world.user(name) for name in ("ann", "bob", "cy", "di")]
+    rooms = [(await world.open(users[0], *users[1:]))["id"] for _ in range(3)]
+    here: list[Any] = []
+    sent: list[Any] = []
+
+    async def act() -> None:
+        who, room, step = chance.choice(users), chance.choice(rooms), chance.random()
+        if step < 0.45:
+            mentions = [each.user for each in users if chance.random() < 0.2]
+            sent.append(await world.send(who, room, "x", mentions=mentions))
+        elif step < 0.7 and sent:
+            seq = max(chance.choice(sent)["seq"] + chance.randint(-1, 1), 0)
+            await world.moves.move(who, room, chance.choice(("read", "delivered")), seq)
+        elif step < 0.8 and sent:
+            gone = sent.pop(chance.randrange(len(sent)))
+            sender = next(each for each in users if each.user == gone["sender"])
+            await world.messages.delete(sender, gone["id"])
+        elif step < 0.9:
+            here.append((who, *await world.connect(who)))
+        elif here:
+            await world.part(here.pop(chance.randrange(len(here)))[1])
+
+    for _ in range(60):
+        await asyncio.gather(*(act() for _ in range(chance.randint(1, 8))))
+        who, room = chance.choice(users), chance.choice(rooms)
+        assert await world.unread_of(who, room) == await world.recount(who, room)
+    expected = {(who.user, room): await world.recount(who, room) for who in users for room in rooms}
+    for who in users:
+        for room in rooms:
+            assert await world.unread_of(who, room) == expected[who.user, room]
+    for who, _, outlet in here:
+        for room in rooms:
+            if last(outlet, room) is not None:
+                await until(
+                    lambda w=who, o=outlet, r=room: last(o, r)[:2] == expected[w.user, r]  # type: ignore[misc]
+                )
