@@ -1,6 +1,7 @@
 """Following streams: subscribing, resuming, fetching what was missed."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import orjson
@@ -101,6 +102,8 @@ class Streams:
         self._rules = rules
         self._clients = clients
         self._control = control
+        self._coming: dict[Client, set[str]] = {}
+        """Clients whose right to read is being checked, and what they were put out of meanwhile."""
         self.on_expelled: list[Callable[[str, str], None]] = []
         """Called on every node with a user and a stream this user no longer follows."""
         control.on("streams.join", self._join_here)
@@ -116,12 +119,15 @@ class Streams:
         Raises:
             NotFound: one of the streams does not exist for this caller; none was subscribed.
         """
-        for stream in wanted:
-            name = parse_stream(stream)
-            if name is None or name.namespace != client.namespace:
-                raise Invalid.field("streams", f"no stream of this namespace: {stream[:100]}")
-            if not await self._rules.may_read(client.principal, stream):
-                raise NotFound(f"There is no stream {stream}.")
+        with self._noting(client) as lost:
+            for stream in wanted:
+                name = parse_stream(stream)
+                if name is None or name.namespace != client.namespace:
+                    raise Invalid.field("streams", f"no stream of this namespace: {stream[:100]}")
+                if not await self._rules.may_read(client.principal, stream):
+                    raise NotFound(f"There is no stream {stream}.")
+        for stream in lost & wanted.keys():
+            raise NotFound(f"There is no stream {stream}.")
         if len(client.streams | wanted.keys()) > MAX_STREAMS:
             raise Invalid.field("streams", f"a connection may follow at most {MAX_STREAMS}")
         backlogs = await self._hold(client, wanted)
@@ -155,11 +161,14 @@ class Streams:
         """Join the client's own streams and those it resumes: first what it missed, then
         `ready(streams)`, then what is live.
         """
-        own = await self._rules.own(client.principal, client.namespace)
-        wanted: dict[str, Position | None] = {stream: resume.get(stream) for stream in own}
-        for stream, position in resume.items():
-            if stream not in wanted and await self._may_resume(client, stream):
-                wanted[stream] = position
+        with self._noting(client) as lost:
+            own = await self._rules.own(client.principal, client.namespace)
+            wanted: dict[str, Position | None] = {stream: resume.get(stream) for stream in own}
+            for stream, position in resume.items():
+                if stream not in wanted and await self._may_resume(client, stream):
+                    wanted[stream] = position
+        for stream in lost:
+            wanted.pop(stream, None)
         backlogs = await self._hold(client, wanted)
         for backlog in backlogs.values():
             self._publisher.replay(client.outlet, backlog.events)
@@ -181,6 +190,17 @@ class Streams:
         for stream in client.streams:
             self._sequencer.leave(stream, client.outlet)
         client.streams.clear()
+
+    @contextmanager
+    def _noting(self, client: Client) -> Iterator[set[str]]:
+        """Note what the client is put out of while it is checked what it may read: the answer of
+        a check may be out of date when all are there.
+        """
+        lost = self._coming[client] = set()
+        try:
+            yield lost
+        finally:
+            del self._coming[client]
 
     async def _may_resume(self, client: Client, stream: str) -> bool:
         name = parse_stream(stream)
@@ -217,6 +237,8 @@ class Streams:
             for client in self._clients.of_user(user, stream.partition("/")[0]):
                 client.streams.discard(stream)
                 self._sequencer.leave(stream, client.outlet)
+                if (lost := self._coming.get(client)) is not None:
+                    lost.add(stream)
             for callback in self.on_expelled:
                 callback(user, stream)
 
@@ -232,7 +254,9 @@ class Streams:
             self._sequencer.hold(org, stream, client.outlet)
         client.streams.update(wanted)
         try:
-            return await self._backlogs(org, wanted)
+            backlogs = await self._backlogs(org, wanted)
+            # Put out of one meanwhile, the client hears no more of it.
+            return {each: backlog for each, backlog in backlogs.items() if each in client.streams}
         except BaseException:
             for stream in fresh:
                 client.streams.discard(stream)

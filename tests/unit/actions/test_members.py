@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from actions.streams import Position, Rules
 from domain.conversations import Kind
 from domain.errors import Forbidden, Invalid, NotFound
 from domain.principals import Principal, Role
+from domain.streams import StreamName
 from tests.support.messaging import MessagingWorld, messaging_world
 
 
@@ -191,3 +193,41 @@ async def test_a_connection_joins_what_its_user_is_in_at_that_moment(
     await world.members.leave(bob, streams.pop(0).removeprefix("messages/"))
     _, outlet = await world.connect(bob)
     assert dict(outlet.received)["ready"].keys() == set(streams)
+
+
+@pytest.mark.parametrize("at_connect", [True, False])
+async def test_who_is_put_out_while_coming_in_does_not_follow(
+    world: MessagingWorld, at_connect: bool
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    group, other = await world.open(ann, bob), await world.open(ann, bob)
+    wanted = [f"messages/{each['id']}" for each in (group, other)]
+    client, outlet = (None, None) if at_connect else await world.connect(bob)
+    rule, asked = world.memberships.may_read, []
+
+    async def slow(principal: Principal, name: StreamName) -> bool:
+        allowed = await rule(principal, name)
+        asked.append(name.id)
+        if len(asked) == 1:
+            await world.members.remove(ann, group["id"], "bob")
+        return allowed
+
+    rules = Rules()
+
+    async def nothing(principal: Principal) -> list[str]:
+        return []
+
+    rules.declare("messages", slow, nothing)
+    world.streams._rules = rules
+    if client is None:
+        client, outlet = await world.connect(bob, dict.fromkeys(wanted, Position("", 0)))
+        assert client.streams == {wanted[1]}
+    else:
+        with pytest.raises(NotFound):
+            await world.streams.subscribe(client, dict.fromkeys(wanted))
+        assert wanted[0] not in client.streams
+    assert outlet is not None
+    await world.send(ann, group["id"], "among ourselves")
+    await world.send(ann, other["id"], "all")
+    world.hub.flush()
+    assert [each["body"] for each in outlet.data("message.created")] == ["all"]
