@@ -54,6 +54,9 @@ from store.engine import (
 ATTEMPTS = 8
 """Times a change is tried anew when what it was decided on changes at the same moment."""
 
+CLIENT_IDS_KEPT = 30 * 86_400.0
+"""Seconds that it is remembered which conversation a `client_id` opened."""
+
 REACTIONS = "reactions"
 """The namespace whose streams have the same readers."""
 
@@ -214,6 +217,11 @@ class Conversations:
         if first.digest != digest:
             raise Conflict("This client_id was used for another conversation.")
         return first.conversation
+
+    async def trim(self) -> int:
+        """Forget old `client_id`s; returns how many. Called now and then."""
+        before = timestamp(self._clock.now() - CLIENT_IDS_KEPT)
+        return await self._conversations.forget_creations(before)
 
     def admit(
         self,

@@ -254,6 +254,7 @@ class Features:
         )
         fabric.rules.declare(conversations.NAMESPACE, memberships.may_read, memberships.own)
         self.jobs.append(Job("uploads", HOUR, self.uploads.sweep))
+        self.jobs.append(Job("creations", HOUR, opened.trim))
         self.command_sets += [
             ConversationCommands(opened, views),
             MemberCommands(members, views),

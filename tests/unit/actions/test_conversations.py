@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from actions.conversations import CLIENT_IDS_KEPT
 from actions.streams import Position
 from domain.conversations import Kind
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
@@ -80,6 +81,23 @@ async def test_a_creation_sent_again_is_answered_with_the_first(world: Messaging
     assert len(await world.mine(ann)) == 1
     with pytest.raises(Conflict):
         await create("b")
+
+
+async def test_old_client_ids_are_forgotten(world: MessagingWorld) -> None:
+    ann = world.user("ann")
+
+    async def create() -> str:
+        found = await world.conversations.create(
+            ann, kind=Kind.GROUP, members=[], title=None, client_id="k"
+        )
+        return found["id"]
+
+    first = await create()
+    world.clock.turn(CLIENT_IDS_KEPT - 1)
+    assert (await world.conversations.trim(), await create()) == (0, first)
+    world.clock.turn(2)
+    assert await world.conversations.trim() == 1
+    assert await create() != first
 
 
 async def test_what_cannot_be_opened(world: MessagingWorld) -> None:
