@@ -20,6 +20,7 @@ from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Messages
 from actions.pins import Pins
+from actions.reactions import Reactions
 from actions.receipts import Receipts
 from actions.retention import Retention
 from actions.search import Search
@@ -42,6 +43,7 @@ from handlers.history import HistoryCommands
 from handlers.members import MemberCommands
 from handlers.messages import MessageCommands
 from handlers.pins import PinCommands
+from handlers.reactions import ReactionCommands
 from handlers.receipts import ReceiptCommands
 from handlers.streams import StreamCommands, SyncCommands
 from handlers.typing import TypingCommands
@@ -253,6 +255,8 @@ class Features:
             UploadLimits(settings.upload_max, settings.upload_quota, settings.upload_unattached),
         )
         fabric.rules.declare(conversations.NAMESPACE, memberships.may_read, memberships.own)
+        reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)
+        fabric.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)
         self.jobs.append(Job("uploads", HOUR, self.uploads.sweep))
         self.jobs.append(Job("creations", HOUR, opened.trim))
         self.command_sets += [
@@ -262,6 +266,7 @@ class Features:
             HistoryCommands(history, search),
             PinCommands(pins),
             ReceiptCommands(self.receipts),
+            ReactionCommands(reacting),
             TypingCommands(Typing(fabric.publisher, clock)),
             UploadCommands(self.uploads),
         ]
