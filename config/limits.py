@@ -36,6 +36,8 @@ LIMITS: Mapping[str, Rate] = {
     "reaction.add": Rate(20, SECOND),
     "reaction.remove": Rate(20, SECOND),
     "presence.set": Rate(10, SECOND),
+    "contact.list": Rate(20, SECOND),
+    "upload.create": Rate(120, MINUTE),
 }
 
 
