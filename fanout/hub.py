@@ -102,6 +102,7 @@ class Hub:
         self._dirty: dict[str, _Room] = {}
         self._scheduled: asyncio.Handle | None = None
         self._next_flush = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.counters = HubCounters()
         self.on_first: Callable[[str], object] | None = None
         self.on_empty: Callable[[str], object] | None = None
@@ -263,7 +264,10 @@ class Hub:
             self._send(subscriber, entry.pending[start:])
 
     def _schedule(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            # Remembered: the hub belongs to one loop, and asking each time is dear on some systems.
+            loop = self._loop = asyncio.get_running_loop()
         if loop.time() >= self._next_flush:
             self._scheduled = loop.call_soon(self.flush)
         else:
@@ -277,12 +281,12 @@ class Hub:
         dirty = self._dirty
         if not dirty:
             return
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        time = (self._loop or asyncio.get_running_loop()).time
+        started = time()
         self._dirty = {}
         for entry in dirty.values():
             self._flush_room(entry)
-        ended = loop.time()
+        ended = time()
         self._next_flush = ended + min(max(self._tick, ended - started), self._max_tick)
 
     def _flush_room(self, entry: _Room) -> None:

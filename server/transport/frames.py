@@ -122,6 +122,8 @@ class FrameReader:
     def _next(self) -> tuple[int, bytes] | None:
         while True:
             data = self._data
+            if not data:
+                return None
             position = self._position
             available = len(data) - position
             if available < 2:

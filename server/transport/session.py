@@ -32,6 +32,7 @@ class Services(Protocol):
     counters: TransportCounters
     pressure: Pressure
     heartbeat: Heartbeat
+    loop: asyncio.AbstractEventLoop
 
     def new_id(self) -> str:
         """A fresh, unguessable id."""
@@ -118,7 +119,7 @@ class Session:
         """Jobs taken in and not done."""
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._window = asyncio.get_running_loop().time()
+        self._window = self._services.loop.time()
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -180,7 +181,7 @@ class Session:
                 raise packets.MalformedPacket("text where an attachment is due")
             incoming = packets.decode(packet[1:])
             if incoming.attachments:
-                timer = asyncio.get_running_loop().call_later(
+                timer = self._services.loop.call_later(
                     services.options.attachment_timeout, self._attachments_late
                 )
                 self._assembly = _Assembly(incoming, timer)
@@ -202,7 +203,7 @@ class Session:
 
     def _flooding(self) -> bool:
         """Look whether as many packets as a window allows came in less than that time."""
-        now = asyncio.get_running_loop().time()
+        now = self._services.loop.time()
         flooding = now - self._window < FLOOD_WINDOW_SECONDS
         self._window = now
         self._packets = 0
@@ -220,7 +221,7 @@ class Session:
         assembly.attachments.append(content)
         assembly.timer.cancel()
         if len(assembly.attachments) < assembly.packet.attachments:
-            assembly.timer = asyncio.get_running_loop().call_later(
+            assembly.timer = self._services.loop.call_later(
                 self.options.attachment_timeout, self._attachments_late
             )
             return
@@ -235,13 +236,13 @@ class Session:
         self._input.append(job)
         self._pending += 1
         if self._worker is None:
-            self._worker = asyncio.get_running_loop().create_task(self._work())
+            self._worker = self._services.loop.create_task(self._work())
 
     async def has_room(self) -> None:
         """Wait until the application has caught up with what was taken in."""
         while self.blocked and not self.closing:
             if self._room is None:
-                self._room = asyncio.get_running_loop().create_future()
+                self._room = self._services.loop.create_future()
             await asyncio.shield(self._room)
 
     def _release_room(self) -> None:
@@ -342,7 +343,7 @@ class Session:
 
     def expect_connect(self) -> None:
         """Close the session unless it connects to a namespace in time."""
-        self._timer = asyncio.get_running_loop().call_later(
+        self._timer = self._services.loop.call_later(
             self.options.connect_timeout, self.fail, "no CONNECT"
         )
 
@@ -374,7 +375,7 @@ class Session:
 
     def overflow_soon(self) -> None:
         """As `overflow`, when the loop turns next: for callers in the middle of a room."""
-        asyncio.get_running_loop().call_soon(self.overflow)
+        self._services.loop.call_soon(self.overflow)
 
     def fail(self, message: str, code: int = frames.INVALID_DATA) -> None:
         """The client broke the protocol: end the session."""
@@ -412,7 +413,7 @@ class Session:
             self.finish()
             return
         self.out.end(last, code, flush=flush)
-        self._timer = asyncio.get_running_loop().call_later(self.options.close_timeout, self.finish)
+        self._timer = self._services.loop.call_later(self.options.close_timeout, self.finish)
 
     def finish(self) -> None:
         """Nothing more is sent: let the transport go and forget the session."""

@@ -74,7 +74,7 @@ class Transport:
 
     def start(self) -> None:
         """Begin; needs a running loop."""
-        loop = asyncio.get_running_loop()
+        loop = self.loop = asyncio.get_running_loop()
         options = self.options
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout, loop.time)
         self.pressure = Pressure(options, self.counters, loop.time)
