@@ -17,6 +17,7 @@ from typing import Any, Self
 import aiohttp
 import orjson
 
+from tests.support.declared import check_event
 from tests.support.recorder import ConnectRefused, Recorder, unwrap
 
 
@@ -137,6 +138,12 @@ class Client(Recorder):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def record(self, name: str, data: Any) -> None:
+        """Note an event; one that is not as declared ends the connection with an error."""
+        if self.namespace != "/":
+            check_event(self.namespace, name, data)
+        super().record(name, data)
 
     # -- what the wire says -------------------------------------------------------------------
 
