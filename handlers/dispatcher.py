@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from domain.accounts import network_of
 from domain.errors import (
     FieldError,
     Forbidden,
@@ -60,7 +61,7 @@ class Dispatcher:
         try:
             if command.role is not None:
                 _permit(context.principal, command.role)
-            caller = context.remote if context.anonymous else context.principal.user
+            caller = network_of(context.remote) if context.anonymous else context.principal.user
             wait = await self._limiter.take(command.bucket, caller)
             if wait > 0:
                 raise RateLimited(f"Too many {command.name} requests.", retry_after=wait)

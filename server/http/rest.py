@@ -74,16 +74,17 @@ class Rest:
         )
 
     async def principal(self, request: web.Request, *, needed: bool) -> Principal | None:
-        """Who sends this request; None without a token where none is needed.
+        """Who sends this request; None where no token is needed: many clients send the one they
+        have with every request, and it must not keep them from replacing it once it has expired.
 
         Raises:
             Unauthenticated: no token or no good one.
         """
+        if not needed:
+            return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if not token:
-            if needed:
-                raise Unauthenticated("Send Authorization: Bearer <token>.")
-            return None
+            raise Unauthenticated("Send Authorization: Bearer <token>.")
         if scheme.lower() != "bearer":
             raise Unauthenticated("Only bearer tokens are understood (RFC 6750).")
         return await self._authenticate(token.strip())
