@@ -106,6 +106,7 @@ class SqliteEngine(Engine):
             queue_limit=queue_limit,
             queue_bytes=queue_bytes,
             observer=observer,
+            on_replaced=self._readers.reopen,
         )
 
     # -- life ---------------------------------------------------------------------------------

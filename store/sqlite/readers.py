@@ -39,6 +39,7 @@ class Readers:
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepting = False
+        self._opening = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to take reads."""
@@ -57,6 +58,10 @@ class Readers:
         for thread in self._threads:
             thread.join()
         self._threads.clear()
+
+    def reopen(self) -> None:
+        """Open the file anew before the next read: it may have become another one."""
+        self._opening += 1
 
     async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """The result of a read.
@@ -83,8 +88,17 @@ class Readers:
             else:
                 future.set_exception(error)
 
+    def _connected(self) -> sqlite3.Connection | None:
+        try:
+            return open_reader(self._path)
+        except sqlite3.Error as error:
+            log.warning("store_unreadable", reason=str(error))
+            return None
+
     def _run(self) -> None:
-        db: sqlite3.Connection | None = None
+        opening = self._opening
+        # At once, not with the first read: on a full disk there is no room to open it.
+        db = self._connected()
         running = True
         while running:
             job = self._queue.get()
@@ -92,6 +106,10 @@ class Readers:
             while job is not None:
                 read, future = job
                 try:
+                    if opening != self._opening:
+                        opening = self._opening
+                        _close(db)
+                        db = None
                     if db is None:
                         db = open_reader(self._path)
                     done.append((future, read(db), None))

@@ -9,7 +9,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,18 @@ INDEX_STEP = 500
 INDEX_BEHIND = 4000
 """Rows by which the search index may be behind while there is no pause."""
 
+_RECOVERS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_INTERRUPT,
+    }
+)
+"""Causes that leave the connection in order."""
+
 
 class Observer(Protocol):
     """Is told what the writer does, in the event loop."""
@@ -70,7 +82,9 @@ class Writer:
         queue_limit: int,
         queue_bytes: int,
         observer: Observer | None,
+        on_replaced: Callable[[], None],
     ) -> None:
+        """`on_replaced` is called in the writer's thread when another file is at the path."""
         self._path = path
         self._tables = tables
         self._heads = heads
@@ -81,6 +95,7 @@ class Writer:
         self._queue_limit = queue_limit
         self._queue_bytes = queue_bytes
         self._observer = observer
+        self._on_replaced = on_replaced
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,6 +145,8 @@ class Writer:
             self._thread.join()
             self._thread = None
         self._disconnect()
+        self._heads.clear()
+        self._documents.clear()
 
     # -- in the event loop --------------------------------------------------------------------
 
@@ -218,7 +235,7 @@ class Writer:
             failed, place = error, self._place
         if is_outage(failed):
             log.warning("store_unavailable", reason=str(failed), operations=len(jobs))
-            self._disconnect()
+            self._distrust(failed)
             for job in jobs:
                 job.error = unavailable(failed)
         elif len(jobs) == 1:
@@ -233,10 +250,12 @@ class Writer:
         self._check_file()
         if self._db is None:
             self._connect(create=False)
-        db, counters = self._db, self._counters
+        db = self._db
         assert db is not None
-        assert counters is not None
         db.execute("BEGIN IMMEDIATE")
+        counters = self._counters
+        if counters is None:
+            counters = self._counters = Counters(db, self._tables)
         tx = Transaction(db, self._tables, counters, self._heads, self._documents)
         try:
             start = 0
@@ -330,26 +349,35 @@ class Writer:
         )
         try:
             migrate(db, self._tables.values())
-            self._counters = Counters(db, self._tables)
-            self._file = _identity(self._path)
+            counters = self._counters = Counters(db, self._tables)
+            found = _identity(self._path)
         except BaseException:
             db.close()
             raise
-        self._db = db
-        self._note_index(self._counters)
+        if self._file not in {None, found}:
+            self._on_replaced()
+        self._db, self._file = db, found
+        self._note_index(counters)
+
+    def _distrust(self, failed: BaseException) -> None:
+        """Believe nothing of what was known of the file: after a failed commit only the file can
+        tell. The connection is kept where it can recover, because opening the file anew takes
+        room on the disk.
+        """
+        self._counters = None
+        self._heads.clear()
+        self._documents.clear()
+        code = getattr(failed, "sqlite_errorcode", None)
+        if code is None or code & 0xFF not in _RECOVERS:
+            self._disconnect()
 
     def _disconnect(self) -> None:
-        """Close the connection and believe nothing of what was known of the file."""
         if self._db is not None:
             try:
                 self._db.close()
             except sqlite3.Error as error:
                 log.warning("store_close_failed", reason=str(error))
             self._db = None
-        self._counters = None
-        self._file = None
-        self._heads.clear()
-        self._documents.clear()
 
     def _check_file(self) -> None:
         """Notice that the file was removed or replaced: a write to it would be lost."""

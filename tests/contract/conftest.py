@@ -1,5 +1,6 @@
 """Each engine under the same tests."""
 
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,10 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     def sqlite(collections: Sequence[Collection]) -> Engine:
         return SqliteEngine(tmp_path / "data" / "store.db", collections, clock=SystemClock())
 
-    stores = Stores({"sqlite": sqlite}[request.param])
+    def wipe() -> None:
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+    stores = Stores({"sqlite": sqlite}[request.param], wipe)
     yield stores
     await stores.close()
 

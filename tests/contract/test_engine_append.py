@@ -19,6 +19,7 @@ from store.engine import (
     NewEvent,
     Put,
     Update,
+    Value,
 )
 from tests.support.stores import (
     ADA,
@@ -296,9 +297,16 @@ async def test_what_cannot_be_stored_is_refused_and_disturbs_nobody(engine: Engi
 
 async def test_guards_compare_fields_declared_or_not(engine: Engine) -> None:
     await engine.insert(ORG, ROOMS, {"id": "r", "kind": "group", "n": 1, "closed": None})
-    for where in ({}, {"kind": "group"}, {"n": 1, "closed": None}, {"never": None}):
+    holds: list[dict[str, Value]] = [
+        {},
+        {"kind": "group"},
+        {"n": 1, "closed": None},
+        {"never": None},
+    ]
+    fails: list[dict[str, Value]] = [{"kind": "direct"}, {"n": 1, "kind": None}, {"never": 1}]
+    for where in holds:
         await engine.append(appending(STREAM, guards=[Guard(ROOMS, "r", where)]))
-    for where in ({"kind": "direct"}, {"n": 1, "kind": None}, {"never": 1}):
+    for where in fails:
         with pytest.raises(GuardFailed):
             await engine.append(appending(STREAM, guards=[Guard(ROOMS, "r", where)]))
     with pytest.raises(GuardFailed):

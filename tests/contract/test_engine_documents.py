@@ -1,6 +1,7 @@
 """Documents: getting, changing, removing them one by one or in bulk."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ async def test_update_sets_and_adds(engine: Engine) -> None:
 
 async def test_update_only_where_it_holds(engine: Engine) -> None:
     await engine.insert(ORG, ROOMS, {"id": "a", "n": 3, "s": "abc", "none": None})
-    holds = [
+    holds: list[dict[str, Any]] = [
         {"n": 3},
         {"none": None},
         {"missing": None},
@@ -131,7 +132,7 @@ async def test_update_only_where_it_holds(engine: Engine) -> None:
         {"n": Is("in", [1, 3])},
         {"none": Is("in", [None, 1])},
     ]
-    fails = [
+    fails: list[dict[str, Any]] = [
         {"n": 4},
         {"n": None},
         {"n": 3, "s": "x"},

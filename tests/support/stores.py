@@ -93,8 +93,11 @@ async def gathered(*calls: Any) -> list[Any]:
 class Stores:
     """Engines on the same data, one after the other."""
 
-    def __init__(self, make: Callable[[Sequence[Collection]], Engine]) -> None:
+    def __init__(
+        self, make: Callable[[Sequence[Collection]], Engine], wipe: Callable[[], None]
+    ) -> None:
         self._make = make
+        self._wipe = wipe
         self._open: list[Engine] = []
 
     async def start(self, collections: Sequence[Collection] = COLLECTIONS) -> Engine:
@@ -118,6 +121,11 @@ class Stores:
         """The engine, then another on the same data."""
         yield engine
         yield await self.restart(engine)
+
+    async def clear(self) -> None:
+        """Stop what is running and remove all data."""
+        await self.close()
+        self._wipe()
 
     async def close(self) -> None:
         """Stop what is still running."""

@@ -1,0 +1,43 @@
+"""Random appends, retries, guards and trims against a model."""
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from store.engine import Append, StoreError
+from tests.support.store_model import STREAMS, Model, appends, outcome
+from tests.support.stores import OTHER, Stores
+
+LONG_AGO = "2000-01-01T00:00:00.000Z"
+
+steps = st.lists(
+    st.one_of(appends(), appends(), appends(), st.integers(0, 4), st.just("restart")),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps=steps)
+async def test_the_engine_does_what_the_model_does(stores: Stores, steps: list[object]) -> None:
+    await stores.clear()
+    engine = await stores.start()
+    model = Model()
+    for step in steps:
+        if isinstance(step, Append):
+            try:
+                result: object = await engine.append(step)
+            except StoreError as error:
+                result = error
+            assert outcome(result) == model.append(step)
+        elif isinstance(step, int):
+            assert await engine.trim(keep=step, before=LONG_AGO) == model.trim(step)
+        else:
+            engine = await stores.restart(engine)
+    await model.check(engine)
+    engine = await stores.restart(engine)
+    await model.check(engine)
+    assert await engine.heads(OTHER, STREAMS) == {}

@@ -1,0 +1,171 @@
+"""Starting, stopping, versions of the file, and how much may wait."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from domain.errors import Unavailable
+from store.engine import Collection, Index, StoreError
+from store.sqlite.schema import MIGRATIONS
+from tests.support.stores import NOTES, ORG, ROOMS, gathered, send, seqs
+from tests.unit.store.conftest import SqliteStores
+from tests.unit.store.test_sqlite_outage import locked
+
+
+async def test_a_second_process_is_refused(sqlite: SqliteStores) -> None:
+    engine = await sqlite.engine()
+    with pytest.raises(StoreError, match="in use"):
+        await sqlite.engine()
+    script = (
+        "import asyncio, sys; from pathlib import Path\n"
+        "from domain.clock import SystemClock; from store.engine import StoreError\n"
+        "from store.sqlite import SqliteEngine\n"
+        "try: asyncio.run(SqliteEngine(Path(sys.argv[1]), [], clock=SystemClock()).start())\n"
+        "except StoreError as error: print(error)\n"
+    )
+    run = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", script, str(sqlite.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "in use" in run.stdout
+    await engine.ping()
+    await sqlite.stop(engine)
+    await sqlite.engine()
+
+
+async def test_stop_finishes_what_was_accepted(sqlite: SqliteStores) -> None:
+    engine = await sqlite.engine()
+    tasks = [asyncio.create_task(send(engine, f"n{n:03}")) for n in range(300)]
+    await asyncio.sleep(0)
+    await sqlite.stop(engine)
+    done = await asyncio.gather(*tasks)
+    assert sorted(each.seq for each in done) == list(range(1, 301))
+    engine = await sqlite.engine()
+    assert await seqs(engine) == list(range(1, 301))
+
+
+async def test_stop_may_be_repeated(sqlite: SqliteStores) -> None:
+    engine = await sqlite.engine()
+    await engine.stop()
+    await engine.stop()
+    await engine.start()
+    await engine.ping()
+
+
+async def test_newer_data_than_the_program(sqlite: SqliteStores) -> None:
+    await sqlite.stop(await sqlite.engine())
+    with sqlite3.connect(sqlite.path) as db:
+        db.execute("UPDATE schema_version SET version = ?", (len(MIGRATIONS) + 1,))
+    db.close()
+    with pytest.raises(StoreError, match="newer"):
+        await sqlite.engine()
+
+
+async def test_some_other_programs_database(sqlite: SqliteStores) -> None:
+    sqlite.path.parent.mkdir()
+    with sqlite3.connect(sqlite.path) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    with pytest.raises(StoreError, match="other program"):
+        await sqlite.engine()
+
+
+async def test_a_unique_index_that_the_data_does_not_allow(sqlite: SqliteStores) -> None:
+    loose = Collection("people", fields=("email",))
+    engine = await sqlite.engine((loose,))
+    await engine.insert(ORG, loose, {"id": "a", "email": "x"})
+    await engine.insert(ORG, loose, {"id": "b", "email": "x"})
+    await sqlite.stop(engine)
+    strict = Collection("people", indexes=(Index(("email",), unique=True),))
+    with pytest.raises(StoreError, match="schema"):
+        await sqlite.engine((strict,))
+    engine = await sqlite.engine((loose,))
+    assert await engine.count(ORG, loose, {}) == 2, "a refused start changes nothing"
+
+
+async def test_a_start_after_a_failed_one(sqlite: SqliteStores) -> None:
+    with pytest.raises(ValueError, match="two collections"):
+        await sqlite.engine((ROOMS, Collection("rooms")))
+    for bad in (
+        Collection("a b"),
+        Collection("a", fields=("_org",)),
+        Collection("a", fields=("X", "x")),
+    ):
+        with pytest.raises(ValueError, match="a"):
+            await sqlite.engine((bad,))
+    await (await sqlite.engine()).ping()
+
+
+async def test_what_may_wait_is_bounded_in_number(sqlite: SqliteStores) -> None:
+    engine = await sqlite.engine(queue_limit=10, busy_timeout=20)
+    with locked(sqlite.path):
+        tasks = [asyncio.create_task(send(engine, f"n{n}")) for n in range(25)]
+        while sum(task.done() for task in tasks) < 15:
+            await asyncio.sleep(0.01)
+        assert engine.queued == 10
+        assert engine.queued_bytes > 0
+    done = await gathered(*tasks)
+    assert [isinstance(result, Unavailable) for result in done] == [False] * 10 + [True] * 15
+    assert (engine.queued, engine.queued_bytes) == (0, 0)
+    await send(engine, "later")
+
+
+async def test_what_may_wait_is_bounded_in_bytes(sqlite: SqliteStores) -> None:
+    engine = await sqlite.engine(queue_bytes=100_000, busy_timeout=20)
+    with locked(sqlite.path):
+        tasks = [asyncio.create_task(send(engine, f"n{n}", body="x" * 10_000)) for n in range(30)]
+        while not any(task.done() for task in tasks):
+            await asyncio.sleep(0.01)
+        assert engine.queued_bytes <= 100_000
+    done = await gathered(*tasks)
+    stored = sum(not isinstance(result, Unavailable) for result in done)
+    assert 1 <= stored < 10
+    assert await engine.count(ORG, NOTES, {}) == stored
+
+
+async def test_the_observer_is_told(sqlite: SqliteStores) -> None:
+    class Told:
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+            self.sizes: list[int] = []
+
+        def append(self, seconds: float) -> None:
+            self.seconds.append(seconds)
+
+        def batch(self, size: int) -> None:
+            self.sizes.append(size)
+
+    told = Told()
+    engine = await sqlite.engine(observer=told)
+    await asyncio.gather(*(send(engine, f"n{n}") for n in range(50)))
+    await engine.ping()
+    assert len(told.seconds) == 50
+    assert all(0 < seconds < 30 for seconds in told.seconds)
+    assert sum(told.sizes) == 51
+    assert max(told.sizes) > 1, "what queues up is committed together"
+
+
+async def test_every_list_has_an_index(sqlite: SqliteStores) -> None:
+    """Lists by the fields of an index neither scan the table nor sort."""
+    await sqlite.stop(await sqlite.engine())
+    db = sqlite3.connect(sqlite.path)
+    try:
+        for where, order in (
+            ("t._org = 'o'", "t.id"),
+            ("t._org = 'o' AND t.room = 'r'", "t.seq, t.id"),
+            ("t._org = 'o' AND t.room = 'r' AND (t.seq, t.id) > (1, 'x')", "t.seq, t.id"),
+            ("t._org = 'o' AND t.room = 'r' AND t.seq < 9", "t.seq DESC, t.id DESC"),
+            ("t._org = 'o' AND t.author = 'a' AND t.pinned = 1", "t.at, t.id"),
+        ):
+            sql = f"EXPLAIN QUERY PLAN SELECT _doc FROM c_notes AS t WHERE {where} ORDER BY {order}"
+            plan = " / ".join(row[3] for row in db.execute(sql))
+            assert plan.startswith("SEARCH t USING INDEX"), plan
+            assert "TEMP B-TREE" not in plan, plan
+    finally:
+        db.close()
