@@ -11,6 +11,7 @@ from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal
 from store.messages import MessageRepository, Range
 
+_MAX_SEQ = 2**53
 _OPTIONAL_SEQ = (int, type(None))
 _OPTIONAL_TEXT = (str, type(None))
 _CURSOR: dict[str, type | tuple[type, ...]] = {
@@ -167,5 +168,7 @@ def _resumed(conversation: str, cursor: str) -> tuple[Range, bool]:
     at = decode_cursor(cursor, _CURSOR)
     if at["conversation"] != conversation:
         raise Invalid.field("cursor", "it is another conversation's")
+    if any(not 0 <= (at[bound] or 0) <= _MAX_SEQ for bound in ("after", "before")):
+        raise Invalid.field("cursor", "not a cursor of this list")
     range = Range(conversation, at["after"], at["before"], None, at["until"], at["thread"])
     return range, at["newest"]

@@ -11,7 +11,8 @@ from handlers.command import Request
 
 def _canonical(text: str) -> str:
     try:
-        return timestamp(parse_timestamp(text))
+        # Nothing is older than this; before the year 1000 a time would not have its fixed width.
+        return timestamp(max(parse_timestamp(text), 0.0))
     except OverflowError:
         raise ValueError("a time beyond the calendar") from None
 
@@ -22,7 +23,11 @@ Id = Annotated[str, Field(min_length=1, max_length=64)]
 ClientId = Annotated[str, Field(min_length=1, max_length=64)]
 """The caller's own name for this request: sent again, it answers the first result."""
 
-Time = Annotated[str, Field(max_length=40), AfterValidator(_canonical)]
+Time = Annotated[
+    str,
+    Field(max_length=40, json_schema_extra={"format": "date-time"}),
+    AfterValidator(_canonical),
+]
 """An RFC 3339 time, brought into the form of the wire."""
 
 Seq = Annotated[int, Field(ge=0, le=2**53)]

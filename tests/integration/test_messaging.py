@@ -153,7 +153,10 @@ async def test_times_of_any_zone_bound_history(api: Api) -> None:
     path = f"/conversations/{group['id']}/messages"
     for since in ("2020-01-01T00:00:00Z", "2020-01-01T05:30:00+05:30", message["created_at"]):
         assert (await ann.api.get(path, since=since))["items"] == [message]
-    assert (await ann.api.get(path, until="2020-01-01T00:00:00Z"))["items"] == []
+    for until in ("2020-01-01T00:00:00Z", "0001-01-01T00:00:00Z"):
+        assert (await ann.api.get(path, until=until))["items"] == []
+    assert (await ann.api.get(path, until="9999-12-31T23:59:59Z"))["items"] == [message]
+    await ann.api.get(path, 400, until="9999-12-31T23:59:59-14:00")
 
 
 async def test_a_member_who_is_put_out_hears_no_more_at_once(api: Api) -> None:

@@ -13,20 +13,23 @@ class Replica:
         self.conversation = dict(conversation)
         self.messages = {each["id"]: dict(each) for each in messages}
         self.id = conversation["id"]
+        self.hidden: set[str] = set()
 
     def apply(self, user: str, envelope: dict[str, Any]) -> None:
         """Take one durable event, of the conversation's stream or of the user's own."""
         data, own = envelope["data"], envelope["stream"] == f"messages/{user}"
         match envelope["type"]:
             case "message.created":
-                if data["conversation"] == self.id:
-                    self.messages[data["id"]] = dict(data)
+                if data["conversation"] == self.id and data["id"] not in self.hidden:
+                    old = self.messages.get(data["id"], data)
+                    self.messages[data["id"]] = data | {each: old[each] for each in TRANSPARENT}
             case "message.edited" | "message.pinned" | "message.unpinned":
                 old = self.messages.get(data["id"])
                 if old is not None:
                     self.messages[data["id"]] = data | {each: old[each] for each in TRANSPARENT}
             case "message.deleted":
                 if data["conversation"] == self.id and own:
+                    self.hidden.add(data["id"])
                     self.messages.pop(data["id"], None)
                 elif data["conversation"] == self.id and data["id"] in self.messages:
                     self.messages[data["id"]] |= {
@@ -47,7 +50,7 @@ class Replica:
             case "member.added":
                 if data["conversation"] == self.id and self.conversation["kind"] != "channel":
                     self.conversation["members"] = [
-                        *self.conversation["members"],
+                        *self._without(data["user"]),
                         {
                             "user": data["user"],
                             "role": data["role"],
@@ -58,17 +61,16 @@ class Replica:
                     ]
             case "member.removed":
                 if data["conversation"] == self.id:
-                    self.conversation["members"] = [
-                        each
-                        for each in self.conversation["members"]
-                        if each["user"] != data["user"]
-                    ]
+                    self.conversation["members"] = self._without(data["user"])
             case "member.updated":
                 if data["conversation"] == self.id:
                     self.conversation["members"] = [
                         each | {"role": data["role"]} if each["user"] == data["user"] else each
                         for each in self.conversation["members"]
                     ]
+
+    def _without(self, user: str) -> list[dict[str, Any]]:
+        return [each for each in self.conversation["members"] if each["user"] != user]
 
     def state(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The conversation with its last message, and all messages by seq."""

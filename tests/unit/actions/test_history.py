@@ -12,6 +12,7 @@ from domain.clock import timestamp
 from domain.conversations import Kind
 from domain.errors import Invalid, NotFound, TooLarge
 from domain.messages import MAX_PINS
+from domain.pages import encode_cursor
 from domain.principals import Principal
 from domain.receipts import nowhere
 from store.reactions import REACTION_COUNTS
@@ -137,6 +138,10 @@ async def test_bounds_that_contradict_each_other(talk: Talk) -> None:
     for cursor in ("x", "e30", "!!", "bnVsbA"):
         with pytest.raises(Invalid):
             await talk.ask(cursor=cursor)
+    forged = {"conversation": talk.id, "after": None, "until": None, "thread": None, "newest": True}
+    for before in (-1, 2**53 + 1, 2**63, 2**64 - 1, "1", 1.5):
+        with pytest.raises(Invalid):
+            await talk.ask(cursor=encode_cursor({**forged, "before": before}))
     other = await talk.world.open(talk.ann)
     foreign = await talk.world.page(talk.ann, talk.id, limit=1)
     with pytest.raises(Invalid):

@@ -34,13 +34,13 @@ async def world(tmp_path: Path) -> AsyncIterator[MessagingWorld]:
 
 
 class Watcher:
-    """A user with a device that was connected before anything was fetched."""
+    """A user with a device that hears events from before the state is fetched."""
 
     def __init__(self, world: MessagingWorld, who: Principal, outlet: LocalOutlet) -> None:
         self.world = world
         self.who = who
         self.outlet = outlet
-        self.taken = 0
+        self.taken = len(outlet.received)
         self.replica: Replica | None = None
 
     async def fetched(self, conversation: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -51,8 +51,7 @@ class Watcher:
         return dict(seen), [dict(each) for each in page["items"]]
 
     async def start(self, conversation: str) -> None:
-        self.world.hub.flush()
-        self.taken = len(self.outlet.received)
+        """Fetch the state. What was heard until now is in it, and is applied all the same."""
         self.replica = Replica(*await self.fetched(conversation))
 
     def catch_up(self) -> Replica:
