@@ -233,8 +233,9 @@ class ConversationViews:
             principal.org, conversation, after=after, limit=limit + 1
         )
         page = found[:limit]
-        positions = await self._positions.positions(principal.org, [conversation])
-        reached = positions.get(conversation, {})
+        reached = await self._positions.of_users(
+            principal.org, conversation, [each["user"] for each in page]
+        )
         return {
             "items": [member_view(each, reached.get(each["user"])) for each in page],
             "next": encode_cursor({"at": page[-1]["joined_at"], "id": page[-1]["id"]})

@@ -23,6 +23,12 @@ class Positions(Protocol):
         """
         ...
 
+    async def of_users(
+        self, org: str, conversation: str, users: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """The same of some users in one conversation."""
+        ...
+
 
 class ReactionCounts(Protocol):
     """How many reactions messages have (`store.reactions`)."""

@@ -9,9 +9,10 @@ from actions.last_messages import Last, LastMessages
 from actions.memberships import Facts, Memberships
 from actions.message_views import MessageViews
 from actions.streams import Streams
+from actions.writing import may_write, no_upload, refused
 from domain.clock import Clock, timestamp
-from domain.conversations import Kind, personal_stream, stream_of
-from domain.errors import Conflict, Forbidden, Invalid, NotFound, ParleyError
+from domain.conversations import personal_stream, stream_of
+from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.ids import key_digest, new_id
 from domain.messages import (
     MESSAGE_CREATED,
@@ -25,8 +26,7 @@ from domain.messages import (
 )
 from domain.principals import Principal, Role
 from fanout.publisher import Publisher
-from store.contacts import BLOCKS, unblocked
-from store.conversations import MEMBERS, has_role, is_member
+from store.conversations import has_role, is_member
 from store.engine import (
     Append,
     Change,
@@ -43,7 +43,7 @@ from store.engine import (
 )
 from store.messages import MESSAGES, PINS, REPLIES, MessageRepository, hide, is_in
 from store.unread import mention, unmention
-from store.uploads import UPLOADS, UploadRepository
+from store.uploads import UploadRepository
 
 
 class Unread(Protocol):
@@ -132,7 +132,7 @@ class Messages:
         facts = self._memberships.known(org, conversation) or await self._memberships.facts(
             org, conversation
         )
-        guards = _may_write(facts, conversation, user)
+        guards = may_write(facts, conversation, user)
         guards += [is_member(conversation, each) for each in draft.mentions if each != user]
         if draft.reply_to is not None:
             guards.append(is_in(draft.reply_to, conversation))
@@ -185,7 +185,7 @@ class Messages:
                 )
             )
         except GuardFailed as failed:
-            raise _refused(failed.guard, draft, guards) from None
+            raise refused(failed.guard, conversation, user) from None
         except KeyReused:
             raise Conflict("This client_id was used for another message.") from None
         if appended.replayed:
@@ -213,7 +213,7 @@ class Messages:
         for id in draft.attachments:
             upload = uploads.get(id)
             if upload is None or upload["owner"] != principal.user:
-                raise _no_upload(id)
+                raise no_upload(id)
             guard, link = self._uploads.link(id, stream_of(draft.conversation), at)
             guards.append(guard)
             changes.append(link)
@@ -289,7 +289,7 @@ class Messages:
             pinned_at=doc["pinned_at"],
         )
         view = await self._views.one(principal.org, {**doc, **values})
-        guards = _may_write(facts, conversation, principal.user)
+        guards = may_write(facts, conversation, principal.user)
         try:
             appended = await self._engine.append(
                 Append(
@@ -305,7 +305,7 @@ class Messages:
         except GuardFailed as failed:
             if failed.guard.collection is MESSAGES:
                 return False
-            raise _not_a_writer(failed.guard) from None
+            raise refused(failed.guard, conversation, principal.user) from None
         self._publisher.stored(appended.events)
         return True
 
@@ -349,7 +349,10 @@ class Messages:
                             Delete(PINS, message),
                             *unmention(message, doc["mentions"]),
                         ],
-                        [guard, is_in(message, conversation, deleted_at=None)],
+                        [
+                            guard,
+                            is_in(message, conversation, deleted_at=None, version=doc["version"]),
+                        ],
                     )
                 )
             except GuardFailed as failed:
@@ -405,36 +408,3 @@ class Messages:
             with contextlib.suppress(NotFound):
                 return doc, await self._memberships.require(principal, doc["conversation"])
         raise NotFound("There is no such message.")
-
-
-def _may_write(facts: Facts, conversation: str, user: str) -> list[Guard]:
-    guards = [is_member(conversation, user)]
-    if facts.kind is Kind.DIRECT:
-        other = facts.other(user)
-        if other is not None:
-            guards.append(unblocked(other, user))
-    return guards
-
-
-def _not_a_writer(guard: Guard) -> ParleyError:
-    if guard.collection is BLOCKS:
-        return Forbidden("This user does not want to hear from you.")
-    return NotFound("There is no such conversation.")
-
-
-def _no_upload(id: str) -> Invalid:
-    return Invalid.field("attachments", f"you have no completed upload {id}")
-
-
-def _refused(guard: Guard, draft: Draft, guards: Sequence[Guard]) -> ParleyError:
-    """What a failed guard of a message says."""
-    if guard == guards[0] or guard.collection is BLOCKS:
-        return _not_a_writer(guard)
-    if guard.collection is MEMBERS:
-        user = guard.id.rpartition(":")[2]
-        return Invalid.field("mentions", f"{user} is not in the conversation")
-    if guard.collection is UPLOADS:
-        return _no_upload(guard.id)
-    if "thread" in guard.where:
-        return Invalid.field("thread", "no message of this conversation that a thread hangs on")
-    return Invalid.field("reply_to", "no message of this conversation")

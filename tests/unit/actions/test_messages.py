@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.clock import timestamp
 from domain.conversations import Kind
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from domain.principals import Role
@@ -56,6 +57,16 @@ async def test_sent_again_it_is_answered_with_the_first_and_told_once(
         await world.send(ann, group["id"], "other", client_id="k")
     # Another sender's key is another key.
     assert (await world.send(bob, group["id"], "other", client_id="k"))["sender"] == "bob"
+
+
+async def test_the_first_is_answered_though_its_event_left_the_log(world: MessagingWorld) -> None:
+    ann = world.user("ann")
+    group = await world.open(ann)
+    first = await world.send(ann, group["id"], "once", client_id="k")
+    await world.send(ann, group["id"], "later")
+    await world.engine.trim(keep=1, before=timestamp(0))
+    assert await world.send(ann, group["id"], "once", client_id="k") == first
+    assert len((await world.page(ann, group["id"]))["items"]) == 2
 
 
 async def test_who_is_not_in_it_learns_nothing(world: MessagingWorld) -> None:

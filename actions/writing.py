@@ -1,0 +1,41 @@
+"""What must hold when somebody writes in a conversation, and what is said when it does not."""
+
+from actions.memberships import Facts
+from domain.conversations import Kind
+from domain.errors import Forbidden, Invalid, NotFound, ParleyError
+from store.contacts import BLOCKS, unblocked
+from store.conversations import MEMBERS, is_member, key_of
+from store.engine import Guard
+from store.messages import MESSAGES
+from store.uploads import UPLOADS
+
+
+def may_write(facts: Facts, conversation: str, user: str) -> list[Guard]:
+    """Holds as long as the user may write in the conversation."""
+    guards = [is_member(conversation, user)]
+    if facts.kind is Kind.DIRECT:
+        other = facts.other(user)
+        if other is not None:
+            guards.append(unblocked(other, user))
+    return guards
+
+
+def no_upload(id: str) -> Invalid:
+    """An attachment is not the sender's."""
+    return Invalid.field("attachments", f"you have no completed upload {id}")
+
+
+def refused(guard: Guard, conversation: str, user: str) -> ParleyError:
+    """What a guard that failed says to the user who wrote."""
+    if guard.collection is BLOCKS:
+        return Forbidden("This user does not want to hear from you.")
+    if guard.collection is MEMBERS and guard.id != key_of(conversation, user):
+        mentioned = guard.id.rpartition(":")[2]
+        return Invalid.field("mentions", f"{mentioned} is not in the conversation")
+    if guard.collection is UPLOADS:
+        return no_upload(guard.id)
+    if guard.collection is MESSAGES and "thread" in guard.where:
+        return Invalid.field("thread", "no message of this conversation that a thread hangs on")
+    if guard.collection is MESSAGES:
+        return Invalid.field("reply_to", "no message of this conversation")
+    return NotFound("There is no such conversation.")
