@@ -42,6 +42,10 @@ class Services(Protocol):
         """The session is over: no request finds it any more."""
         ...
 
+    def settled(self, session: "Session") -> None:
+        """What a session that is over had taken in is handled."""
+        ...
+
 
 class _Job(NamedTuple):
     """Something to be done in its turn."""
@@ -265,6 +269,8 @@ class Session:
                             self.socket.resume_input()
         finally:
             self._worker = None
+            if self.closed:
+                self._services.settled(self)
 
     async def _handle(self, job: _Job) -> None:
         packet = job.packet
@@ -436,7 +442,17 @@ class Session:
         self.lost("transport close")
         self.finish()
 
+    @property
+    def working(self) -> bool:
+        """Whether something taken in is not handled yet."""
+        return self._worker is not None
+
     async def settled(self) -> None:
         """Wait until everything taken in is handled."""
         if self._worker is not None:
-            await asyncio.shield(self._worker)
+            await asyncio.wait([self._worker])
+
+    def cancel(self) -> None:
+        """Give up what is being handled: the process ends."""
+        if self._worker is not None:
+            self._worker.cancel()

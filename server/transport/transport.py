@@ -55,6 +55,8 @@ class Transport:
         self.options = options or TransportOptions()
         self.counters = TransportCounters()
         self._sessions: dict[str, Session] = {}
+        self._lingering: set[Session] = set()
+        """Over, but the application is not done with what they sent."""
         self._empty: asyncio.Future[None] | None = None
         self._draining = False
         self._origins = OriginPolicy(self.options.origins)
@@ -105,6 +107,8 @@ class Transport:
         if self._sessions:
             self._empty = loop.create_future()
             await asyncio.wait([self._empty], timeout=max(end - loop.time(), 0))
+        for session in list(self._sessions.values()):
+            session.finish()
 
     async def _drain_session(self, session: Session, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -113,14 +117,26 @@ class Transport:
         session.close("shutdown", reconnect=True)
         await session.settled()
 
-    async def stop(self) -> None:
-        """End every session at once and wait until the application has been told."""
+    async def stop(self, seconds: float = 5.0) -> None:
+        """End every session at once and wait until the application has been told.
+
+        What it still has not handled after `seconds` is cancelled.
+        """
         self._draining = True
-        sessions = list(self._sessions.values())
+        sessions = [*self._sessions.values(), *self._lingering]
         for session in sessions:
             session.close("shutdown", reconnect=True)
+        if sessions:
+            # One turn of the loop for the last words.
+            await asyncio.sleep(0)
+            tasks = [asyncio.ensure_future(session.settled()) for session in sessions]
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            if late:
+                logger.warning("sessions whose handlers did not end in time: %d", len(late))
+                for session in sessions:
+                    session.cancel()
+                await asyncio.wait(late)
         for session in sessions:
-            await session.settled()
             session.finish()
         self.heartbeat.stop()
         self.pressure.stop()
@@ -139,6 +155,12 @@ class Transport:
             self.counters.sessions -= 1
             if not self._sessions and self._empty is not None and not self._empty.done():
                 self._empty.set_result(None)
+
+        if session.working:
+            self._lingering.add(session)
+
+    def settled(self, session: Session) -> None:
+        self._lingering.discard(session)
 
     # Requests.
 

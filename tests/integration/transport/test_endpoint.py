@@ -254,3 +254,22 @@ async def test_what_comes_with_the_handshake_request_is_not_lost(server: Referen
     assert await raw.receive() == '42["auth",{}]'
     assert await raw.receive() == "431[1]"
     raw.abort()
+
+
+async def test_stop_gives_up_a_handler_that_does_not_end(
+    server: ReferenceServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    stays, gone = [await RawSocket.open(server.port) for _ in range(2)]
+    server.application.gate.clear()
+    for raw in (stays, gone):
+        await raw.connect()
+        raw.send('42["wait"]')
+    await until(lambda: len(server.application.events) == 2)
+    gone.abort()
+    await until(lambda: server.transport.sessions == 1)
+    async with asyncio.timeout(2.0):
+        await server.transport.stop(0.1)
+    assert "did not end in time: 2" in caplog.text
+    assert server.transport.sessions == 0
+    assert not [task for task in asyncio.all_tasks() if "_work" in repr(task.get_coro())]
+    stays.abort()
