@@ -296,3 +296,5 @@ class Authenticator:
                 if healthy:
                     log.warning("access_look_failed", code=error.code)
                 healthy = False
+            except Exception:
+                log.exception("access_look_failed")

@@ -1,6 +1,7 @@
 """One's own account: registering, logging in, profile, password."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import orjson
@@ -29,13 +30,14 @@ from domain.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    ParleyError,
     RateLimited,
     Unauthenticated,
 )
 from domain.ids import new_id
 from domain.principals import Principal, Role
 from fanout.limits import RateLimiter
-from store.accounts import AccountRepository
+from store.accounts import Account, AccountRepository
 from store.sessions import SessionRepository
 
 log = structlog.get_logger(__name__)
@@ -97,20 +99,26 @@ class Accounts:
         name = clean_name(name)
         passwords.check(password, about=(address, name))
         network = network_of(origin.remote)
-        await self._take("register.refused", network, "Too many registrations were refused.")
-        # The same work whether it will be refused or not.
-        hashed = await self._hasher.hash(passwords.normalized(password))
-        org, role, invitation = DEFAULT_ORG, Role.MEMBER, None
-        if invite is not None:
-            org, invitation = await self._invitation(invite, address)
-            role = Role(invitation["role"])
-        user = await self.add_user(org, address, name, role, hashed, invitation)
-        await self._limiter.give_back("register.refused", network)
+        told = "Too many registrations were refused."
+        async with self._counting(Conflict, "register.refused", network, told):
+            org, user = await self._register(address, password, name, invite)
         log.info("user_registered", user=user["id"], org=org)
         await self._attempts.record_attempt(
             new_id(), email_key(address), network, True, user["created_at"]
         )
         return await self._sessions.begin(org, user, origin)
+
+    async def _register(
+        self, address: str, password: str, name: str, invite: str | None
+    ) -> tuple[str, dict[str, Any]]:
+        # The same work whether it will be refused or not.
+        hashed = await self._hasher.hash(passwords.normalized(password))
+        if invite is None:
+            org = DEFAULT_ORG
+            return org, await self.add_user(org, address, name, Role.MEMBER, hashed)
+        org, invitation = await self._invitation(invite, address)
+        role = Role(invitation["role"])
+        return org, await self.add_user(org, address, name, role, hashed, invitation)
 
     async def _invitation(self, invite: str, address: str) -> tuple[str, dict[str, Any]]:
         org = org_of(INVITE_PREFIX, invite)
@@ -190,22 +198,11 @@ class Accounts:
         familiar = await self._attempts.succeeded_from(account, network)
         bucket_key = f"{account}@{network}" if familiar else account
         told = "Too many failed logins."
-        await self._take("login.address", network, told)
-        try:
-            await self._take("login", bucket_key, told)
-        except RateLimited:
-            await self._limiter.give_back("login.address", network)
-            raise
-        found = await self._accounts.by_email(account)
-        good = await self._hasher.verify(raw, found.user["password"] if found else None)
-        at = timestamp(self._clock.now())
-        await self._attempts.record_attempt(new_id(), account, network, good, at)
-        if found is None or not good:
-            log.info("login_failed", account=account, network=network)
-            raise Unauthenticated(NOT_LOGGED_IN)
-        org, user = found
-        await self._limiter.give_back("login", bucket_key)
-        await self._limiter.give_back("login.address", network)
+        async with (
+            self._counting(Unauthenticated, "login.address", network, told),
+            self._counting(Unauthenticated, "login", bucket_key, told),
+        ):
+            org, user = await self._verify(account, raw, network)
         if user["disabled_at"] is not None:
             raise Forbidden("This account is disabled.")
         if self._hasher.is_outdated(user["password"]):
@@ -217,10 +214,36 @@ class Accounts:
             )
         return await self._sessions.begin(org, user, origin)
 
-    async def _take(self, bucket: str, key: str, message: str) -> None:
+    async def _verify(self, account: str, raw: bytes, network: str) -> Account:
+        """The account that has this password; the attempt is recorded."""
+        found = await self._accounts.by_email(account)
+        good = await self._hasher.verify(raw, found.user["password"] if found else None)
+        at = timestamp(self._clock.now())
+        await self._attempts.record_attempt(new_id(), account, network, good, at)
+        if found is None or not good:
+            log.info("login_failed", account=account, network=network)
+            raise Unauthenticated(NOT_LOGGED_IN)
+        return found
+
+    @asynccontextmanager
+    async def _counting(
+        self, failure: type[ParleyError], bucket: str, key: str, message: str
+    ) -> AsyncIterator[None]:
+        """Count how often what is done inside ends with `failure`. Taken beforehand and given back
+        otherwise, so that many at once do not slip through.
+        """
         wait = await self._limiter.take(bucket, key)
         if wait > 0:
             raise RateLimited(message, retry_after=wait)
+        failed = False
+        try:
+            yield
+        except failure:
+            failed = True
+            raise
+        finally:
+            if not failed:
+                await self._limiter.give_back(bucket, key)
 
     # -- profile ------------------------------------------------------------------------------
 
@@ -282,10 +305,11 @@ class Accounts:
             raise Invalid.field("current_password", "is needed to change the password")
         name = changes.get("name", user["name"])
         passwords.check(password, about=(user["email"], name))
-        await self._take("password", principal.user, "Too many wrong passwords.")
-        if not await self._hasher.verify(passwords.normalized(current), user["password"]):
-            raise Invalid.field("current_password", "is wrong")
-        await self._limiter.give_back("password", principal.user)
+        raw = passwords.normalized(current)
+        told = "Too many wrong passwords."
+        async with self._counting(Invalid, "password", principal.user, told):
+            if not await self._hasher.verify(raw, user["password"]):
+                raise Invalid.field("current_password", "is wrong")
         hashed = await self._hasher.hash(passwords.normalized(password))
         new = {
             **changes,

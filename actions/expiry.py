@@ -7,11 +7,15 @@ import asyncio
 import math
 from collections.abc import Collection
 
+import structlog
+
 from actions.access import Authenticator
 from actions.clients import Client
 from domain.accounts import EXPIRING_BEFORE, expiry
 from domain.clock import Clock
 from domain.principals import Principal
+
+log = structlog.get_logger(__name__)
 
 EXPIRING = "auth.expiring"
 
@@ -32,7 +36,9 @@ class Expirations:
         Raises:
             Unauthenticated: its access has ended meanwhile.
         """
-        client.principal = await self._authenticator.confirm(client.principal)
+        now = await self._authenticator.confirm(client.principal)
+        if now.role is not client.principal.role:
+            client.outlet.close("revoked", reconnect=True)
         self.add(client)
 
     async def left(self, client: Client) -> None:
@@ -93,7 +99,10 @@ class Expirations:
         """Check every second for as long as the server runs."""
         while True:
             await asyncio.sleep(1.0 - self._clock.now() % 1.0)
-            self.check()
+            try:
+                self.check()
+            except Exception:
+                log.exception("expiry_check_failed")
 
 
 def _warned_at(principal: Principal) -> int:

@@ -15,7 +15,9 @@ def json_response(request: web.Request, data: Any, status: int = 200) -> web.Res
     if status == 204:
         return web.Response(status=204)
     body = orjson.dumps(data)
-    headers = {"Cache-Control": "private, no-cache"}
+    # Answers to other methods may hold tokens (RFC 6749, section 5.1).
+    cached = request.method in {"GET", "HEAD"}
+    headers = {"Cache-Control": "private, no-cache" if cached else "no-store"}
     if request.method in {"GET", "HEAD"} and status == 200:
         etag = hashlib.blake2b(body, digest_size=12).hexdigest()
         headers["ETag"] = f'W/"{etag}"'

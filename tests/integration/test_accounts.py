@@ -62,7 +62,9 @@ async def test_register_login_profile(api: Api) -> None:
     body = {"email": "Ann.Lee@Example.com", "password": PASSWORD, "name": "Ann"}
     tokens = valid(Tokens, await api.post("/auth/register", body, 201))
     ann = await api.login(email)
-    assert valid(Tokens, await api.post("/auth/login", {"email": email, "password": PASSWORD}))
+    reply = await api.request("POST", "/auth/login", json={"email": email, "password": PASSWORD})
+    assert valid(Tokens, reply.expect(200))
+    assert reply.headers["cache-control"] == "no-store"
     me = valid(Profile, await ann.api.get("/users/me"))
     assert me == tokens["user"]
     changed = await ann.api.put("/users/me", {"name": "Anna", "settings": {"theme": "dark"}})

@@ -18,8 +18,10 @@ from domain.errors import (
     ParleyError,
     RateLimited,
     Unauthenticated,
+    Unavailable,
 )
 from domain.principals import Role
+from fanout.limits import Limit
 from tests.support.accounts import (
     AWAY,
     HOME,
@@ -287,6 +289,35 @@ async def test_logging_in_with_success_is_not_limited(world: AccountsWorld) -> N
     await node.register(email="ann@example.com")
     for _ in range(12):
         await node.login("ann@example.com", PASSWORD)
+
+
+async def test_an_outage_is_no_failed_attempt(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = (1, 3600.0)
+    limits: dict[str, Limit | None] = {
+        name: one for name in ("login", "login.address", "password", "register.refused")
+    }
+    node = await world.node(limits=limits)
+    me = await node.principal(await node.register(email="ann@example.com"))
+
+    async def out_of_reach(*_: object) -> None:
+        raise Unavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr("actions.hashing.PasswordHasher.verify", out_of_reach)
+        patched.setattr("actions.hashing.PasswordHasher.hash", out_of_reach)
+        for _ in range(3):
+            for attempt in (
+                node.login("ann@example.com"),
+                node.register(email="bob@example.com"),
+                node.accounts.update(me, {}, password=NEW_PASSWORD, current_password=PASSWORD),
+            ):
+                with pytest.raises(Unavailable):
+                    await attempt
+    await node.login("ann@example.com")
+    await node.register(email="bob@example.com")
+    await node.accounts.update(me, {}, password=NEW_PASSWORD, current_password=PASSWORD)
 
 
 async def test_a_hash_of_another_cost_is_renewed_at_login(
