@@ -1,5 +1,7 @@
 """Time, passed in wherever it is needed so that tests can turn it."""
 
+import functools
+import math
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -34,7 +36,14 @@ def timestamp(seconds: float) -> str:
 
     Fixed width, so that times compare as strings.
     """
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    whole, milliseconds = divmod(math.floor(seconds * 1000), 1000)
+    return f"{_second(whole)}.{milliseconds:03d}Z"
+
+
+@functools.lru_cache(maxsize=8)
+def _second(whole: int) -> str:
+    """Many times are written within one second."""
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_timestamp(text: str) -> float:

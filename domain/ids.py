@@ -5,6 +5,9 @@ import os
 import time
 
 
+_POOL = 8 * 256
+
+
 class IdFactory:
     """Makes ids that strictly increase within one process.
 
@@ -12,11 +15,13 @@ class IdFactory:
     (RFC 9562, section 6.2, method 1), then 62 random bits.
     """
 
-    __slots__ = ("_counter", "_last_ms")
+    __slots__ = ("_counter", "_last_ms", "_pool", "_used")
 
     def __init__(self) -> None:
         self._last_ms = 0
         self._counter = 0
+        self._pool = b""
+        self._used = 0
 
     def __call__(self) -> str:
         """A new id in the canonical form of 36 characters."""
@@ -29,7 +34,13 @@ class IdFactory:
             if self._counter > 0xFFF:
                 self._last_ms += 1
                 self._counter = 0
-        tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
+        # The kernel is asked for many ids' worth at a time: a system call costs more than an id.
+        if self._used == len(self._pool):
+            self._pool = os.urandom(_POOL)
+            self._used = 0
+        random = self._pool[self._used : self._used + 8]
+        self._used += 8
+        tail = int.from_bytes(random, "big") & 0x3FFF_FFFF_FFFF_FFFF
         value = f"{self._last_ms:012x}7{self._counter:03x}{tail | 0x8000_0000_0000_0000:016x}"
         return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
 
