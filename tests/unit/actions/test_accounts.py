@@ -295,9 +295,9 @@ async def test_an_outage_is_no_failed_attempt(
     world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = (1, 3600.0)
-    limits: dict[str, Limit | None] = {
-        name: one for name in ("login", "login.address", "password", "register.refused")
-    }
+    limits: dict[str, Limit | None] = dict.fromkeys(
+        ("login", "login.address", "password", "register.refused"), one
+    )
     node = await world.node(limits=limits)
     me = await node.principal(await node.register(email="ann@example.com"))
 
