@@ -1,5 +1,6 @@
 """Contacts and blocks: whom a user has in the address book, and whom nothing shall come from."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from store.accounts import USERS
@@ -99,3 +100,8 @@ class ContactRepository:
     async def is_blocked(self, org: str, blocker: str, blocked: str) -> bool:
         """Whether `blocker` has blocked `blocked`."""
         return await self._engine.get(org, BLOCKS, pair(blocker, blocked)) is not None
+
+    async def blockers(self, org: str, blocked: str, users: Sequence[str]) -> set[str]:
+        """Which of the users have blocked `blocked`."""
+        found = await self._engine.get_many(org, BLOCKS, [pair(user, blocked) for user in users])
+        return {doc["blocker"] for doc in found.values()}
