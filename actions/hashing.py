@@ -1,4 +1,4 @@
-"""Password hashes: bcrypt, in a few threads, since one takes a quarter of a second on purpose."""
+"""Password hashes: bcrypt, in a few threads, since one takes some hundred milliseconds on purpose."""
 
 import asyncio
 import base64
