@@ -3,17 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.delivery import Delivery
 from fanout.hub import Hub, Outgoing
 from server.transport import frames, packets
-from server.transport.application import Application, ConnectRefused
+from server.transport.application import ConnectRefused
+from server.transport.assembly import Assembly
 from server.transport.connection import ClientConnection
-from server.transport.heartbeat import Heartbeat
-from server.transport.options import TransportCounters, TransportOptions
+from server.transport.options import TransportOptions
 from server.transport.outbound import Outbound
-from server.transport.pressure import Pressure
+from server.transport.services import Services
 
 if TYPE_CHECKING:
     from server.transport.websocket import WebSocket
@@ -23,48 +23,12 @@ logger = logging.getLogger(__name__)
 FLOOD_WINDOW_SECONDS = 5.0
 
 
-class Services(Protocol):
-    """What all sessions of one transport share."""
-
-    application: Application
-    hub: Hub
-    options: TransportOptions
-    counters: TransportCounters
-    pressure: Pressure
-    heartbeat: Heartbeat
-    loop: asyncio.AbstractEventLoop
-
-    def new_id(self) -> str:
-        """A fresh, unguessable id."""
-        ...
-
-    def forget(self, session: "Session") -> None:
-        """The session is over: no request finds it any more."""
-        ...
-
-    def settled(self, session: "Session") -> None:
-        """What a session that is over had taken in is handled."""
-        ...
-
-
 class _Job(NamedTuple):
     """Something to be done in its turn."""
 
     packet: packets.Incoming | None
     left: ClientConnection | None = None
     reason: str = ""
-
-
-class _Assembly:
-    """A packet whose attachments are still coming."""
-
-    __slots__ = ("attachments", "packet", "size", "timer")
-
-    def __init__(self, packet: packets.Incoming, timer: asyncio.TimerHandle) -> None:
-        self.packet = packet
-        self.attachments: list[bytes] = []
-        self.size = 0
-        self.timer = timer
 
 
 class Session:
@@ -79,6 +43,7 @@ class Session:
         "_input",
         "_packets",
         "_pending",
+        "_quiet",
         "_room",
         "_services",
         "_timer",
@@ -114,13 +79,15 @@ class Session:
         self.posting = False
         """Whether a polling request is bringing packets in."""
         self._services = services
-        self._assembly: _Assembly | None = None
+        self._assembly: Assembly | None = None
         self._discard = False
         self._input: list[_Job] = []
         self._packets = 0
         """Since `_window` began."""
         self._pending = 0
         """Jobs taken in and not done."""
+        self._quiet = False
+        """Whether packets are read and passed over, because the session ends soon."""
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._window = self._services.loop.time()
@@ -166,7 +133,7 @@ class Session:
 
         Raises MalformedPacket for what breaks the protocol; the caller then calls `fail`.
         """
-        if self.closing:
+        if self.closing or self._quiet:
             return
         services = self._services
         services.counters.packets_in += 1
@@ -185,10 +152,13 @@ class Session:
                 raise packets.MalformedPacket("text where an attachment is due")
             incoming = packets.decode(packet[1:])
             if incoming.attachments:
-                timer = self._services.loop.call_later(
-                    services.options.attachment_timeout, self._attachments_late
+                self._assembly = Assembly(
+                    incoming,
+                    limit=services.options.max_attachment_bytes,
+                    seconds=services.options.attachment_timeout,
+                    late=self._attachments_late,
+                    loop=services.loop,
                 )
-                self._assembly = _Assembly(incoming, timer)
             else:
                 self._enqueue(_Job(incoming))
         elif kind == packets.PONG:
@@ -219,19 +189,9 @@ class Session:
         assembly = self._assembly
         if assembly is None:
             raise packets.MalformedPacket("an attachment without its packet")
-        assembly.size += len(content)
-        if assembly.size > self.options.max_attachment_bytes:
-            raise packets.MalformedPacket("attachments too large")
-        assembly.attachments.append(content)
-        assembly.timer.cancel()
-        if len(assembly.attachments) < assembly.packet.attachments:
-            assembly.timer = self._services.loop.call_later(
-                self.options.attachment_timeout, self._attachments_late
-            )
-            return
-        self._assembly = None
-        packets.fill_attachments(assembly.packet.data, assembly.attachments)
-        self._enqueue(_Job(assembly.packet))
+        if assembly.add(content):
+            self._assembly = None
+            self._enqueue(_Job(assembly.packet))
 
     def _attachments_late(self) -> None:
         self.fail("attachments did not come")
@@ -400,7 +360,7 @@ class Session:
         self.closing = True
         self.pong_due = 0.0
         if self._assembly is not None:
-            self._assembly.timer.cancel()
+            self._assembly.cancel()
             self._assembly = None
         if self._timer is not None:
             self._timer.cancel()
@@ -446,6 +406,15 @@ class Session:
     def working(self) -> bool:
         """Whether something taken in is not handled yet."""
         return self._worker is not None
+
+    async def quiesce(self) -> None:
+        """Take nothing more in, and wait until everything taken in is handled and answered.
+
+        What comes from now on is read and passed over: left unread, it would make the kernel
+        reset the connection at its end, and the client might lose its last answers.
+        """
+        self._quiet = True
+        await self.settled()
 
     async def settled(self) -> None:
         """Wait until everything taken in is handled."""

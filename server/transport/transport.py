@@ -113,7 +113,7 @@ class Transport:
     async def _drain_session(self, session: Session, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds / 2):
-                await session.settled()
+                await session.quiesce()
         session.close("shutdown", reconnect=True)
         await session.settled()
 
