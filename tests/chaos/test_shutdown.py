@@ -1,0 +1,169 @@
+"""SIGTERM in the middle of a load: what was accepted is finished and answered, then it ends."""
+
+import asyncio
+import itertools
+import signal
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.chaos.crowd import history
+from tests.support.client import Client, connect
+from tests.support.rest import Account, Api
+from tests.support.server import ServerProcess
+
+GRACE = 5.0
+"""The harness's SHUTDOWN_GRACE."""
+
+IN_FLIGHT = 12
+"""Commands that each sender has on the way at any time."""
+
+
+class Sender:
+    """Sends as fast as it is answered, with several commands on the way, until it is cut off."""
+
+    def __init__(self, account: Account, name: str, conversation: str) -> None:
+        self.account = account
+        self.name = name
+        self.conversation = conversation
+        self.answered: dict[str, dict[str, Any]] = {}
+        """By client_id: the message."""
+        self.unanswered: list[str] = []
+        self.refused: list[Any] = []
+        self._numbers = itertools.count(1)
+
+    def request(self, client_id: str) -> dict[str, Any]:
+        return {"conversation": self.conversation, "client_id": client_id, "body": client_id}
+
+    def next(self) -> str:
+        return f"{self.name}-{next(self._numbers)}"
+
+    def note(self, client_id: str, answer: Any) -> None:
+        """Note how a command ended."""
+        if answer["ok"]:
+            self.answered[client_id] = answer["data"]
+        else:
+            self.refused.append(answer["error"])
+
+    async def over_socket(self, client: Client) -> None:
+        async def chain() -> None:
+            while client.connected:
+                client_id = self.next()
+                try:
+                    self.note(
+                        client_id,
+                        await client.request("message.send", self.request(client_id), timeout=20),
+                    )
+                except ConnectionError:
+                    self.unanswered.append(client_id)
+
+        await asyncio.gather(*(chain() for _ in range(IN_FLIGHT)))
+
+    async def over_rest(self) -> None:
+        path = f"/conversations/{self.conversation}/messages"
+        while True:
+            client_id = self.next()
+            body = {"client_id": client_id, "body": client_id}
+            try:
+                reply = await self.account.api.request("POST", path, json=body)
+            except aiohttp.ClientConnectorError:
+                return
+            except aiohttp.ClientError:
+                self.unanswered.append(client_id)
+                continue
+            if reply.status == 201:
+                self.answered[client_id] = reply.json
+            else:
+                self.refused.append(reply.json)
+
+
+async def _refuses_connections(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("round_", range(3), ids=lambda number: f"round {number + 1}")
+async def test_a_server_told_to_stop_leaves_nothing_half_done(
+    fresh_server: ServerProcess, full: bool, round_: int
+) -> None:
+    server = fresh_server
+    if round_ and not full:
+        pytest.skip("one round; more with --full")
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(Api(server.url))
+        people = [await api.register(f"P{number}") for number in range(6)]
+        body = {"kind": "group", "members": [each.id for each in people[1:]], "client_id": "room"}
+        room = (await people[0].api.post("/conversations", body, 201))["id"]
+        clients = [
+            await stack.enter_async_context(await connect(server.url, "/messages", person.token))
+            for person in people
+        ]
+        *talkers, listener = clients
+        senders = [Sender(person, f"s{number}", room) for number, person in enumerate(people[:-1])]
+        posters = [Sender(person, f"r{number}", room) for number, person in enumerate(people[:3])]
+        work = [
+            asyncio.create_task(sender.over_socket(client))
+            for sender, client in zip(senders, talkers, strict=True)
+        ]
+        work += [asyncio.create_task(poster.over_rest()) for poster in posters]
+        everyone = [*senders, *posters]
+        async with asyncio.timeout(30):
+            while sum(len(each.answered) for each in everyone) < 300 * (round_ + 1):
+                await asyncio.sleep(0.01)
+        told = time.monotonic()
+        before = sum(len(each.answered) for each in everyone)
+        server.signal(signal.SIGTERM)
+        await clients[0].wait_for("closing", timeout=GRACE)
+        assert await _refuses_connections(server.port)
+        exit_code = await asyncio.to_thread(server.wait)
+        took = time.monotonic() - told
+        await asyncio.gather(*work)
+        answered = {id: message for each in everyone for id, message in each.answered.items()}
+        unanswered = [id for each in everyone for id in each.unanswered]
+        print(
+            f"\n{len(answered)} answered, {len(answered) - before} of them after SIGTERM; "
+            f"{len(unanswered)} had not been taken in; ended with {exit_code} after {took:.2f} s"
+        )
+        assert exit_code == 0
+        assert took < GRACE
+        assert not [each for sender in everyone for each in sender.refused]
+        for client in clients:
+            await client.wait_closed()
+            assert client.closing == {"code": "shutdown", "reconnect": True}
+
+        await asyncio.to_thread(server.start)
+        stored = await history(people[0], room)
+        bodies = [each["body"] for each in stored]
+        assert len(bodies) == len(set(bodies))
+        assert not answered.keys() - set(bodies), "an answered message is lost"
+        kept = sorted(set(bodies) - answered.keys())
+        assert not kept, f"messages were taken in and not answered: {kept}"
+        assert {each["id"] for each in stored} == {each["id"] for each in answered.values()}
+
+        # The restarted server goes on where it was.
+        for client in clients:
+            await client.reconnect()
+        for sender, client in zip(senders, talkers, strict=True):
+            for client_id in sender.unanswered:
+                answered[client_id] = await client.call("message.send", sender.request(client_id))
+        last = max(message["seq"] for message in answered.values())
+        await listener.until(lambda: listener.streams[f"messages/{room}"]["seq"] == last)
+        await _check(listener, people[-1], room, last, answered)
+
+
+async def _check(
+    listener: Client, person: Account, room: str, last: int, answered: dict[str, dict[str, Any]]
+) -> None:
+    seqs = listener.seqs(f"messages/{room}")
+    assert seqs == list(range(seqs[0], last + 1))
+    heard = [event["data"]["id"] for event in listener.named("message.created")]
+    assert heard == [each["id"] for each in await history(person, room)]
+    assert set(heard) >= {each["id"] for each in answered.values()}
