@@ -113,11 +113,15 @@ def run(options: argparse.Namespace) -> None:
             for scenario in scenarios:
                 for peer in peers:
                     if not peer.lacks(scenario):
-                        print(runner.measure(scenario, peer), flush=True)
+                        print(runner.attempt(scenario, peer), flush=True)
     print(f"\n{report.text()}\n")
     print(f"written to {report.write(OUT).relative_to(ROOT)}")
     if options.write_docs:
+        if report.failures:
+            raise BenchError("the documentation stays as it is: not everything was measured")
         write_docs(report)
+    if report.failures:
+        raise BenchError(f"{len(report.failures)} measurements failed")
 
 
 def make_peers(chosen: Sequence[str], directory: Path) -> list[Peer]:
@@ -134,6 +138,14 @@ class Runner:
         self._seconds = seconds
         self._profiled = profiled
         self._report = report
+
+    def attempt(self, scenario: Scenario, peer: Peer) -> str:
+        """As `measure`, but a server that fails is noted and does not end the run."""
+        try:
+            return self.measure(scenario, peer)
+        except BenchError as error:
+            self._report.failures.append(str(error))
+            return f"failed: {error}"
 
     def measure(self, scenario: Scenario, peer: Peer) -> str:
         """Start the server anew, put the load on it, and take its figure; gives a line of text."""
@@ -200,6 +212,7 @@ def environment(peers: Sequence[Peer], rounds: int, seconds: float) -> Environme
         versions={peer.name: peer.version() for peer in peers},
         rounds=rounds,
         seconds=seconds,
+        load_before=os.getloadavg()[0],
     )
 
 

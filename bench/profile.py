@@ -22,9 +22,12 @@ def command(pid: int, output: Path) -> list[str]:
     tool = str(beside) if beside.exists() else shutil.which("py-spy")
     if tool is None:
         raise BenchError("profiling needs py-spy: .venv/bin/python -m pip install py-spy")
-    return [tool, "record", "--native", "--threads", "--nonblocking", "--silent",
-            "--rate", str(RATE), "--duration", "3600", "--format", "raw",
-            "--output", str(output), "--pid", str(pid)]  # fmt: skip
+    # Native frames would need the process stopped for each sample, which slows it down fivefold.
+    return [
+        *(tool, "record", "--nonblocking", "--threads", "--function", "--format", "raw"),
+        *("--rate", str(RATE), "--duration", "3600"),
+        *("--output", str(output), "--pid", str(pid)),
+    ]
 
 
 def summary(stacks: Path) -> str:

@@ -38,6 +38,8 @@ class Environment:
     versions: Mapping[str, str]
     rounds: int
     seconds: float
+    load_before: float
+    """Load average of the minute before: above zero, others had a share of the cores."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class Report:
     peers: Sequence[Peer]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     """By row and peer."""
+    failures: list[str] = field(default_factory=list)
 
     def add(self, row: Row, peer: Peer, value: float, result: dict[str, Any]) -> None:
         """Take one figure in."""
@@ -120,7 +123,12 @@ class Report:
 
     def notes(self) -> list[str]:
         """What a reader must know of single figures."""
-        notes = []
+        notes = [f"Failed: {failure}" for failure in self.failures]
+        if self.environment.load_before > 0.5:
+            notes.append(
+                "The machine had other work to do (load average "
+                f"{self.environment.load_before:.1f} before the run), which adds noise."
+            )
         for (row, peer), cell in self.cells.items():
             loads = [
                 r["generator_cpu_seconds"] / r["wall_seconds"]
@@ -171,6 +179,7 @@ class Report:
             json.dumps(
                 {
                     "environment": asdict(self.environment),
+                    "failures": self.failures,
                     "results": [
                         {
                             "row": row,
