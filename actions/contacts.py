@@ -1,5 +1,7 @@
 """Contacts and blocks. The other user is never told of either."""
 
+from collections.abc import Callable
+
 from domain.clock import Clock, timestamp
 from domain.contacts import MAX_BLOCKS, MAX_CONTACTS, Contact, matches, search_words
 from domain.errors import Invalid, NotFound, TooLarge
@@ -8,6 +10,9 @@ from domain.principals import Principal
 from store.accounts import AccountRepository
 from store.contacts import ContactRepository, Relation
 from store.engine import Document
+
+OnBlock = Callable[[str, str, str, bool], None]
+"""(org, blocker, blocked, whether the block is there now)."""
 
 
 class Contacts:
@@ -19,6 +24,8 @@ class Contacts:
         self._contacts = contacts
         self._accounts = accounts
         self._clock = clock
+        self.on_block: list[OnBlock] = []
+        """Called after a block was made or lifted."""
 
     async def list(
         self, principal: Principal, q: str | None, blocked: bool, cursor: str | None, limit: int
@@ -92,6 +99,8 @@ class Contacts:
         if not there and await self._contacts.count_blocks(org, blocker) >= MAX_BLOCKS:
             raise TooLarge(f"You may have blocked at most {MAX_BLOCKS} users.")
         await self._contacts.block(org, blocker, user, self._now())
+        for callback in self.on_block:
+            callback(org, blocker, user, True)
         return await self._now_kept(principal, other)
 
     async def unblock(self, principal: Principal, user: str) -> Contact:
@@ -102,6 +111,8 @@ class Contacts:
         """
         other = await self._other(principal, user)
         await self._contacts.unblock(principal.org, principal.user, user)
+        for callback in self.on_block:
+            callback(principal.org, principal.user, user, False)
         return await self._now_kept(principal, other)
 
     async def _other(self, principal: Principal, user: str) -> Document:

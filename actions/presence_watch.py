@@ -181,7 +181,7 @@ class PresenceWatch:
 
     # -- blocks -------------------------------------------------------------------------------
 
-    def blocked(self, org: str, blocker: str, blocked: str, *, on: bool) -> None:
+    def blocked(self, org: str, blocker: str, blocked: str, on: bool) -> None:
         """A user has blocked another, or lifted the block: who is blocked sees the other one
         offline, on every node.
         """

@@ -1,6 +1,6 @@
 """Login sessions: begun by logging in, kept alive by refreshing, ended by logging out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -25,6 +25,10 @@ MAX_USER_AGENT = 256
 
 NOTES_KEPT = 2 * 86_400.0
 """Seconds that notes of changed access are kept: longer than any access token lives."""
+
+
+OnEnded = Callable[[str, str, list[str]], None]
+"""(org, user, the sessions that ended)."""
 
 
 class Origin:
@@ -60,6 +64,8 @@ class Sessions:
         self._clients = clients
         self._clock = clock
         self._refresh_ttl = refresh_ttl
+        self.on_ended: list[OnEnded] = []
+        """Called when sessions were ended, before their connections are closed."""
 
     async def begin(self, org: str, user: Mapping[str, Any], origin: Origin) -> accounts.Tokens:
         """A new session of a user who proved to be one."""
@@ -185,6 +191,8 @@ class Sessions:
             for session in sessions:
                 await self._sessions.revoke(org, session, at)
         finally:
+            for callback in self.on_ended:
+                callback(org, user, sessions)
             self._authenticator.tell(user)
 
     async def trim(self) -> None:

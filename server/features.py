@@ -20,6 +20,8 @@ from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Messages
 from actions.pins import Pins
+from actions.presence import Presences
+from actions.presence_watch import PresenceWatch
 from actions.reactions import Reactions
 from actions.receipts import Receipts
 from actions.retention import Retention
@@ -32,9 +34,11 @@ from actions.uploads import Limits as UploadLimits
 from actions.uploads import Uploads
 from actions.users import Users
 from config.settings import Settings
-from domain import conversations, messages, reactions, receipts, typing, unread
+from domain import conversations, messages, presence, reactions, receipts, typing, unread
 from domain.events import EventType
+from domain.presence import SEEN_EVERY
 from fanout.limits import RateLimiter
+from fanout.presence import LocalPresenceRegistry
 from handlers.auth import AuthCommands
 from handlers.command import CommandSet
 from handlers.contacts import ContactCommands
@@ -43,6 +47,7 @@ from handlers.history import HistoryCommands
 from handlers.members import MemberCommands
 from handlers.messages import MessageCommands
 from handlers.pins import PinCommands
+from handlers.presence import PresenceCommands
 from handlers.reactions import ReactionCommands
 from handlers.receipts import ReceiptCommands
 from handlers.streams import StreamCommands, SyncCommands
@@ -55,6 +60,7 @@ from store import accounts as accounts_store
 from store import contacts as contacts_store
 from store import conversations as conversations_store
 from store import messages as messages_store
+from store import presence as presence_store
 from store import reactions as reactions_store
 from store import receipts as receipts_store
 from store import sessions as sessions_store
@@ -66,6 +72,7 @@ from store.contacts import ContactRepository
 from store.conversations import ConversationRepository
 from store.engine import Collection
 from store.messages import MessageRepository
+from store.presence import PresenceRepository
 from store.reactions import ReactionRepository
 from store.receipts import ReceiptRepository
 from store.sessions import SessionRepository
@@ -81,6 +88,7 @@ COLLECTIONS: tuple[Collection, ...] = (
     *receipts_store.COLLECTIONS,
     *unread_store.COLLECTIONS,
     *reactions_store.COLLECTIONS,
+    *presence_store.COLLECTIONS,
     *uploads_store.COLLECTIONS,
 )
 """Everything that is stored."""
@@ -92,10 +100,13 @@ EVENTS: tuple[EventType, ...] = (
     *unread.EVENTS,
     *typing.EVENTS,
     *reactions.EVENTS,
+    *presence.EVENTS,
 )
 """Everything that is told."""
 
 HOUR = 3600.0
+LEASE_RENEWED = 20.0
+"""Seconds: a node that dies takes its connections offline within a minute."""
 
 
 class Job(NamedTuple):
@@ -131,6 +142,7 @@ class Features:
         self.jobs.append(Job("retention", HOUR / 6, retention.run))
         self._add_accounts(limiter)
         self._add_messaging(blobs)
+        self._add_presence()
 
     def _add_accounts(self, limiter: RateLimiter) -> None:
         fabric, settings = self._fabric, self._settings
@@ -169,6 +181,7 @@ class Features:
         managed = Users(users, logins, self.authenticator, fabric.clock)
         keys = ApiKeys(sessions, self.authenticator, fabric.clock)
         contacts = Contacts(ContactRepository(fabric.engine), users, fabric.clock)
+        self.logins, self.contacts = logins, contacts
         self.people = users
         self.followers.append(expirations)
         self.services += [self.authenticator.run, expirations.run]
@@ -271,6 +284,31 @@ class Features:
             UploadCommands(self.uploads),
         ]
 
+    def _add_presence(self) -> None:
+        fabric = self._fabric
+        registry = LocalPresenceRegistry()
+        kept = PresenceRepository(fabric.engine)
+        self.presences = Presences(registry, kept, fabric.control, fabric.clock)
+        self.presence_watch = PresenceWatch(
+            registry,
+            kept,
+            ContactRepository(fabric.engine),
+            fabric.rules,
+            fabric.hub,
+            fabric.clients,
+            fabric.publisher,
+            fabric.control,
+            fabric.clock,
+        )
+        self.logins.on_ended.append(self.presences.logged_out)
+        self.contacts.on_block.append(self.presence_watch.blocked)
+        self.followers.append(self.presences)
+        self.jobs += [
+            Job("presence", LEASE_RENEWED, self.presences.maintain),
+            Job("last_seen", SEEN_EVERY, self.presences.keep_seen),
+        ]
+        self.command_sets.append(PresenceCommands(self.presences, self.presence_watch))
+
     async def start(self) -> None:
         """What must be there before the first request."""
         await self.accounts.ensure_organization()
@@ -281,6 +319,8 @@ class Features:
 
     async def stop(self) -> None:
         """Let go of what the features hold."""
+        await self.presence_watch.close()
+        await self.presences.close()
         await self.unread.close()
         await self.receipts.close()
         self.hasher.close()
