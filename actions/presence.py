@@ -218,6 +218,11 @@ class Presences:
 
     # -- in the background --------------------------------------------------------------------
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is on its way to the store."""
+        return self._storing is None
+
     def run_due(self) -> None:
         """Let go those who did not come back. Called by a timer; harmless at any time."""
         self._lingering.run_due()

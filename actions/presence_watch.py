@@ -246,6 +246,11 @@ class PresenceWatch:
         """How many users are watched from here."""
         return len(self._watched)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether everything that has changed was looked at."""
+        return self._worker is None
+
     def _following_here(self, stream: str) -> set[str]:
         outlets = cast("Collection[Outlet]", self._hub.members(stream))
         return {each.state.principal.user for each in outlets}
