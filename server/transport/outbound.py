@@ -185,7 +185,8 @@ class Outbound:
             self._outbox = None
         if self._socket is None:
             self.send(Outgoing(last + CLOSE_FRAME, Delivery.DURABLE, None))
-            self._ended = b""
+            # For a client in the middle of its upgrade, which fetches no more.
+            self._ended = close_frame(code)
             return
         self._ended = last + close_frame(code)
         self._owner.set_direct(None)

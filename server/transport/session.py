@@ -370,8 +370,6 @@ class Session:
             if connection.accepted:
                 self._enqueue(_Job(None, connection, reason))
         self._release_room()
-        if self.upgrading is not None:
-            self.upgrading.abort()
         if self.socket is None and (
             reason == "client disconnect" or not (last or self.out.poll_waiting)
         ):
@@ -391,9 +389,10 @@ class Session:
             self._timer.cancel()
             self._timer = None
         self.out.detach()
-        socket, self.socket = self.socket, None
-        if socket is not None:
-            socket.abort()
+        for socket in (self.socket, self.upgrading):
+            if socket is not None:
+                socket.abort()
+        self.socket = self.upgrading = None
         self._services.forget(self)
 
     def socket_lost(self) -> None:

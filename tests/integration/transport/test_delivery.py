@@ -321,3 +321,23 @@ async def test_close_tells_every_namespace_after_what_was_sent(
     await until(lambda: len(server.application.disconnects) == 2)
     assert {reason for _, reason in server.application.disconnects} == {"token_expired"}
     assert server.hub.rooms() == []
+
+
+async def test_a_session_closed_in_the_middle_of_its_upgrade_is_told_why(
+    server: ReferenceServer, http: aiohttp.ClientSession
+) -> None:
+    """A client that has been answered its probe fetches no more."""
+    polling = await Polling.open(http, server.polling_url)
+    await polling.connect()
+    (connection,) = server.application.connections.values()
+    socket = await RawSocket.open(server.port, sid=polling.sid)
+    socket.send("2probe")
+    assert await socket.receive() == "3probe"
+    connection.close("token_expired", reconnect=True)
+    socket.send("5")
+    assert await socket.rest() == [
+        '42["closing",{"code":"token_expired","reconnect":true}]',
+        "1",
+    ]
+    socket.abort()
+    await until(lambda: server.transport.sessions == 0)

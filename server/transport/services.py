@@ -1,0 +1,37 @@
+"""What all sessions of one transport share."""
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from fanout.hub import Hub
+from server.transport.application import Application
+from server.transport.heartbeat import Heartbeat
+from server.transport.options import TransportCounters, TransportOptions
+from server.transport.pressure import Pressure
+
+if TYPE_CHECKING:
+    from server.transport.session import Session
+
+
+class Services(Protocol):
+    """The transport, as a session sees it."""
+
+    application: Application
+    hub: Hub
+    options: TransportOptions
+    counters: TransportCounters
+    pressure: Pressure
+    heartbeat: Heartbeat
+    loop: asyncio.AbstractEventLoop
+
+    def new_id(self) -> str:
+        """A fresh, unguessable id."""
+        ...
+
+    def forget(self, session: "Session") -> None:
+        """The session is over: no request finds it any more."""
+        ...
+
+    def settled(self, session: "Session") -> None:
+        """What a session that is over had taken in is handled."""
+        ...
