@@ -37,7 +37,7 @@ class Data:
 
     tokens: list[str]
     channel: str
-    """A channel of all users."""
+    """A channel of all users; none where each has several groups."""
     groups: list[list[str]]
     """For each user, the groups it is in."""
 
@@ -148,7 +148,10 @@ async def api(port: int) -> AsyncIterator[Api]:
 
 
 async def populate(port: int, size: int, groups_each: int) -> Data:
-    """Make users, a channel of them all, and groups of ten so that each is in `groups_each`."""
+    """Make users, and groups of ten so that each user is in `groups_each`.
+
+    With one group each: also a channel of all users, and some history in every group.
+    """
     async with api(port) as server:
         accounts = await asyncio.gather(
             *(
@@ -180,7 +183,9 @@ async def populate(port: int, size: int, groups_each: int) -> Data:
             identifier: str = made["id"]
             return identifier
 
-        channel = await conversation("channel", range(size), "everybody")
+        channel = ""
+        if groups_each == 1:
+            channel = await conversation("channel", range(size), "everybody")
         groups: list[list[str]] = [[] for _ in users]
         for k in range(groups_each):
             parts = [members(k, part, size) for part in range(size // ROOM)]

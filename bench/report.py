@@ -168,7 +168,8 @@ class Report:
     def text(self) -> str:
         """The tables for a terminal."""
         tables = [self.table(), self.ratios(), self.verdicts()]
-        return "\n\n".join([text_table(table) for table in tables if table] + self.notes())
+        parts = [text_table(table) for table in tables if table]
+        return "\n\n".join([*parts, *(["\n".join(notes)] if (notes := self.notes()) else [])])
 
     def write(self, directory: Path) -> Path:
         """Write `<date>.json` with every result and `<date>.md`; gives the first one's path."""
