@@ -207,7 +207,7 @@ class Presences:
         self._registry.touch(org, user)
         devices = (await self._registry.devices(org, [user])).get(user, ())
         seen = (await self._repository.seen(org, [user])).get(user)
-        return as_oneself_sees(user, devices, new, seen, now)
+        return as_oneself_sees(user, devices, new, seen)
 
     def set_idle(self, client: Client, *, idle: bool) -> None:
         """Whether nobody has touched a client's device for a while."""

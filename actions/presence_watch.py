@@ -20,7 +20,6 @@ from domain.presence import (
     Presence,
     as_oneself_sees,
     as_others_see,
-    differs,
     hidden,
 )
 from domain.principals import Principal
@@ -306,10 +305,9 @@ class PresenceWatch:
             each for each in users if each not in devices or profiles[each].status == "invisible"
         ]
         seen = await self._repository.seen(org, unseen) if unseen else {}
-        now = timestamp(self._clock.now())
         found: dict[str, tuple[Presence, Presence]] = {}
         for each in users:
-            told = (each, devices.get(each, ()), profiles[each], seen.get(each), now)
+            told = (each, devices.get(each, ()), profiles[each], seen.get(each))
             found[each] = as_others_see(*told), as_oneself_sees(*told)
         return found
 
@@ -317,13 +315,13 @@ class PresenceWatch:
         """Remember the values and tell those that differ from what was told before."""
         actor, at = Actor(watched.user), timestamp(self._clock.now())
         before, own_before = watched.value, watched.own
-        if before is None or differs(before, value):
+        if before != value:
             watched.value = value
             if before is not None:
                 self._publisher.emit(
                     PRESENCE_CHANGED, watched.room, at, value, actor=actor, key=watched.user
                 )
-        if own_before is None or differs(own_before, own):
+        if own_before != own:
             watched.own = own
             if own_before is not None:
                 self._publisher.emit(

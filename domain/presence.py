@@ -39,7 +39,7 @@ class Presence(TypedDict):
     text: str | None
     """What the user says about it; null when offline."""
     last_seen: str | None
-    """When the user was last seen to be connected; null if never."""
+    """When the user was last connected; null while the user is, and if there never was a time."""
     devices: int
     """Sessions the user is connected with."""
 
@@ -116,7 +116,7 @@ def merge(devices: Sequence[Device], profile: Profile) -> tuple[SeenStatus, int]
 
 
 def as_others_see(
-    user: str, devices: Sequence[Device], profile: Profile, seen: str | None, now: str
+    user: str, devices: Sequence[Device], profile: Profile, seen: str | None
 ) -> Presence:
     """A user's presence as it is shown to others. `seen` is the stored `last_seen`."""
     status, count = merge(devices, profile)
@@ -126,24 +126,23 @@ def as_others_see(
         "user": user,
         "status": status,
         "text": profile.text,
-        "last_seen": now,
+        "last_seen": None,
         "devices": count,
     }
 
 
 def as_oneself_sees(
-    user: str, devices: Sequence[Device], profile: Profile, seen: str | None, now: str
+    user: str, devices: Sequence[Device], profile: Profile, seen: str | None
 ) -> Presence:
     """A user's presence as it is shown to this user."""
     status, count = merge(devices, profile)
     if status == "offline":
         return hidden(user, seen)
-    invisible = profile.status == "invisible"
     return {
         "user": user,
-        "status": "invisible" if invisible else status,
+        "status": "invisible" if profile.status == "invisible" else status,
         "text": profile.text,
-        "last_seen": seen if invisible else now,
+        "last_seen": None,
         "devices": count,
     }
 
@@ -153,10 +152,3 @@ def hidden(user: str, seen: str | None = None) -> Presence:
     viewer may know nothing.
     """
     return {"user": user, "status": "offline", "text": None, "last_seen": seen, "devices": 0}
-
-
-def differs(one: Presence, other: Presence) -> bool:
-    """Whether a change is worth telling: that somebody who is there was seen later is none."""
-    if one["status"] == other["status"] != "offline":
-        return (one["text"], one["devices"]) != (other["text"], other["devices"])
-    return one != other
