@@ -71,38 +71,33 @@ class AppendJob(Job):
         self.prepared = prepared
 
     def rows(self) -> Iterable[Key]:
-        """What is judged or built upon. A plain insert is neither: the file refuses a second one."""
-        for key, _ in self.prepared.guards:
-            yield key
-        for change in self.prepared.changes:
-            if not isinstance(change, Whole) or change.put:
-                yield change.key
+        return self.prepared.needs
 
     @property
     def stream(self) -> str | None:
         return self.prepared.append.stream
 
-    def used_key(self, place: Place) -> UsedKey | None:
-        """Its idempotency key, once its stream is known."""
-        append = self.prepared.append
-        if append.key is None:
+    def used_key(self, tx: Transaction) -> UsedKey | None:
+        """Its idempotency key, if it has one and its stream is there."""
+        client = self.prepared.client
+        if client is None:
             return None
-        return place.id, f"{append.actor.kind}:{append.actor.id}", append.key.client_id
+        place = tx.stream(self.prepared.append.stream)
+        return None if place is None else (place.id, *client)
 
     def decide(self, tx: Transaction) -> Appended | Replay:
         prepared, append = self.prepared, self.prepared.append
         place = tx.stream(append.stream)
-        if place is not None:
-            if place.org != append.org:
-                raise ForeignStream(append.stream)
-            key = self.used_key(place)
-            if key is not None and append.key is not None:
-                used = tx.used(key)
-                if used is not None:
-                    seq, count, digest = used
-                    if digest != append.key.digest:
-                        raise KeyReused(append.key.client_id)
-                    return Replay(place.head, seq, count)
+        if place is not None and place.org != append.org:
+            raise ForeignStream(append.stream)
+        client = prepared.client
+        if place is not None and client is not None and append.key is not None:
+            used = tx.used((place.id, *client))
+            if used is not None:
+                first, length, digest = used
+                if digest != append.key.digest:
+                    raise KeyReused(append.key.client_id)
+                return Replay(place.head, first, length)
         for guarded, guard in prepared.guards:
             row = tx.row(guarded)
             doc = row.document() if row is not None else None
@@ -123,10 +118,8 @@ class AppendJob(Job):
             rows.append((place.id, seq, type, at, actor.id, actor.kind, text))
             events.append(StoredEvent(append.stream, epoch, seq, type, at, actor, text))
         tx.advance(append.stream, place, rows)
-        if append.key is not None:
-            key = self.used_key(place)
-            assert key is not None
-            tx.use_key(key, first, len(rows), append.key.digest, at)
+        if client is not None and append.key is not None:
+            tx.use_key((place.id, *client), first, len(rows), append.key.digest, at)
         return Appended(epoch, first, events)
 
 

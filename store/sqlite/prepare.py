@@ -169,12 +169,17 @@ def prepare_plain(tables: Tables, org: str, changes: Sequence[Change]) -> list[P
 class PreparedAppend:
     """An `Append`, ready for the writer."""
 
-    __slots__ = ("append", "changes", "events", "guards", "size")
+    __slots__ = ("append", "changes", "client", "events", "guards", "needs", "size")
 
     def __init__(self, tables: Tables, append: Append) -> None:
         if not append.events:
             raise ValueError("an append needs an event")
         self.append = append
+        self.client: tuple[str, str] | None = None
+        """Actor and client_id of its idempotency key."""
+        if append.key is not None:
+            actor = append.actor
+            self.client = (f"{actor.kind}:{actor.id}", append.key.client_id)
         shared: dict[tuple[int, str | None], Encoded] = {}
         self.events: list[tuple[str, Encoded]] = []
         for event in append.events:
@@ -190,6 +195,11 @@ class PreparedAppend:
             ((table_of(tables, guard.collection).collection.name, append.org, guard.id), guard)
             for guard in append.guards
         ]
+        # What is judged or built upon. A plain insert is neither: the file refuses a second one.
+        self.needs: list[Key] = [key for key, _ in self.guards]
+        for change in self.changes:
+            if not isinstance(change, Whole) or change.put:
+                self.needs.append(change.key)
         self.size = (
             400
             + sum(len(encoded) for _, encoded in self.events)

@@ -277,13 +277,8 @@ class Writer:
         if not jobs:
             return
         tx.load_streams(job.stream for job in jobs if job.stream is not None)
-        keys = []
-        for job in jobs:
-            if isinstance(job, AppendJob):
-                place = tx.stream(job.prepared.append.stream)
-                key = job.used_key(place) if place is not None else None
-                if key is not None:
-                    keys.append(key)
+        used = [job.used_key(tx) for job in jobs if isinstance(job, AppendJob)]
+        keys = [key for key in used if key is not None]
         if keys:
             tx.load_keys(keys)
         tx.load_rows(key for job in jobs for key in job.rows())

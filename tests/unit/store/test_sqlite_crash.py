@@ -1,6 +1,7 @@
 """`kill -9` in the middle of writing: what was acknowledged is there, once, with its state."""
 
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -46,16 +47,18 @@ async def killed_run(path: Path, run: int) -> dict[str, tuple[str, int]]:
     assert process.stdout is not None
     acknowledged: dict[str, tuple[str, int]] = {}
     last = random.randint(1, 1500)
+    killed = False
     try:
         while line := await process.stdout.readline():
             if line.endswith(b"\n"):
                 id, stream, seq = line.decode().split()
                 acknowledged[id] = (stream, int(seq))
-            if len(acknowledged) == last:
-                process.send_signal(signal.SIGKILL)
+            if len(acknowledged) == last and not killed:
+                killed = True
+                os.kill(process.pid, signal.SIGKILL)
     finally:
-        if process.returncode is None:
-            process.kill()
+        if not killed:
+            os.kill(process.pid, signal.SIGKILL)
         await process.wait()
     assert process.returncode == -signal.SIGKILL
     assert len(acknowledged) >= last
