@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -71,6 +72,7 @@ class Receipts:
         self._publisher = publisher
         self._clock = clock
         self._heads: OrderedDict[str, int] = OrderedDict()
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._latest: dict[Key, tuple[Position, Kind, Actor]] = {}
         self._pacer: Pacer[Key] = Pacer(self._tell, interval=INTERVAL)
         self._returned: dict[Client, Sequence[str]] = {}
@@ -91,6 +93,22 @@ class Receipts:
             NotFound: the caller is in no such conversation.
         """
         facts = await self._memberships.require(principal, conversation)
+        key = conversation, principal.user
+        # One at a time on this node: most of many that come at once then move nothing.
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        async with lock:
+            return await self._move(principal, conversation, facts.kind, kind, seq)
+
+    async def _move(
+        self,
+        principal: Principal,
+        conversation: str,
+        conversation_kind: Kind,
+        kind: ReceiptKind,
+        seq: int,
+    ) -> Position:
         org, user = principal.org, principal.user
         for _ in range(ATTEMPTS):
             at = timestamp(self._clock.now())
@@ -104,7 +122,7 @@ class Receipts:
                 continue
             if new["read_seq"] > old["read_seq"]:
                 self._unread.read(org, user, conversation, new["read_seq"])
-            self._announce(new, facts.kind, principal.actor)
+            self._announce(new, conversation_kind, principal.actor)
             reached = new["read_seq"] if kind == "read" else new["delivered_seq"]
             await self._repository.log(org, conversation, user, kind, reached, at)
             return new

@@ -11,13 +11,14 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from itertools import islice
-from typing import NamedTuple, cast
+from typing import cast
 
 import structlog
 
 from actions.clients import Client, Clients, Outlet
 from actions.memberships import Memberships
 from actions.pacer import Pacer
+from actions.unread_counts import Entry, Fact, Feed, Inbox
 from domain.clock import Clock, timestamp
 from domain.conversations import stream_of
 from domain.errors import ParleyError
@@ -29,9 +30,6 @@ from store.unread import Counted, UnreadRepository
 
 log = structlog.get_logger(__name__)
 
-KEPT = 64
-"""Messages of a conversation that are kept to count again what is behind a position."""
-
 LOADED_AT_ONCE = 20
 """Users whose counts are loaded together."""
 
@@ -40,116 +38,6 @@ LOAD_PAUSE = 0.05
 
 RETRY = 1.0
 """Seconds after which a load is tried again when the store was out of reach."""
-
-
-class _Fact(NamedTuple):
-    """A message, as far as it matters here."""
-
-    seq: int
-    sender: str
-    mentions: Sequence[str]
-
-    def adds(self, user: str) -> tuple[int, int]:
-        """What it adds to a user's counts."""
-        if self.sender == user:
-            return 0, 0
-        return 1, user in self.mentions
-
-
-class _Feed:
-    """What happens in one conversation, and who keeps counts of it."""
-
-    __slots__ = ("conversation", "counting", "dropped", "entries", "recent", "stream")
-
-    def __init__(self, conversation: str) -> None:
-        self.conversation = conversation
-        self.stream = stream_of(conversation)
-        self.recent: list[_Fact] = []
-        """The newest messages, ascending, without a hole."""
-        self.dropped = 0
-        """The greatest seq that was in `recent` and is no longer."""
-        self.entries: dict[str, _Entry] = {}
-        self.counting: dict[str, bool] = {}
-        """Users whose count is being loaded, and whether it must be loaded again."""
-
-    @property
-    def last(self) -> int:
-        return self.recent[-1].seq if self.recent else self.dropped
-
-    def after(self, seq: int) -> list[_Fact]:
-        """The messages behind a seq."""
-        return self.recent[bisect_right(self.recent, seq, key=lambda fact: fact.seq) :]
-
-    def shorten(self) -> None:
-        surplus = len(self.recent) - KEPT
-        if surplus > 0:
-            self.dropped = self.recent[surplus - 1].seq
-            del self.recent[:surplus]
-
-
-class _Inbox:
-    """A user who is connected here."""
-
-    __slots__ = ("entries", "loaded", "org", "tell", "total", "user")
-
-    def __init__(self, org: str, user: str) -> None:
-        self.org = org
-        self.user = user
-        self.entries: dict[str, _Entry] = {}
-        self.loaded = False
-        self.total = 0
-        self.tell: set[str] = set()
-        """Conversations the user is to be told of once they are loaded."""
-
-
-class _Entry:
-    """One user's count in one conversation."""
-
-    __slots__ = ("counts", "feed", "floor", "inbox", "sent", "through")
-
-    def __init__(self, inbox: _Inbox, feed: _Feed) -> None:
-        self.inbox = inbox
-        self.feed = feed
-        self.floor = 0
-        self.through = 0
-        self.counts = NONE
-        self.sent: Counts | None = None
-        """What the user's devices know."""
-
-    def set(self, unread: int, mentions: int) -> None:
-        self.inbox.total += unread - self.counts.unread
-        self.counts = Counts(unread, mentions)
-
-    def fold(self) -> None:
-        """Add the messages that are not counted yet."""
-        feed = self.feed
-        last = feed.last
-        if last <= self.through:
-            return
-        unread, mentions = self._sum(feed.after(max(self.through, self.floor)))
-        self.through = last
-        if unread:
-            self.set(self.counts.unread + unread, self.counts.mentions + mentions)
-
-    def read(self, seq: int) -> bool:
-        """Move the floor; False if what is above it must be counted from the store."""
-        self.floor = seq
-        if seq >= self.through:
-            self.set(0, 0)
-            return True
-        recent = self.feed.recent
-        if not recent or seq < recent[0].seq - 1:
-            return False
-        self.set(*self._sum(self.feed.after(seq)))
-        return True
-
-    def _sum(self, facts: Sequence[_Fact]) -> tuple[int, int]:
-        unread = mentions = 0
-        for fact in facts:
-            one, mention = fact.adds(self.inbox.user)
-            unread += one
-            mentions += mention
-        return unread, mentions
 
 
 class Unread:
@@ -170,12 +58,12 @@ class Unread:
         self._clients = clients
         self._publisher = publisher
         self._clock = clock
-        self._feeds: dict[str, _Feed] = {}
-        self._inboxes: dict[str, _Inbox] = {}
-        self._wanted: dict[_Inbox, set[str]] = {}
+        self._feeds: dict[str, Feed] = {}
+        self._inboxes: dict[str, Inbox] = {}
+        self._wanted: dict[Inbox, set[str]] = {}
         """Conversations to be loaded; for an inbox that is not loaded yet, all are."""
         self._loader: asyncio.Task[None] | None = None
-        self._pacer: Pacer[_Feed | _Entry] = Pacer(self._work, interval=UNREAD_INTERVAL)
+        self._pacer: Pacer[Feed | Entry] = Pacer(self._work, interval=UNREAD_INTERVAL)
 
     @property
     def kept(self) -> tuple[int, int]:
@@ -207,13 +95,13 @@ class Unread:
         if feed is None:
             return
         if seq > feed.last:
-            feed.recent.append(_Fact(seq, sender, mentions))
+            feed.recent.append(Fact(seq, sender, mentions))
             self._pacer.touch(feed)
         elif all(fact.seq != seq for fact in feed.recent):
             # Late: who has counted beyond it counts again.
             if feed.recent and seq > feed.recent[0].seq:
                 place = bisect_right(feed.recent, seq, key=lambda fact: fact.seq)
-                feed.recent.insert(place, _Fact(seq, sender, mentions))
+                feed.recent.insert(place, Fact(seq, sender, mentions))
             self._count_again(feed)
             for entry in feed.entries.values():
                 if entry.through >= seq > entry.floor:
@@ -226,7 +114,7 @@ class Unread:
             return
         self._count_again(feed)
         feed.recent = [fact for fact in feed.recent if fact.seq != seq]
-        gone = _Fact(seq, sender, mentions)
+        gone = Fact(seq, sender, mentions)
         for user, entry in feed.entries.items():
             if entry.floor < seq <= entry.through:
                 unread, mentioned = gone.adds(user)
@@ -302,14 +190,14 @@ class Unread:
 
     # -- keeping ------------------------------------------------------------------------------
 
-    def _followed(self, conversation: str) -> _Feed | None:
+    def _followed(self, conversation: str) -> Feed | None:
         """A new feed, if somebody here follows the conversation."""
         if not self._hub.occupied(stream_of(conversation)):
             return None
-        feed = self._feeds[conversation] = _Feed(conversation)
+        feed = self._feeds[conversation] = Feed(conversation)
         return feed
 
-    def _is_right(self, entry: _Entry) -> bool:
+    def _is_right(self, entry: Entry) -> bool:
         """Whether an entry waits for no count from the store."""
         wanted = self._wanted.get(entry.inbox, ())
         return entry.inbox.user not in entry.feed.counting and (
@@ -317,11 +205,11 @@ class Unread:
         )
 
     @staticmethod
-    def _count_again(feed: _Feed) -> None:
+    def _count_again(feed: Feed) -> None:
         for user in feed.counting:
             feed.counting[user] = True
 
-    def _drop(self, entry: _Entry) -> None:
+    def _drop(self, entry: Entry) -> None:
         inbox, feed = entry.inbox, entry.feed
         inbox.total -= entry.counts.unread
         entry.counts = NONE
@@ -330,18 +218,18 @@ class Unread:
             del feed.entries[inbox.user]
         self._drop_if_unused(feed)
 
-    def _drop_if_unused(self, feed: _Feed) -> None:
+    def _drop_if_unused(self, feed: Feed) -> None:
         unused = not feed.entries and not feed.counting and not self._hub.occupied(feed.stream)
         if unused and self._feeds.get(feed.conversation) is feed:
             del self._feeds[feed.conversation]
 
-    def _work(self, what: _Feed | _Entry) -> None:
-        if isinstance(what, _Feed):
+    def _work(self, what: Feed | Entry) -> None:
+        if isinstance(what, Feed):
             self._count(what)
         else:
             self._tell(what)
 
-    def _count(self, feed: _Feed) -> None:
+    def _count(self, feed: Feed) -> None:
         """Add what is new in a conversation to the counts of all who are connected here."""
         present: set[str] = set()
         for outlet in cast("Collection[Outlet]", self._hub.members(feed.stream)):
@@ -361,7 +249,7 @@ class Unread:
         feed.shorten()
         self._drop_if_unused(feed)
 
-    def _tell(self, entry: _Entry) -> None:
+    def _tell(self, entry: Entry) -> None:
         if entry.feed.entries.get(entry.inbox.user) is not entry:
             return
         entry.fold()
@@ -369,7 +257,7 @@ class Unread:
             entry.sent = entry.counts
             self._send(entry)
 
-    def _send(self, entry: _Entry) -> None:
+    def _send(self, entry: Entry) -> None:
         inbox = entry.inbox
         data: UnreadData = {
             "conversation": entry.feed.conversation,
@@ -393,10 +281,10 @@ class Unread:
         if inbox is None:
             if not self._clients.has(user, NAMESPACE):
                 return
-            inbox = self._inboxes[user] = _Inbox(org, user)
+            inbox = self._inboxes[user] = Inbox(org, user)
         self._want(inbox, conversation)
 
-    def _want(self, inbox: _Inbox, conversation: str) -> None:
+    def _want(self, inbox: Inbox, conversation: str) -> None:
         inbox.tell.add(conversation)
         self._wanted.setdefault(inbox, set()).add(conversation)
         if self._loader is None:
@@ -420,18 +308,18 @@ class Unread:
         finally:
             self._loader = None
 
-    def _next_batch(self) -> list[_Inbox]:
+    def _next_batch(self) -> list[Inbox]:
         """Inboxes of one organization."""
         org = next(iter(self._wanted)).org
         return list(islice((each for each in self._wanted if each.org == org), LOADED_AT_ONCE))
 
-    def _want_again(self, batch: dict[_Inbox, set[str]]) -> None:
+    def _want_again(self, batch: dict[Inbox, set[str]]) -> None:
         for inbox, conversations in batch.items():
             if self._inboxes.get(inbox.user) is inbox:
                 self._wanted.setdefault(inbox, set()).update(conversations)
 
-    async def _load_batch(self, batch: dict[_Inbox, set[str]]) -> None:
-        pairs: dict[tuple[str, str], _Inbox] = {}
+    async def _load_batch(self, batch: dict[Inbox, set[str]]) -> None:
+        pairs: dict[tuple[str, str], Inbox] = {}
         whole = [inbox for inbox in batch if not inbox.loaded]
         org = next(iter(batch)).org
         for inbox in whole:
@@ -442,7 +330,7 @@ class Unread:
                 # From here on what happens is noted, so nothing falls between count and notes.
                 feed = self._feeds.get(each)
                 if feed is None:
-                    feed = self._feeds[each] = _Feed(each)
+                    feed = self._feeds[each] = Feed(each)
                 feed.counting[inbox.user] = False
         counted: dict[tuple[str, str], Counted] | None = None
         try:
@@ -457,7 +345,7 @@ class Unread:
         for inbox in whole:
             inbox.loaded = True
 
-    def _take(self, inbox: _Inbox, feed: _Feed, counted: Counted | None, *, again: bool) -> None:
+    def _take(self, inbox: Inbox, feed: Feed, counted: Counted | None, *, again: bool) -> None:
         """Go on from what was counted."""
         conversation = feed.conversation
         entry = inbox.entries.get(conversation)
@@ -470,7 +358,7 @@ class Unread:
             self._want(inbox, conversation)
             return
         if entry is None:
-            entry = inbox.entries[conversation] = feed.entries[inbox.user] = _Entry(inbox, feed)
+            entry = inbox.entries[conversation] = feed.entries[inbox.user] = Entry(inbox, feed)
         entry.floor = counted.floor
         entry.through = counted.through
         entry.set(*counted.counts)

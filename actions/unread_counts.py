@@ -1,0 +1,121 @@
+"""What is kept in memory of what users have not read: pure counting, without I/O."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from domain.conversations import stream_of
+from domain.unread import NONE, Counts
+
+KEPT = 64
+"""Messages of a conversation that are kept to count again what is behind a position."""
+
+
+class Fact(NamedTuple):
+    """A message, as far as it matters here."""
+
+    seq: int
+    sender: str
+    mentions: Sequence[str]
+
+    def adds(self, user: str) -> tuple[int, int]:
+        """What it adds to a user's counts."""
+        if self.sender == user:
+            return 0, 0
+        return 1, user in self.mentions
+
+
+class Feed:
+    """What happens in one conversation, and who keeps counts of it."""
+
+    __slots__ = ("conversation", "counting", "dropped", "entries", "recent", "stream")
+
+    def __init__(self, conversation: str) -> None:
+        self.conversation = conversation
+        self.stream = stream_of(conversation)
+        self.recent: list[Fact] = []
+        """The newest messages, ascending, without a hole."""
+        self.dropped = 0
+        """The greatest seq that was in `recent` and is no longer."""
+        self.entries: dict[str, Entry] = {}
+        self.counting: dict[str, bool] = {}
+        """Users whose count is being loaded, and whether it must be loaded again."""
+
+    @property
+    def last(self) -> int:
+        return self.recent[-1].seq if self.recent else self.dropped
+
+    def after(self, seq: int) -> list[Fact]:
+        """The messages behind a seq."""
+        return self.recent[bisect_right(self.recent, seq, key=lambda fact: fact.seq) :]
+
+    def shorten(self) -> None:
+        surplus = len(self.recent) - KEPT
+        if surplus > 0:
+            self.dropped = self.recent[surplus - 1].seq
+            del self.recent[:surplus]
+
+
+class Inbox:
+    """A user who is connected here."""
+
+    __slots__ = ("entries", "loaded", "org", "tell", "total", "user")
+
+    def __init__(self, org: str, user: str) -> None:
+        self.org = org
+        self.user = user
+        self.entries: dict[str, Entry] = {}
+        self.loaded = False
+        self.total = 0
+        self.tell: set[str] = set()
+        """Conversations the user is to be told of once they are loaded."""
+
+
+class Entry:
+    """One user's count in one conversation."""
+
+    __slots__ = ("counts", "feed", "floor", "inbox", "sent", "through")
+
+    def __init__(self, inbox: Inbox, feed: Feed) -> None:
+        self.inbox = inbox
+        self.feed = feed
+        self.floor = 0
+        self.through = 0
+        self.counts = NONE
+        self.sent: Counts | None = None
+        """What the user's devices know."""
+
+    def set(self, unread: int, mentions: int) -> None:
+        self.inbox.total += unread - self.counts.unread
+        self.counts = Counts(unread, mentions)
+
+    def fold(self) -> None:
+        """Add the messages that are not counted yet."""
+        feed = self.feed
+        last = feed.last
+        if last <= self.through:
+            return
+        unread, mentions = self._sum(feed.after(max(self.through, self.floor)))
+        self.through = last
+        if unread:
+            self.set(self.counts.unread + unread, self.counts.mentions + mentions)
+
+    def read(self, seq: int) -> bool:
+        """Move the floor; False if what is above it must be counted from the store."""
+        self.floor = seq
+        if seq >= self.through:
+            self.set(0, 0)
+            return True
+        recent = self.feed.recent
+        if not recent or seq < recent[0].seq - 1:
+            return False
+        self.set(*self._sum(self.feed.after(seq)))
+        return True
+
+    def _sum(self, facts: Sequence[Fact]) -> tuple[int, int]:
+        unread = mentions = 0
+        for fact in facts:
+            one, mention = fact.adds(self.inbox.user)
+            unread += one
+            mentions += mention
+        return unread, mentions
