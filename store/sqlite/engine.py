@@ -46,6 +46,11 @@ from store.sqlite.writer import INDEX_STEP, Observer, Writer
 DELETE_STEP = 500
 """Documents removed in one go by `delete`; other writes come in between."""
 
+PING_ROOM = 64 * 1024
+"""Bytes that a ping writes after a write was refused: on a full disk the little that a ping needs
+may still fit where nothing else does.
+"""
+
 
 class SqliteEngine(Engine):
     """Streams and documents in one SQLite file.
@@ -135,7 +140,7 @@ class SqliteEngine(Engine):
         self._lock.release()
 
     async def ping(self) -> None:
-        await self._writer.submit(PingJob())
+        await self._writer.submit(PingJob(PING_ROOM if self._writer.in_doubt else 0))
         await self._readers.run(lambda db: db.execute("SELECT count FROM pings").fetchone())
 
     @property

@@ -295,14 +295,19 @@ class IndexJob(Barrier):
 
 
 class PingJob(Barrier):
-    """Write something small."""
+    """Write something small, or, with `room`, so many bytes, to see whether they fit."""
 
-    __slots__ = ()
+    __slots__ = ("room",)
 
-    def __init__(self) -> None:
-        super().__init__(50)
+    def __init__(self, room: int = 0) -> None:
+        super().__init__(50 + room)
+        self.room = room
 
     def decide(self, tx: Transaction) -> None:
+        if self.room:
+            tx.db.execute("INSERT OR REPLACE INTO pings VALUES (2, zeroblob(?))", (self.room,))
+        else:
+            tx.db.execute("DELETE FROM pings WHERE id = 2")
         tx.db.execute(
             "INSERT INTO pings VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET count = count + 1"
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from domain.errors import Unavailable
 from store.engine import StoreError
+from store.sqlite.checkpoint import SAFETY
 from store.sqlite.faults import is_outage
 from store.sqlite.tables import Table
 
@@ -86,7 +87,7 @@ def open_writer(
             "secure_delete = FAST",
             "temp_store = MEMORY",
             "cache_size = -65536",
-            "wal_autocheckpoint = 8000",
+            f"wal_autocheckpoint = {SAFETY}",
             "journal_size_limit = 67108864",
         ):
             db.execute(f"PRAGMA {pragma}").fetchall()

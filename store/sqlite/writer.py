@@ -19,8 +19,9 @@ from domain.clock import Clock
 from domain.errors import Unavailable
 from store.engine import Duplicate
 from store.sqlite.cache import Documents, Heads
+from store.sqlite.checkpoint import Checkpointer
 from store.sqlite.faults import is_outage, unavailable
-from store.sqlite.jobs import AppendJob, Barrier, IndexJob, Job
+from store.sqlite.jobs import AppendJob, Barrier, IndexJob, Job, PingJob
 from store.sqlite.schema import migrate, open_writer
 from store.sqlite.tables import Table
 from store.sqlite.transaction import Counters, Transaction
@@ -96,6 +97,7 @@ class Writer:
         self._queue_bytes = queue_bytes
         self._observer = observer
         self._on_replaced = on_replaced
+        self._checkpointer = Checkpointer(lambda: self._open(create=False))
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,6 +109,8 @@ class Writer:
         self.waiting = 0
         """Operations that were submitted and are not settled."""
         self.waiting_bytes = 0
+        self.in_doubt = False
+        """Whether a write was refused, and no ping that needs room has succeeded since."""
         self.newest: dict[str, int] = {}
         """By collection with text: its newest committed row."""
         self.indexed: dict[str, int] = {}
@@ -131,6 +135,7 @@ class Writer:
         self._loop = loop
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
+        self._checkpointer.start()
         self._accepting = True
 
     def refuse(self) -> None:
@@ -144,6 +149,7 @@ class Writer:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
+        self._checkpointer.close()
         self._disconnect()
         self._heads.clear()
         self._documents.clear()
@@ -203,6 +209,8 @@ class Writer:
                 break
             jobs, running = self._gather(first)
             self._work(jobs)
+            if self._checkpointer.finish:
+                self._finish_checkpoint()
             if self._index_due(INDEX_BEHIND):
                 self._index(INDEX_BEHIND)
 
@@ -229,6 +237,8 @@ class Writer:
         """Carry operations out in one commit, or in parts if the file refuses the whole."""
         try:
             self._commit(jobs)
+            if self.in_doubt and any(isinstance(job, PingJob) and job.room for job in jobs):
+                self.in_doubt = False
             return
         except Exception as error:  # noqa: BLE001 - every one is handed to the callers it concerns
             self._roll_back()
@@ -236,6 +246,7 @@ class Writer:
         if is_outage(failed):
             log.warning("store_unavailable", reason=str(failed), operations=len(jobs))
             self._distrust(failed)
+            self.in_doubt = True
             for job in jobs:
                 job.error = unavailable(failed)
         elif len(jobs) == 1:
@@ -271,6 +282,7 @@ class Writer:
         db.execute("COMMIT")
         tx.after_commit()
         self._note_index(counters)
+        self._checkpointer.committed(len(jobs))
 
     def _decide(self, tx: Transaction, jobs: Sequence[Job]) -> None:
         """Decide operations in order, then write what they decided."""
@@ -336,12 +348,7 @@ class Writer:
         """Open the file and read from it what is counted on."""
         if create:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = open_writer(
-            self._path,
-            synchronous=self._synchronous,
-            busy_timeout=self._busy_timeout,
-            create=create,
-        )
+        db = self._open(create=create)
         try:
             migrate(db, self._tables.values())
             counters = self._counters = Counters(db, self._tables)
@@ -350,9 +357,27 @@ class Writer:
             db.close()
             raise
         if self._file not in {None, found}:
+            self._checkpointer.reopen()
             self._on_replaced()
         self._db, self._file = db, found
         self._note_index(counters)
+
+    def _open(self, *, create: bool) -> sqlite3.Connection:
+        return open_writer(
+            self._path,
+            synchronous=self._synchronous,
+            busy_timeout=self._busy_timeout,
+            create=create,
+        )
+
+    def _finish_checkpoint(self) -> None:
+        """Move what little is left in the log, so that it starts again from its beginning."""
+        self._checkpointer.finish = False
+        if self._db is not None:
+            try:
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.Error as error:
+                log.warning("store_checkpoint_failed", reason=str(error))
 
     def _distrust(self, failed: BaseException) -> None:
         """Believe nothing of what was known of the file: after a failed commit only the file can
