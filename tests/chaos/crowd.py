@@ -22,19 +22,19 @@ _NOT_THERE = (aiohttp.ClientError, ConnectionError, TimeoutError, aiohttp.WSMess
 class Guest:
     """One user's connection that comes back with `resume` for as long as `stay` runs."""
 
-    def __init__(
-        self, url: str, account: Account, name: str, follows: Sequence[str], *, namespaces: int = 1
-    ) -> None:
+    def __init__(self, url: str, account: Account, name: str, follows: Sequence[str]) -> None:
+        """`follows`: the streams it is to know from their start."""
         self.url = url
         self.account = account
         self.name = name
         self.connections = 0
         self.repeated = 0
         """Commands that were sent again because no answer had come."""
+        self.unavailable = 0
+        """Answers that said so."""
         self._online = asyncio.Event()
         self.clients = {
-            space: Client(url, space, account.token)
-            for space in ("/messages", "/reactions")[:namespaces]
+            space: Client(url, space, account.token) for space in ("/messages", "/reactions")
         }
         for space, client in self.clients.items():
             client.streams = {
@@ -118,6 +118,7 @@ class Guest:
                 continue
             if answer["ok"] or answer["error"]["code"] != "unavailable":
                 return unwrap(command, answer)
+            self.unavailable += 1
             await asyncio.sleep(0.02)
         raise AssertionError("unreachable")
 
@@ -170,9 +171,8 @@ class Writer:
             (12, self._edit),
             (6, self._delete),
             (8, self._read),
+            (10, self._react),
         ]
-        if "/reactions" in self._guest.clients:
-            steps.append((10, self._react))
         weights = [weight for weight, _ in steps]
         while not stop.is_set():
             (chosen,) = self._random.choices(steps, weights)
