@@ -73,7 +73,9 @@ class names:  # noqa: N801
 def main(argv: Sequence[str]) -> int:
     """Run; 0 when everything was measured, 1 with a message when not."""
     options = arguments(argv)
-    # Ended from outside, too, every server is stopped on the way out.
+    # However it is ended, every server is stopped on the way out: also where the shell started this
+    # in the background and so had SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         run(options)
@@ -144,8 +146,9 @@ class Runner:
         try:
             return self.measure(scenario, peer)
         except BenchError as error:
-            self._report.failures.append(str(error))
-            return f"failed: {error}"
+            reason = str(error).splitlines()[-1]
+            self._report.failures.append(f"{scenario.name}, {peer.name}: {reason}")
+            return f"{scenario.name:12} {peer.title:18} failed: {error}"
 
     def measure(self, scenario: Scenario, peer: Peer) -> str:
         """Start the server anew, put the load on it, and take its figure; gives a line of text."""

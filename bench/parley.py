@@ -16,6 +16,7 @@ from bench.peers import LOGS, ROOT, SECRET, Peer, Running, output
 from bench.process import BenchError, free_port, serving
 from bench.scenarios import CONNECTIONS, ROOM, Scenario
 
+PACKAGES = ("config", "domain", "store", "fanout", "actions", "handlers", "server")
 LIMIT = "1000000/s"
 BUCKETS = (
     "auth.register",
@@ -60,7 +61,9 @@ class Parley(Peer):
 
     def version(self) -> str:
         commit = output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
-        return f"Parley at {commit} on Python {sys.version.split()[0]}"
+        changed = output("git", "-C", str(ROOT), "status", "--porcelain", "--", *PACKAGES)
+        state = " with uncommitted changes" if changed else ""
+        return f"Parley at {commit}{state} on Python {sys.version.split()[0]}"
 
     def lacks(self, scenario: Scenario) -> bool:
         return False
@@ -71,6 +74,7 @@ class Parley(Peer):
         users = scenario.connections if groups_each > 1 else CONNECTIONS
         if groups_each not in self._prepared:
             directory = self._root / f"parley-{groups_each}"
+            shutil.rmtree(directory, ignore_errors=True)  # what a failed attempt left
             directory.mkdir(parents=True)
             with self._serving(directory, LOGS / "parley-prepare.log") as server:
                 data = asyncio.run(populate(server.port, users, groups_each))
