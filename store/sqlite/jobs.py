@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from domain.events import StoredEvent
 from domain.streams import Head
+from store.conditions import matches
 from store.engine import Appended, ForeignStream, GuardFailed, KeyReused
 from store.sqlite.cache import Key, Place
 from store.sqlite.prepare import Patch, Prepared, PreparedAppend, Whole
-from store.sqlite.query import Sql, matches
+from store.sqlite.query import Sql
 from store.sqlite.tables import Table
 from store.sqlite.transaction import Transaction, UsedKey, new_epoch, text_of
 
@@ -83,7 +84,7 @@ class AppendJob(Job):
         if client is None:
             return None
         place = tx.stream(self.prepared.append.stream)
-        return None if place is None else (place.id, *client)
+        return None if place is None else (place.id, client)
 
     def decide(self, tx: Transaction) -> Appended | Replay:
         prepared, append = self.prepared, self.prepared.append
@@ -92,7 +93,7 @@ class AppendJob(Job):
             raise ForeignStream(append.stream)
         client = prepared.client
         if place is not None and client is not None and append.key is not None:
-            used = tx.used((place.id, *client))
+            used = tx.used((place.id, client))
             if used is not None:
                 first, length, digest = used
                 if digest != append.key.digest:
@@ -119,7 +120,7 @@ class AppendJob(Job):
             events.append(StoredEvent(append.stream, epoch, seq, type, at, actor, text))
         tx.advance(append.stream, place, rows)
         if client is not None and append.key is not None:
-            tx.use_key((place.id, *client), first, len(rows), append.key.digest, at)
+            tx.use_key((place.id, client), first, len(rows), append.key.digest, at)
         return Appended(epoch, first, events)
 
 
@@ -240,9 +241,7 @@ class TrimJob(Barrier):
             ).rowcount
             tx.db.execute("UPDATE streams SET trimmed = ? WHERE id = ?", (upto, place.id))
             tx.move(name, Place(place.id, place.org, place.head._replace(trimmed=upto)))
-        tx.db.executemany(
-            "DELETE FROM keys WHERE stream = ? AND actor = ? AND client_id = ?", self._keys
-        )
+        tx.db.executemany("DELETE FROM keys WHERE stream = ? AND client = ?", self._keys)
         for key in self._keys:
             tx.forget_key(key)
         return dropped

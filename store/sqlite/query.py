@@ -1,12 +1,13 @@
-"""Filters and sort orders as SQL, and filters judged on a document in memory."""
+"""Filters and sort orders as SQL."""
 
 # ruff: noqa: S608 - names in statements come from declarations; values are always bound
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
+from store.conditions import prefix_end
 from store.engine import Filter, Is, Value
 from store.sqlite.tables import Table
 
@@ -18,17 +19,6 @@ class Sql(NamedTuple):
 
     text: str
     params: list[Any]
-
-
-def prefix_end(prefix: str) -> str | None:
-    """The least string greater than all that start with `prefix`; None if there is none."""
-    while prefix:
-        last = ord(prefix[-1])
-        if last < 0x10FFFF:
-            following = 0xE000 if last == 0xD7FF else last + 1  # surrogates are not characters
-            return prefix[:-1] + chr(following)
-        prefix = prefix[:-1]
-    return None
 
 
 def _condition(column: str, wanted: Any) -> Sql:
@@ -133,31 +123,3 @@ def behind(table: Table, order: Order, after: Sequence[Value]) -> list[Sql]:
         else:
             conditions.append(Sql(f"{same} AND {column} > ?", [*params, value]))
     return conditions
-
-
-def matches(doc: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """Whether a filter holds of a document; fields need not be declared."""
-    return all(_holds(doc.get(name), wanted) for name, wanted in where.items())
-
-
-def _holds(value: Any, wanted: Any) -> bool:
-    if not isinstance(wanted, Is):
-        return bool(value == wanted)
-    op, other = wanted.op, wanted.value
-    if op == "!=":
-        return bool(value != other)
-    if op == "in":
-        return value in list(other)
-    if op == "prefix":
-        return isinstance(value, str) and value.startswith(other)
-    if op not in _COMPARISONS:
-        raise ValueError(f"no such comparison: {op!r}")
-    if isinstance(value, str) != isinstance(other, str) or value is None or other is None:
-        return False
-    if op == "<":
-        return bool(value < other)
-    if op == "<=":
-        return bool(value <= other)
-    if op == ">":
-        return bool(value > other)
-    return bool(value >= other)

@@ -104,7 +104,9 @@ def _build(target: Path) -> None:
 
 
 def _go(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(["go", *arguments], cwd=directory, capture_output=True, text=True)
+    done = subprocess.run(
+        ["go", *arguments], check=False, cwd=directory, capture_output=True, text=True
+    )
     if done.returncode != 0:
         raise Unbuildable(f"go {arguments[0]} failed: {done.stderr.strip()}")
     return done.stdout

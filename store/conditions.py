@@ -1,0 +1,47 @@
+"""Conditions judged on a document in memory; every engine means the same by them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from store.engine import Is
+
+_COMPARISONS = {"<", "<=", ">", ">="}
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The least string greater than all that start with `prefix`; None if there is none."""
+    while prefix:
+        last = ord(prefix[-1])
+        if last < 0x10FFFF:
+            following = 0xE000 if last == 0xD7FF else last + 1  # surrogates are not characters
+            return prefix[:-1] + chr(following)
+        prefix = prefix[:-1]
+    return None
+
+
+def matches(doc: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether a filter holds of a document; fields need not be declared."""
+    return all(_holds(doc.get(name), wanted) for name, wanted in where.items())
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, Is):
+        return bool(value == wanted)
+    op, other = wanted.op, wanted.value
+    if op == "!=":
+        return bool(value != other)
+    if op == "in":
+        return value in list(other)
+    if op == "prefix":
+        return isinstance(value, str) and value.startswith(other)
+    if op not in _COMPARISONS:
+        raise ValueError(f"no such comparison: {op!r}")
+    if isinstance(value, str) != isinstance(other, str) or value is None or other is None:
+        return False
+    if op == "<":
+        return bool(value < other)
+    if op == "<=":
+        return bool(value <= other)
+    if op == ">":
+        return bool(value > other)
+    return bool(value >= other)
