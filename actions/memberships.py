@@ -189,3 +189,10 @@ class Memberships:
         if found.personal:
             streams.append(personal_stream(principal.user))
         return streams
+
+    async def later(self, principal: Principal) -> Sequence[str]:
+        """The caller's own stream, if it has not begun. It is not joined before: of most users it
+        never begins, and each stream costs every connection memory.
+        """
+        found = await self._list(principal.org, principal.user)
+        return () if found.personal else (personal_stream(principal.user),)

@@ -63,14 +63,28 @@ class Rules:
     def __init__(self) -> None:
         self._may_read: dict[str, MayRead] = {}
         self._own: dict[str, OwnStreams] = {}
+        self._later: dict[str, OwnStreams] = {}
 
-    def declare(self, namespace: str, may_read: MayRead, own: OwnStreams | None = None) -> None:
-        """Declare the rule of one namespace's streams."""
+    def declare(
+        self,
+        namespace: str,
+        may_read: MayRead,
+        own: OwnStreams | None = None,
+        later: OwnStreams | None = None,
+    ) -> None:
+        """Declare the rule of one namespace's streams.
+
+        Args:
+            own: the streams a connection joins by itself.
+            later: those that it will join when they have their first event.
+        """
         if namespace in self._may_read:
             raise ValueError(f"the streams of {namespace} are declared twice")
         self._may_read[namespace] = may_read
         if own is not None:
             self._own[namespace] = own
+        if later is not None:
+            self._later[namespace] = later
 
     async def may_read(self, principal: Principal, stream: str) -> bool:
         """Whether the caller may read the stream."""
@@ -82,6 +96,11 @@ class Rules:
         """The streams a connection to the namespace joins by itself."""
         own = self._own.get(namespace)
         return await own(principal) if own is not None else ()
+
+    async def later(self, principal: Principal, namespace: str) -> Sequence[str]:
+        """The streams a connection to the namespace will join when they begin."""
+        later = self._later.get(namespace)
+        return await later(principal) if later is not None else ()
 
 
 class Streams:
@@ -163,6 +182,7 @@ class Streams:
         """
         with self._noting(client) as lost:
             own = await self._rules.own(client.principal, client.namespace)
+            later = await self._rules.later(client.principal, client.namespace)
             wanted: dict[str, Position | None] = {stream: resume.get(stream) for stream in own}
             for stream, position in resume.items():
                 if stream not in wanted and await self._may_resume(client, stream):
@@ -172,16 +192,19 @@ class Streams:
         backlogs = await self._hold(client, wanted)
         for backlog in backlogs.values():
             self._publisher.replay(client.outlet, backlog.events)
-        ready(
-            {
-                stream: {
-                    "epoch": backlog.head.epoch,
-                    "seq": backlog.head.seq,
-                    "recovered": backlog.recovered,
-                }
-                for stream, backlog in backlogs.items()
+        places = {
+            stream: {
+                "epoch": backlog.head.epoch,
+                "seq": backlog.head.seq,
+                "recovered": backlog.recovered,
             }
-        )
+            for stream, backlog in backlogs.items()
+        }
+        for stream in later:
+            # Told, so that a client which is away when it begins can resume it from its start.
+            if stream not in client.streams:
+                places[stream] = {"epoch": "", "seq": 0, "recovered": True}
+        ready(places)
         for stream, backlog in backlogs.items():
             self._sequencer.release(stream, client.outlet, backlog.head)
 

@@ -267,7 +267,9 @@ class Features:
             clock,
             UploadLimits(settings.upload_max, settings.upload_quota, settings.upload_unattached),
         )
-        fabric.rules.declare(conversations.NAMESPACE, memberships.may_read, memberships.own)
+        fabric.rules.declare(
+            conversations.NAMESPACE, memberships.may_read, memberships.own, memberships.later
+        )
         reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)
         fabric.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)
         self.jobs.append(Job("uploads", HOUR, self.uploads.sweep))

@@ -165,7 +165,12 @@ class MessagingWorld:
         self.pins = Pins(
             self.message_store, self.messages, self.memberships, self.message_views, clock
         )
-        self.rules.declare("messages", self.memberships.may_read, self.memberships.own)
+        self.rules.declare(
+            "messages",
+            self.memberships.may_read,
+            self.memberships.own,
+            self.memberships.later,
+        )
         self._sent = 0
 
     async def _fetch(self, org: str, stream: str, after: int) -> Any:
