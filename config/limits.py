@@ -5,8 +5,9 @@ requests as the limit may come at once; then they come back evenly over the peri
 the names of the commands that take from them; a command without an entry takes `DEFAULT`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from config.load import SettingsError
 from config.values import Rate, RateLimits
 
 SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
@@ -38,9 +39,24 @@ LIMITS: Mapping[str, Rate] = {
     "presence.set": Rate(10, SECOND),
     "contact.list": Rate(20, SECOND),
     "upload.create": Rate(120, MINUTE),
+    "upload.download": DEFAULT,
 }
 
 
 def buckets(settings: RateLimits) -> Mapping[str, Rate | None]:
     """The limit of every bucket that has its own; None: this bucket limits nothing."""
     return {**LIMITS, **settings.buckets}
+
+
+def check_buckets(settings: RateLimits, commands: Iterable[str]) -> None:
+    """Refuse a limit that would limit nothing.
+
+    Args:
+        commands: the buckets that commands take from.
+
+    Raises:
+        SettingsError: a bucket is of no command and of nothing else.
+    """
+    unknown = settings.buckets.keys() - LIMITS.keys() - set(commands)
+    if unknown:
+        raise SettingsError(("PARLEY_RATE_LIMITS", f"{min(unknown)} is no bucket"))

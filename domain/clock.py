@@ -52,7 +52,10 @@ def parse_timestamp(text: str) -> float:
     Raises:
         ValueError: not a time, or one without a zone.
     """
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("no RFC 3339 time, e.g. 2026-01-31T12:00:00Z") from None
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone, e.g. 2026-01-31T12:00:00Z")
     return moment.timestamp()

@@ -105,6 +105,8 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     found: list[FieldError] = []
     for each in error.errors(include_url=False, include_input=False, include_context=False)[:50]:
         name = ".".join(str(part) for part in each["loc"])[:200] or "request"
-        message = "unknown field" if each["type"] == "extra_forbidden" else each["msg"]
+        message = each["msg"].removeprefix("Value error, ")
+        if each["type"] == "extra_forbidden":
+            message = "unknown field"
         found.append({"field": name, "message": message})
     return found

@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_command(parsed, settings))
+    except SettingsError as error:
+        print(f"parley: {error}", file=sys.stderr)
+        return EXIT_SETTINGS
     except NotStarted as error:
         print(f"parley: {error}", file=sys.stderr)
         return EXIT_SETTINGS if error.settings else EXIT_FAILED

@@ -33,8 +33,10 @@ from actions.unread import Unread
 from actions.uploads import Limits as UploadLimits
 from actions.uploads import Uploads
 from actions.users import Users
+from config.load import SettingsError
 from config.settings import Settings
 from domain import conversations, messages, presence, reactions, receipts, typing, unread
+from domain.errors import Conflict, Invalid
 from domain.events import EventType
 from domain.presence import SEEN_EVERY
 from fanout.limits import RateLimiter
@@ -312,12 +314,23 @@ class Features:
         self.command_sets.append(PresenceCommands(self.presences, self.presence_watch))
 
     async def start(self) -> None:
-        """What must be there before the first request."""
+        """What must be there before the first request.
+
+        Raises:
+            SettingsError: the first administrator cannot be made.
+        """
         await self.accounts.ensure_organization()
         await self.authenticator.start()
         email, password = self._settings.admin_email, self._settings.admin_password
         if email and password:
-            await self.accounts.ensure_first_admin(email, password.get_secret_value())
+            try:
+                await self.accounts.ensure_first_admin(email, password.get_secret_value())
+            except Invalid as error:
+                problem = error.errors[0]["message"]
+                raise SettingsError(("PARLEY_ADMIN_PASSWORD", problem)) from None
+            except Conflict:
+                problem = "is of an account with another password than PARLEY_ADMIN_PASSWORD"
+                raise SettingsError(("PARLEY_ADMIN_EMAIL", problem)) from None
 
     async def stop(self) -> None:
         """Let go of what the features hold."""

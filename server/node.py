@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from config.limits import DEFAULT, buckets
+from config.limits import DEFAULT, buckets, check_buckets
 from config.settings import Settings
 from domain.accounts import Expiry
 from domain.clock import Clock
@@ -92,6 +92,7 @@ class Node:
         )
         self.features = Features(self.fabric, settings, blobs, limiter)
         self.registry = Registry(self.features.command_sets, NAMESPACES)
+        check_buckets(limits, (each.bucket for each in self.registry.commands))
         dispatcher = Dispatcher(limiter, metrics)
         gateway = Gateway(
             self.features.authenticator.authenticate,

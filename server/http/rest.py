@@ -41,7 +41,10 @@ class Rest:
         routes = [(route, each) for each in self._registry.commands for route in each.routes]
         routes.sort(key=lambda pair: (pair[0].path.count("{"), pair[0].path))
         for route, each in routes:
-            app.router.add_route(route.method, PREFIX + route.path, self._handler(each, route))
+            handler = self._handler(each, route)
+            app.router.add_route(route.method, PREFIX + route.path, handler)
+            if route.method == "GET":  # RFC 9110, section 9.1: who has GET has HEAD
+                app.router.add_route("HEAD", PREFIX + route.path, handler)
 
     def _handler(
         self, command: Command, route: Route
@@ -96,7 +99,7 @@ class Rest:
         if not raw:
             return {}
         if request.content_type not in {"application/json", "application/merge-patch+json"}:
-            raise Invalid("Send a JSON object as application/json.")
+            raise web.HTTPUnsupportedMediaType(text="Send a JSON object as application/json.")
         try:
             body = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
