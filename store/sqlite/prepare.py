@@ -1,6 +1,7 @@
 """What a write does, made ready in the caller's thread: encoded, measured, checked."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -36,9 +37,10 @@ def table_of(tables: Tables, collection: Collection) -> Table:
 class Encoded:
     """A JSON object, but for the field that takes a seq, which is put in front once known."""
 
-    __slots__ = ("_lead", "_rest")
+    __slots__ = ("_last", "_lead", "_rest")
 
     def __init__(self, doc: Document, stamp: str | None) -> None:
+        self._last: tuple[int, bytes] | None = None
         if stamp is None:
             self._lead: bytes | None = None
             self._rest = orjson.dumps(doc)
@@ -48,8 +50,13 @@ class Encoded:
             self._rest = b"}" if rest == b"{}" else b"," + rest[1:]
 
     def text(self, seq: int) -> bytes:
-        """The whole object."""
-        return self._rest if self._lead is None else self._lead + str(seq).encode() + self._rest
+        """The whole object; one and the same for the event and the document that it is."""
+        if self._lead is None:
+            return self._rest
+        last = self._last
+        if last is None or last[0] != seq:
+            last = self._last = (seq, b"%b%d%b" % (self._lead, seq, self._rest))
+        return last[1]
 
     def __len__(self) -> int:
         return len(self._rest)
@@ -175,11 +182,12 @@ class PreparedAppend:
         if not append.events:
             raise ValueError("an append needs an event")
         self.append = append
-        self.client: tuple[str, str] | None = None
-        """Actor and client_id of its idempotency key."""
+        self.client: bytes | None = None
+        """Digest of the actor and the client_id of its idempotency key."""
         if append.key is not None:
             actor = append.actor
-            self.client = (f"{actor.kind}:{actor.id}", append.key.client_id)
+            text = f"{actor.kind}:{len(actor.id)}:{actor.id}:{append.key.client_id}"
+            self.client = blake2b(text.encode(), digest_size=16).digest()
         shared: dict[tuple[int, str | None], Encoded] = {}
         self.events: list[tuple[str, Encoded]] = []
         for event in append.events:

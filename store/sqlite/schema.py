@@ -38,15 +38,15 @@ MIGRATIONS: tuple[str, ...] = (
         data TEXT NOT NULL,
         UNIQUE (stream, seq)
     );
+    -- `client` is a 128-bit BLAKE2b of the actor and the client_id.
     CREATE TABLE keys (
         stream INTEGER NOT NULL REFERENCES streams (id),
-        actor TEXT NOT NULL,
-        client_id TEXT NOT NULL,
+        client BLOB NOT NULL,
         seq INTEGER NOT NULL,
         count INTEGER NOT NULL,
         digest TEXT NOT NULL,
         at TEXT NOT NULL,
-        PRIMARY KEY (stream, actor, client_id)
+        PRIMARY KEY (stream, client)
     ) WITHOUT ROWID;
     -- How far the text of a collection is in its search index, by _rowid.
     CREATE TABLE search (

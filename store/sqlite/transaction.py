@@ -26,14 +26,13 @@ INSERT_EVENTS = Bulk(
     "stream seq type at actor actor_kind json",
 )
 INSERT_KEYS = Bulk(
-    "INSERT INTO keys (stream, actor, client_id, seq, count, digest, at) SELECT * FROM {rows}",
-    "stream actor client_id seq count digest at",
+    "INSERT INTO keys (stream, client, seq, count, digest, at) SELECT * FROM {rows}",
+    "stream client seq count digest at",
 )
 LOAD_KEYS = Bulk(
-    "SELECT k.stream, k.actor, k.client_id, k.seq, k.count, k.digest FROM {rows} AS v "
-    "CROSS JOIN keys AS k ON k.stream = v.stream AND k.actor = v.actor "
-    "AND k.client_id = v.client_id",
-    "stream actor client_id",
+    "SELECT k.stream, k.client, k.seq, k.count, k.digest FROM {rows} AS v "
+    "CROSS JOIN keys AS k ON k.stream = v.stream AND k.client = v.client",
+    "stream client",
 )
 LOAD_STREAMS = Bulk(
     "SELECT s.name, s.id, s.org, s.epoch, s.trimmed, "
@@ -46,8 +45,8 @@ INSERT_STREAMS = Bulk(
     "id org name epoch",
 )
 
-UsedKey = tuple[int, str, str]
-"""Stream, actor, client_id."""
+UsedKey = tuple[int, bytes]
+"""Stream, digest of actor and client_id."""
 
 
 def new_epoch() -> str:
@@ -174,8 +173,8 @@ class Transaction:
     def load_keys(self, keys: Iterable[UsedKey]) -> None:
         """Make idempotency keys known to `used`."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._keys]
-        for stream, actor, client_id, *used in LOAD_KEYS.select(self.db, missing):
-            self._keys[stream, actor, client_id] = (used[0], used[1], used[2])
+        for stream, client, *used in LOAD_KEYS.select(self.db, missing):
+            self._keys[stream, client] = (used[0], used[1], used[2])
 
     def row(self, key: Key) -> Row | None:
         """A document that was loaded or written; None if neither."""

@@ -87,12 +87,11 @@ def old_keys(
 
     def read(db: sqlite3.Connection) -> tuple[UsedKey | None, list[UsedKey]]:
         rows = db.execute(
-            "SELECT stream, actor, client_id, at FROM keys "
-            "WHERE (stream, actor, client_id) > (?, ?, ?) "
-            "ORDER BY stream, actor, client_id LIMIT ?",
-            (*(start or (0, "", "")), KEYS),
+            "SELECT stream, client, at FROM keys WHERE (stream, client) > (?, ?) "
+            "ORDER BY stream, client LIMIT ?",
+            (*(start or (0, b"")), KEYS),
         ).fetchall()
-        last: UsedKey | None = rows[-1][:3] if len(rows) == KEYS else None
-        return last, [row[:3] for row in rows if row[3] < before]
+        last: UsedKey | None = rows[-1][:2] if len(rows) == KEYS else None
+        return last, [row[:2] for row in rows if row[2] < before]
 
     return read

@@ -42,6 +42,9 @@ INDEX_STEP = 500
 INDEX_BEHIND = 4000
 """Rows by which the search index may be behind while there is no pause."""
 
+CAREFUL = 200
+"""Batches after a retry for which keys are looked up before they are written."""
+
 _RECOVERS = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -105,6 +108,9 @@ class Writer:
         self._file: tuple[int, int] | None = None
         self._counters: Counters | None = None
         self._place = ""
+        self._careful = 0
+        """Batches for which idempotency keys are looked up first. A retry is rare: the table refuses
+        its key, or something judges it and fails. But where one is, more follow."""
         self._accepting = False
         self.waiting = 0
         """Operations that were submitted and are not settled."""
@@ -249,6 +255,9 @@ class Writer:
             self.in_doubt = True
             for job in jobs:
                 job.error = unavailable(failed)
+        elif not self._careful:
+            self._careful = CAREFUL
+            self._attempt(jobs)
         elif len(jobs) == 1:
             jobs[0].error = Duplicate(place) if _is_duplicate(failed) else failed
         else:
@@ -289,10 +298,10 @@ class Writer:
         if not jobs:
             return
         tx.load_streams(job.stream for job in jobs if job.stream is not None)
-        used = [job.used_key(tx) for job in jobs if isinstance(job, AppendJob)]
-        keys = [key for key in used if key is not None]
-        if keys:
-            tx.load_keys(keys)
+        if self._careful:
+            self._careful -= 1
+            used = [job.used_key(tx) for job in jobs if isinstance(job, AppendJob)]
+            tx.load_keys(key for key in used if key is not None)
         tx.load_rows(key for job in jobs for key in job.rows())
         for job in jobs:
             self._decide_one(tx, job)
@@ -309,6 +318,11 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - it is the caller's
             tx.undo()
             job.error = error
+            key = job.used_key(tx) if isinstance(job, AppendJob) else None
+            if key is not None and tx.used(key) is None:
+                tx.load_keys((key,))
+                if tx.used(key) is not None:  # a retry: nothing is judged
+                    Writer._decide_one(tx, job)
 
     def _roll_back(self) -> None:
         self._documents.unchanged()
