@@ -39,6 +39,19 @@ def test_production_without_a_key_is_one_line_and_exit_code_2(tmp_path: Path) ->
     assert ended.stderr.count("\n") == 1
 
 
+def test_a_first_password_that_is_too_easy_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    ended = run_server(tmp_path, ADMIN_EMAIL="root@example.com", ADMIN_PASSWORD="easy")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("parley: PARLEY_ADMIN_PASSWORD must have at least 8")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_limit_of_nothing_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    ended = run_server(tmp_path, RATE_LIMITS="message.sned=5/s")
+    assert ended.returncode == 2
+    assert ended.stderr == "parley: PARLEY_RATE_LIMITS message.sned is no bucket\n"
+
+
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path, server: ServerProcess) -> None:
     ended = run_server(tmp_path, PORT=str(server.port))
     assert ended.returncode in {1, 2}
