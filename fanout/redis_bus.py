@@ -1,0 +1,375 @@
+"""The bus over Redis pub/sub: one channel per room, sharded where the server can.
+
+A message is a line of JSON, `{"parley":1,"node":"<id>"}`, and after it the publisher's bytes as they
+are. 1 is the format's version: a node ignores what it does not understand, and finds durable
+events in the log.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import orjson
+import structlog
+from redis.exceptions import RedisError
+
+from domain.clock import Clock
+from domain.delivery import Delivery
+from domain.errors import Unavailable
+from domain.ids import new_id
+from fanout.bus import Joined, Receive
+from fanout.redis_listener import RedisListener
+from fanout.redis_outbox import Outbox, Waiting
+from fanout.redis_sender import RedisSender, end
+from fanout.redis_servers import Address, RedisServers
+
+log = structlog.get_logger(__name__)
+
+VERSION = 1
+
+LINGER = 5.0
+"""Seconds a channel stays subscribed after its last subscriber: many come back."""
+
+CANARY_EVERY = 1.0
+DEAF_AFTER = 5.0
+"""Seconds without hearing itself after which a node is not ready."""
+
+STOP_WITHIN = 2.0
+"""Seconds that stopping waits for the queue to be sent."""
+
+REFRESH_EVERY = 0.5
+"""Seconds between two looks at which server of a cluster has what."""
+
+_MAX_HEADERS = 1000
+
+
+class _Channel:
+    """A channel that is subscribed to here, or was until a moment ago."""
+
+    __slots__ = ("address", "count", "lingering", "name", "wire")
+
+    def __init__(self, name: str, wire: bytes) -> None:
+        self.name = name
+        self.wire = wire
+        self.count = 0
+        self.address: Address | None = None
+        self.lingering: asyncio.TimerHandle | None = None
+
+
+class RedisBus:
+    """The bus of nodes that share a Redis."""
+
+    alone = False
+
+    def __init__(
+        self,
+        servers: RedisServers,
+        clock: Clock,
+        *,
+        prefix: str = "parley",
+        linger: float = LINGER,
+        outbox: Callable[[], Outbox] = Outbox,
+    ) -> None:
+        """`prefix` sets servers apart that share a Redis: channels begin with it. `outbox` makes
+        the queue to one Redis server. `servers` stays the caller's to close.
+        """
+        self.node = new_id()
+        """This node, until it ends."""
+        self._servers = servers
+        self._clock = clock
+        self._prefix = prefix
+        self._linger = linger
+        self._make_outbox = outbox
+        self._header = _header(self.node)
+        self._headers: dict[bytes, bool] = {}
+        """Headers of others, and whether what follows can be read."""
+        self._canary = f"{prefix}:node:{self.node}".encode()
+        self._heard_at: float | None = None
+        self._channels: dict[str, _Channel] = {}
+        self._by_wire: dict[bytes, _Channel] = {}
+        self._senders: dict[Address, RedisSender] = {}
+        self._listeners: dict[Address, RedisListener] = {}
+        self._unrouted: list[Waiting] = []
+        self._receive: Receive = lambda _channel, _message: None
+        self._joined: Joined = lambda _channels: None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lost = asyncio.Event()
+        """Set when some server is said to have moved or gone."""
+        self._started = False
+        self._gone: Counter[str] = Counter()
+        self.received = 0
+        """Messages of other nodes."""
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def start(self, receive: Receive, joined: Joined) -> None:
+        self._receive, self._joined = receive, joined
+        self._started = True
+        canary = _Channel("", self._canary)
+        canary.count = 1
+        self._by_wire[self._canary] = canary
+        loop = asyncio.get_running_loop()
+        if self._servers.clustered:
+            self._tasks.append(loop.create_task(self._keep_routes()))
+            self._lost.set()
+        self._route_all()
+        self._tasks.append(loop.create_task(self._sing()))
+
+    async def stop(self) -> None:
+        self._receive, self._joined = (lambda _c, _m: None), (lambda _c: None)
+        sending = [
+            asyncio.ensure_future(each.drained())
+            for each in self._senders.values()
+            if each.connected
+        ]
+        if sending:
+            await asyncio.wait(sending, timeout=STOP_WITHIN)
+            for each in sending:
+                each.cancel()
+        for channel in self._by_wire.values():
+            if channel.lingering is not None:
+                channel.lingering.cancel()
+        self._started = False
+        for task in self._tasks:
+            await end(task)
+        self._tasks.clear()
+        await asyncio.gather(*(each.stop() for each in self._senders.values()))
+        await asyncio.gather(*(each.stop() for each in self._listeners.values()))
+        self._senders.clear()
+        self._listeners.clear()
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def publish(
+        self,
+        channel: str,
+        message: bytes,
+        *,
+        delivery: Delivery = Delivery.DURABLE,
+        key: str | None = None,
+    ) -> None:
+        wire = f"{self._prefix}:{channel}".encode()
+        full_key = (wire, key or "") if delivery is Delivery.LATEST else None
+        self._put(Waiting(wire, self._header + message, delivery, full_key))
+
+    def _put(self, waiting: Waiting) -> None:
+        if not self._started:
+            return
+        try:
+            address = self._servers.address_of(waiting.channel)
+        except RedisError:
+            # A cluster that is not known yet: as long as that lasts little can be kept.
+            if waiting.delivery is not Delivery.VOLATILE and len(self._unrouted) < 10_000:
+                self._unrouted.append(waiting)
+            return
+        sender = self._senders.get(address)
+        if sender is None:
+            sender = RedisSender(address, self._servers, self._make_outbox(), self._message_moved)
+            self._senders[address] = sender
+            sender.start()
+        if waiting.delivery is Delivery.VOLATILE and not sender.connected:
+            sender.outbox.dropped[Delivery.VOLATILE] += 1
+            return
+        sender.outbox.put(waiting)
+        sender.wake()
+
+    # -- subscribing --------------------------------------------------------------------------
+
+    def subscribe(self, channel: str) -> None:
+        entry = self._channels.get(channel)
+        if entry is None:
+            wire = f"{self._prefix}:{channel}".encode()
+            entry = self._channels[channel] = self._by_wire[wire] = _Channel(channel, wire)
+            self._route(entry)
+        entry.count += 1
+        if entry.lingering is not None:
+            entry.lingering.cancel()
+            entry.lingering = None
+            if self._is_heard(entry):
+                # It was heard all the time, but nobody listened.
+                asyncio.get_running_loop().call_soon(self._rejoin, entry)
+
+    def unsubscribe(self, channel: str) -> None:
+        entry = self._channels.get(channel)
+        if entry is None or not entry.count:
+            return
+        entry.count -= 1
+        if not entry.count:
+            loop = asyncio.get_running_loop()
+            entry.lingering = loop.call_later(self._linger, self._leave, entry)
+
+    def _rejoin(self, entry: _Channel) -> None:
+        if entry.count and self._is_heard(entry):
+            self._joined([entry.name])
+
+    def _is_heard(self, entry: _Channel) -> bool:
+        listener = self._listeners.get(entry.address) if entry.address is not None else None
+        return listener is not None and listener.has(entry.wire)
+
+    def _leave(self, entry: _Channel) -> None:
+        entry.lingering = None
+        del self._channels[entry.name]
+        del self._by_wire[entry.wire]
+        if entry.address is not None and entry.address in self._listeners:
+            self._listeners[entry.address].remove(entry.wire)
+
+    def _route(self, entry: _Channel) -> None:
+        """Listen to a channel at the server that has it now."""
+        if not self._started:
+            return
+        try:
+            address = self._servers.address_of(entry.wire)
+        except RedisError:
+            self._lost.set()
+            return
+        if address == entry.address:
+            return
+        if entry.address is not None and entry.address in self._listeners:
+            self._listeners[entry.address].remove(entry.wire)
+        entry.address = address
+        listener = self._listeners.get(address)
+        if listener is None:
+            listener = self._listeners[address] = RedisListener(
+                address, self._servers, self._heard, self._confirmed, self._server_moved
+            )
+            listener.start()
+        listener.add(entry.wire)
+
+    def _route_all(self) -> None:
+        for entry in self._by_wire.values():
+            self._route(entry)
+        waiting, self._unrouted = self._unrouted, []
+        for each in waiting:
+            self._put(each)
+
+    # -- hearing ------------------------------------------------------------------------------
+
+    def _heard(self, wire: bytes, data: bytes) -> None:
+        entry = self._by_wire.get(wire)
+        if entry is None or not entry.count:
+            return
+        head, _, message = data.partition(b"\n")
+        if head == self._header[:-1]:
+            if wire == self._canary:
+                self._heard_at = self._clock.monotonic()
+            return
+        known = self._headers.get(head)
+        if known is None:
+            if len(self._headers) >= _MAX_HEADERS:
+                self._headers.clear()
+            known = self._headers[head] = _is_readable(head)
+        if not known:
+            self._gone["unreadable"] += 1
+            return
+        self.received += 1
+        try:
+            self._receive(entry.name, message)
+        except Exception:
+            # One message that makes trouble must not cost all others.
+            self._gone["unreadable"] += 1
+            log.exception("bus_message_failed", channel=entry.name)
+
+    def _confirmed(self, wires: Sequence[bytes]) -> None:
+        entries = [self._by_wire[wire] for wire in wires if wire in self._by_wire]
+        names = [each.name for each in entries if each.count and each.wire != self._canary]
+        if names:
+            self._joined(names)
+
+    # -- health -------------------------------------------------------------------------------
+
+    async def check(self) -> None:
+        heard = self._heard_at
+        if heard is None:
+            raise Unavailable("Redis has not been reached yet.")
+        silence = self._clock.monotonic() - heard
+        if silence > DEAF_AFTER:
+            raise Unavailable(f"Nothing was heard over Redis for {silence:.0f} s.")
+
+    async def _sing(self) -> None:
+        """Publish something to oneself now and then."""
+        while True:
+            self._put(Waiting(self._canary, self._header, Delivery.LATEST, (self._canary, "")))
+            await asyncio.sleep(CANARY_EVERY)
+
+    @property
+    def publishing(self) -> bool:
+        """Whether all servers that something was published to are connected."""
+        return all(each.connected for each in self._senders.values())
+
+    @property
+    def hearing(self) -> bool:
+        """Whether all servers that are listened to are connected."""
+        return bool(self._listeners) and all(each.connected for each in self._listeners.values())
+
+    @property
+    def channels(self) -> int:
+        """How many channels are subscribed to, those that linger included."""
+        return len(self._channels)
+
+    def counts(self) -> Mapping[str, float]:
+        """What the bus has done: messages published, received, coalesced, dropped by class."""
+        found: Counter[str] = Counter(self._gone)
+        found["received"] = self.received
+        for sender in self._senders.values():
+            found["published"] += sender.published
+            found["coalesced"] += sender.outbox.coalesced
+            for delivery, dropped in sender.outbox.dropped.items():
+                found[f"dropped_{delivery.value}"] += dropped
+        return found
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be published."""
+        return sum(each.outbox.bytes for each in self._senders.values())
+
+    # -- clusters -----------------------------------------------------------------------------
+
+    def _message_moved(self, address: Address, waiting: Sequence[Waiting]) -> None:
+        self._unrouted += waiting
+        self._lost.set()
+
+    def _server_moved(self, address: Address) -> None:
+        self._lost.set()
+
+    async def _keep_routes(self) -> None:
+        """Follow a cluster's slots and nodes."""
+        while True:
+            await self._lost.wait()
+            self._lost.clear()
+            try:
+                await self._servers.refresh()
+            except (RedisError, OSError) as error:
+                log.warning("bus_cluster_unknown", error=str(error))
+                self._lost.set()
+            else:
+                await self._follow_routes()
+            await asyncio.sleep(REFRESH_EVERY)
+
+    async def _follow_routes(self) -> None:
+        for sender in list(self._senders.values()):
+            if not sender.connected:
+                self._unrouted += sender.outbox.take(len(sender.outbox), sender.outbox.bytes)
+        self._route_all()
+        for address, sender in list(self._senders.items()):
+            if not sender.connected and not sender.outbox:
+                del self._senders[address]
+                await sender.stop()
+        for address, listener in list(self._listeners.items()):
+            if listener.unused:
+                del self._listeners[address]
+                await listener.stop()
+
+
+def _header(node: str) -> bytes:
+    return orjson.dumps({"parley": VERSION, "node": node}) + b"\n"
+
+
+def _is_readable(head: bytes) -> bool:
+    try:
+        told = orjson.loads(head)
+    except orjson.JSONDecodeError:
+        told = None
+    if not isinstance(told, dict) or told.get("parley") != VERSION:
+        log.warning("bus_message_unreadable", header=head[:200])
+        return False
+    return True
