@@ -1,6 +1,8 @@
 """The one way from a request to an action: permission, rate limit, validation, the call, metrics."""
 
 import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -22,6 +24,9 @@ from handlers.context import Context
 log = structlog.get_logger(__name__)
 
 Model = TypeVar("Model", bound=BaseModel)
+
+MAX_ERRORS = 50
+"""Wrong fields that an answer names."""
 
 
 class Limiter(Protocol):
@@ -92,18 +97,32 @@ def validate(model: type[Model], payload: Any) -> Model:
         payload = {}
     if type(payload) is not dict:
         raise Invalid("A command takes one object.")
+    if len(payload) > len(model.model_fields) + MAX_ERRORS:
+        # The model would look at each of them, and hold everybody else up for as long.
+        raise _invalid(list(islice(_unknown(model, payload), MAX_ERRORS)))
     try:
         return model.model_validate(payload)
     except ValidationError as error:
-        found = field_errors(error)
-        summary = "; ".join(f"{each['field']}: {each['message']}" for each in found[:3])
-        raise Invalid(summary, errors=found) from None
+        raise _invalid(field_errors(error)) from None
+
+
+def _unknown(model: type[BaseModel], payload: Mapping[str, Any]) -> Iterator[FieldError]:
+    for name in payload:
+        if name not in model.model_fields:
+            yield {"field": name[:200] or "request", "message": "unknown field"}
+
+
+def _invalid(found: list[FieldError]) -> Invalid:
+    summary = "; ".join(f"{each['field']}: {each['message']}" for each in found[:3])
+    return Invalid(summary, errors=found)
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:
     """What pydantic found, one entry per field, without echoing what was sent."""
     found: list[FieldError] = []
-    for each in error.errors(include_url=False, include_input=False, include_context=False)[:50]:
+    for each in error.errors(include_url=False, include_input=False, include_context=False)[
+        :MAX_ERRORS
+    ]:
         name = ".".join(str(part) for part in each["loc"])[:200] or "request"
         message = each["msg"].removeprefix("Value error, ")
         if each["type"] == "extra_forbidden":

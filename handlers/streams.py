@@ -1,8 +1,8 @@
 """Commands every namespace has: following streams. And their REST form for mobile apps."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from actions.streams import MAX_STREAMS, Position, Streams
@@ -38,10 +38,21 @@ class Known(Request):
     seq: int = Field(ge=0, le=2**53)
 
 
+def _few(value: object) -> object:
+    """Looked at before what is in it: pydantic counts afterwards."""
+    if isinstance(value, dict) and len(value) > MAX_STREAMS:
+        raise ValueError(f"at most {MAX_STREAMS} streams")
+    return value
+
+
+KnownStreams = Annotated[dict[str, Known], Field(max_length=MAX_STREAMS), BeforeValidator(_few)]
+"""Where a client stands, by stream."""
+
+
 class Sync(Request):
     """All streams a client knows."""
 
-    streams: dict[str, Known] = Field(max_length=MAX_STREAMS)
+    streams: KnownStreams
 
 
 class Envelope(TypedDict):

@@ -9,14 +9,14 @@ import structlog
 from pydantic import Field
 
 from actions.clients import Client, Clients
-from actions.streams import MAX_STREAMS, Position, Streams
+from actions.streams import Position, Streams
 from domain.clock import Clock, timestamp
 from domain.errors import Internal, Invalid, NotFound, ParleyError, Unauthenticated
 from domain.principals import Principal
 from handlers.command import Command, Registry, Request
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher, validate
-from handlers.streams import Known
+from handlers.streams import Known, KnownStreams
 from server.transport.application import Connection, ConnectRefused
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ class ConnectAuth(Request):
     """What a client sends when it connects to a namespace."""
 
     token: str = Field(min_length=1, max_length=8192)
-    resume: dict[str, Known] = Field(default_factory=dict, max_length=MAX_STREAMS)
+    resume: KnownStreams = Field(default_factory=dict)
 
 
 class Follower(Protocol):
