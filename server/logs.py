@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from aiohttp.http import HttpProcessingError
 
 _SECRET = frozenset(
     {"token", "access_token", "refresh_token", "password", "authorization", "secret", "body"}
@@ -55,8 +56,28 @@ def configure(*, level: str, json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)
+    logging.getLogger("aiohttp.server").filters = [_MalformedRequests(threshold)]
     for noisy in ("aiohttp.access", "engineio", "socketio", "asyncio"):
         logging.getLogger(noisy).setLevel(max(threshold, logging.WARNING))
+
+
+class _MalformedRequests(logging.Filter):
+    """What is no HTTP is an error of who sent it: a line without a traceback, or anybody could
+    fill the log.
+    """
+
+    def __init__(self, threshold: int) -> None:
+        super().__init__()
+        self._threshold = threshold
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let the record through, as what it is."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args = "malformed_request: %s", (type(error).__name__,)
+            record.exc_info = None
+        return record.levelno >= self._threshold
 
 
 def _redact(
