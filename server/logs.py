@@ -56,14 +56,14 @@ def configure(*, level: str, json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)
-    logging.getLogger("aiohttp.server").filters = [_MalformedRequests(threshold)]
+    logging.getLogger("aiohttp.server").filters = [_Strangers(threshold)]
     for noisy in ("aiohttp.access", "engineio", "socketio", "asyncio"):
         logging.getLogger(noisy).setLevel(max(threshold, logging.WARNING))
 
 
-class _MalformedRequests(logging.Filter):
-    """What is no HTTP is an error of who sent it: a line without a traceback, or anybody could
-    fill the log.
+class _Strangers(logging.Filter):
+    """What is no HTTP, or broken off, is an error of who sent it: a line without a traceback, or
+    anybody could fill the log.
     """
 
     def __init__(self, threshold: int) -> None:
@@ -73,9 +73,9 @@ class _MalformedRequests(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Let the record through, as what it is."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
+        if isinstance(error, HttpProcessingError | ConnectionResetError):
             record.levelno, record.levelname = logging.INFO, "INFO"
-            record.msg, record.args = "malformed_request: %s", (type(error).__name__,)
+            record.msg, record.args = "request_unreadable: %s", (type(error).__name__,)
             record.exc_info = None
         return record.levelno >= self._threshold
 
