@@ -104,6 +104,9 @@ def validate(model: type[Model], payload: Any) -> Model:
         return model.model_validate(payload)
     except ValidationError as error:
         raise _invalid(field_errors(error)) from None
+    except RecursionError:
+        # An enumeration quotes what it is not, however deep that is.
+        raise Invalid("The request is nested too deeply.") from None
 
 
 def _unknown(model: type[BaseModel], payload: Mapping[str, Any]) -> Iterator[FieldError]:
