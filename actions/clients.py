@@ -58,12 +58,27 @@ class Client:
 class Clients:
     """Finds connected clients."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        on_first: Callable[[str], None] = lambda _: None,
+        on_last: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`on_first` is called with a user whose first client connects, `on_last` when the last
+        one has gone.
+        """
         self._by_user: dict[str, dict[Client, None]] = {}
+        self._on_first = on_first
+        self._on_last = on_last
 
     def add(self, client: Client) -> None:
         """A client connected."""
-        self._by_user.setdefault(client.principal.user, {})[client] = None
+        user = client.principal.user
+        mine = self._by_user.get(user)
+        if mine is None:
+            mine = self._by_user[user] = {}
+            self._on_first(user)
+        mine[client] = None
 
     def remove(self, client: Client) -> None:
         """A client has gone."""
@@ -72,6 +87,7 @@ class Clients:
             mine.pop(client, None)
             if not mine:
                 del self._by_user[client.principal.user]
+                self._on_last(client.principal.user)
 
     def of_user(self, user: str, namespace: str | None = None) -> list[Client]:
         """A user's clients here, in one namespace or in all."""

@@ -6,23 +6,34 @@ Only actions call this, and only with what the store has acknowledged.
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
+
 from domain.delivery import Delivery
 from domain.events import SYSTEM, Actor, EventType, StoredEvent, envelope
+from fanout.bus import Bus
 from fanout.hub import Hub, Subscriber
 from fanout.sequencer import Sequencer
+
+_STORED = b'{"delivery":"durable"}\n'
+"""A message of the bus is a line of JSON that says how its event travels, then the envelope."""
 
 
 class Publisher:
     """The way out for every event."""
 
-    def __init__(self, hub: Hub, sequencer: Sequencer) -> None:
+    def __init__(self, hub: Hub, sequencer: Sequencer, bus: Bus | None = None) -> None:
+        """`bus`: how other nodes are told. Without one, or with one that is alone, there are none."""
         self._hub = hub
         self._sequencer = sequencer
+        self._bus = None if bus is None or bus.alone else bus
 
     def stored(self, events: Iterable[StoredEvent]) -> None:
         """Publish durable events that an append returned."""
+        bus = self._bus
         for event in events:
             self._sequencer.publish(event)
+            if bus is not None:
+                bus.publish(event.stream, _STORED + event.payload)
 
     def emit(
         self,
@@ -35,7 +46,8 @@ class Publisher:
         stream: str | None = None,
         key: str | None = None,
     ) -> None:
-        """Publish a latest or volatile event to a room.
+        """Publish a latest or volatile event to a room: that of a stream on all nodes, others, in
+        which every node tells what it finds out itself, on this one.
 
         Args:
             stream: named in the envelope where the event belongs to one.
@@ -43,6 +55,34 @@ class Publisher:
         """
         payload = envelope(kind.name, at, actor, data, stream)
         self._hub.publish(room, kind.name, payload, kind.delivery, key)
+        if self._bus is not None and stream is not None:
+            told = {"delivery": kind.delivery, "type": kind.name, "key": key}
+            self._bus.publish(
+                room,
+                orjson.dumps(told) + b"\n" + payload,
+                delivery=kind.delivery,
+                key=f"{kind.name} {key or ''}",
+            )
+
+    def receive(self, room: str, message: bytes) -> None:
+        """Hand on what another node published to a room.
+
+        Raises:
+            ValueError: it is no such message.
+        """
+        if message.startswith(_STORED):
+            event = StoredEvent.from_payload(message[len(_STORED) :])
+            if event.stream != room:
+                raise ValueError("an event of another stream")
+            self._sequencer.publish(event)
+            return
+        head, _, payload = message.partition(b"\n")
+        told = orjson.loads(head)
+        try:
+            delivery = Delivery(told["delivery"])
+            self._hub.publish(room, told["type"], payload, delivery, told["key"])
+        except (KeyError, TypeError) as error:
+            raise ValueError("no event") from error
 
     def send(
         self,

@@ -7,7 +7,7 @@ between what it reads and what it hears: `hold` first, then head and backlog are
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
 import structlog
 
@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 
 Fetch = Callable[[str, str, int], Awaitable[Sequence[StoredEvent]]]
 """`(org, stream, after)` -> events with seq > after, ascending, from the log."""
+
+Observer = Callable[[str, StoredEvent], None]
+"""`(org, event)`, right after the event was handed to the hub."""
 
 
 class _Waiting:
@@ -67,19 +70,24 @@ class Sequencer:
         patience: float = 0.05,
         on_follow: Callable[[str], None] = lambda _: None,
         on_unfollow: Callable[[str], None] = lambda _: None,
+        on_gap: Callable[[Collection[Subscriber]], None] = lambda _: None,
     ) -> None:
         """
         Args:
             patience: seconds an early event waits for its elders before they are fetched.
             on_follow: called with a stream that somebody here follows from now on.
             on_unfollow: called with a stream that nobody here follows any more.
+            on_gap: called with subscribers who cannot get what they miss, because it is no longer
+                in the log. They have to go, and to come back.
         """
         self._hub = hub
         self._fetch = fetch
         self._on_follow = on_follow
         self._on_unfollow = on_unfollow
+        self._on_gap = on_gap
         self._patience = patience
         self._lines: dict[str, _Line] = {}
+        self._observers: dict[str, Observer] = {}
 
     # -- subscribers --------------------------------------------------------------------------
 
@@ -143,6 +151,31 @@ class Sequencer:
         line.early[event.seq] = event
         self._drain(event.stream, line)
 
+    def observe(self, type: str, observer: Observer) -> None:
+        """Have `observer` called with every event of a type that somebody here follows, wherever
+        it comes from, in order. It may come twice after a repair.
+        """
+        if type in self._observers:
+            raise ValueError(f"{type} is observed already")
+        self._observers[type] = observer
+
+    def positions(self) -> Iterator[tuple[str, int | None]]:
+        """The streams that somebody here follows, and up to which seq each was delivered; None
+        while that is not known.
+        """
+        for stream, line in list(self._lines.items()):
+            yield stream, line.last
+
+    def org_of(self, stream: str) -> str | None:
+        """Whose a stream is; None if nobody here follows it."""
+        line = self._lines.get(stream)
+        return line.org if line is not None else None
+
+    def reached(self, stream: str, seq: int) -> bool:
+        """Whether those who follow a stream here have all up to `seq`; also if there are none."""
+        line = self._lines.get(stream)
+        return line is None or line.last is None or line.last >= seq
+
     def notice(self, stream: str, seq: int) -> None:
         """The log of a stream reaches to `seq`: what does not come by itself is fetched."""
         line = self._lines.get(stream)
@@ -169,6 +202,9 @@ class Sequencer:
                 waiting.events.append(event)
                 if waiting.after is not None:
                     self._admit(stream, line, subscriber, waiting)
+        observer = self._observers.get(event.type)
+        if observer is not None:
+            observer(line.org, event)
 
     def _admit(self, stream: str, line: _Line, subscriber: Subscriber, waiting: _Waiting) -> None:
         """Make a released subscriber a member once this node has delivered up to its head.
@@ -223,15 +259,31 @@ class Sequencer:
                 except ParleyError as error:
                     log.warning("stream_repair_delayed", stream=stream, code=error.code)
                     events = ()
+                before = line.last
+                if events and events[0].seq > before + 1 and not self._comes(line, events[0].seq):
+                    self._skip(stream, line, events[0].seq - 1)
                 for event in events:
                     line.early.setdefault(event.seq, event)
-                before = line.last
                 self._drain(stream, line)
                 if line.last == before:
                     delay = min(delay * 2, 5.0)
                     await asyncio.sleep(delay)
         finally:
             line.repair = None
+
+    @staticmethod
+    def _comes(line: _Line, seq: int) -> bool:
+        """Whether all that is missing before `seq` has arrived meanwhile."""
+        assert line.last is not None
+        return all(missing in line.early for missing in range(line.last + 1, seq))
+
+    def _skip(self, stream: str, line: _Line, seq: int) -> None:
+        """What came up to `seq` is no longer in the log: nobody is shown the hole."""
+        log.warning("stream_gap", stream=stream, after=line.last, before=seq + 1)
+        line.last = seq
+        for early in [each for each in line.early if each <= seq]:
+            del line.early[early]
+        self._on_gap([*line.waiting, *self._hub.members(stream)])
 
     def _forget_if_unused(self, stream: str) -> None:
         line = self._lines.get(stream)

@@ -1,45 +1,70 @@
 """What all features are built on: the store, the way events leave a node, who is connected."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import cast
 
-from actions.clients import Clients
-from actions.control import CHANNEL, Control
+from actions.clients import Clients, Outlet
+from actions.control import CHANNEL, USER, Control
 from actions.streams import Rules, Streams
 from domain.clock import Clock
 from domain.events import StoredEvent
 from fanout.bus import Bus
-from fanout.hub import Encoder, Hub
+from fanout.hub import Encoder, Hub, Subscriber
 from fanout.publisher import Publisher
+from fanout.repair import Repair
 from fanout.sequencer import Sequencer
 from store.engine import Engine
 
 REPAIR_EVENTS = 1000
 REPAIR_BYTES = 4 * 1024 * 1024
+REPAIRS_AT_ONCE = 16
+"""Reads of the log at a time: after an interruption many streams are behind."""
 
 
 class Fabric:
     """One node's store, hub, order of events and clients."""
 
-    def __init__(self, engine: Engine, bus: Bus, clock: Clock, encode: Encoder) -> None:
-        """`encode` makes an event's wire bytes."""
+    def __init__(
+        self,
+        engine: Engine,
+        bus: Bus,
+        clock: Clock,
+        encode: Encoder,
+        *,
+        head_check: float = 5.0,
+    ) -> None:
+        """`encode` makes an event's wire bytes. `head_check`: seconds within which what the bus
+        has lost is noticed.
+        """
         self.engine = engine
         self.bus = bus
         self.clock = clock
         self.hub = Hub(encode)
         self.sequencer = Sequencer(
-            self.hub, self._fetch, on_follow=bus.subscribe, on_unfollow=bus.unsubscribe
+            self.hub,
+            self._fetch,
+            on_follow=bus.subscribe,
+            on_unfollow=bus.unsubscribe,
+            on_gap=_send_away,
         )
-        self.publisher = Publisher(self.hub, self.sequencer)
-        self.clients = Clients()
+        self.publisher = Publisher(self.hub, self.sequencer, bus)
         self.control = Control(bus)
+        self.clients = Clients(on_first=self.control.follow, on_last=self.control.unfollow)
         self.rules = Rules()
         self.streams = Streams(
             engine, self.sequencer, self.publisher, self.rules, self.clients, self.control
         )
+        self.repair = Repair(self.sequencer, engine.heads, every=head_check)
+        self.services: list[Callable[[], Awaitable[object]]] = (
+            [] if bus.alone else [self.repair.run, self.control.run]
+        )
+        """Run for as long as the node does."""
+        self._reading = asyncio.Semaphore(REPAIRS_AT_ONCE)
 
     async def start(self) -> None:
         """Connect the bus."""
-        await self.bus.start(self._receive)
+        await self.bus.start(self._receive, self._joined)
         self.bus.subscribe(CHANNEL)
 
     async def stop(self) -> None:
@@ -47,8 +72,22 @@ class Fabric:
         await self.bus.stop()
 
     async def _fetch(self, org: str, stream: str, after: int) -> Sequence[StoredEvent]:
-        return await self.engine.read(org, stream, after, REPAIR_EVENTS, max_bytes=REPAIR_BYTES)
+        async with self._reading:
+            return await self.engine.read(org, stream, after, REPAIR_EVENTS, max_bytes=REPAIR_BYTES)
 
     def _receive(self, channel: str, message: bytes) -> None:
-        if channel == CHANNEL:
+        if channel == CHANNEL or channel.startswith(USER):
             self.control.receive(message)
+        else:
+            self.publisher.receive(channel, message)
+
+    def _joined(self, channels: Collection[str]) -> None:
+        if CHANNEL in channels:
+            self.control.may_have_missed()
+        self.repair.check_soon(channels)
+
+
+def _send_away(members: Collection[Subscriber]) -> None:
+    """Have connections come back: what they miss is told them as a gap then."""
+    for outlet in cast("Collection[Outlet]", members):
+        outlet.close("slow_consumer", reconnect=True)

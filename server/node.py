@@ -104,7 +104,7 @@ class Node:
             clock,
         )
         self.transport = Transport(gateway, self.fabric.hub, _transport_options(settings))
-        self.health = Health({"store": engine.ping})
+        self.health = Health({"store": engine.ping} | ({} if bus.alone else {"bus": bus.check}))
         surroundings = Surroundings(metrics)
         cors = Cors(OriginPolicy(settings.cors_origins.allows), PREFIX)
         self.app = web.Application(
@@ -203,7 +203,8 @@ class Node:
             stack.push_async_callback(self.transport.stop)
             self._metrics.lag.start()
             stack.callback(self._metrics.lag.stop)
-            tasks = [asyncio.ensure_future(service()) for service in self.features.services]
+            services = [*self.fabric.services, *self.features.services]
+            tasks = [asyncio.ensure_future(service()) for service in services]
             tasks += [
                 asyncio.ensure_future(every(job.seconds, job.name, job.run))
                 for job in self.features.jobs

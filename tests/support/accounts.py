@@ -9,7 +9,7 @@ from actions.access import Authenticator
 from actions.accounts import Accounts, Registration
 from actions.api_keys import ApiKeys
 from actions.clients import Client, Clients
-from actions.control import Control
+from actions.control import CHANNEL, Control
 from actions.expiry import Expirations
 from actions.hashing import PasswordHasher
 from actions.sessions import Origin, Sessions
@@ -20,7 +20,6 @@ from domain.accounts import email_key
 from domain.clock import timestamp
 from domain.ids import new_id
 from domain.principals import Principal, Role
-from fanout.bus import LocalBus, Receive
 from fanout.limits import Limit, LocalRateLimiter
 from store import accounts as accounts_store
 from store import sessions as sessions_store
@@ -28,6 +27,7 @@ from store.accounts import AccountRepository
 from store.engine import Engine
 from store.sessions import SessionRepository
 from store.sqlite import SqliteEngine
+from tests.support.bus import LossyBus, Wire
 from tests.support.local import LocalOutlet, TurnedClock, local_client
 
 PASSWORD = "Kestrel over 7 weirs"
@@ -37,31 +37,13 @@ HOME = Origin("192.0.2.1", "tests")
 AWAY = Origin("198.51.100.9", "somebody else")
 
 
-class LossyBus(LocalBus):
-    """Joins nodes of one process; loses what it is told to."""
-
-    def __init__(self, others: "list[LossyBus]") -> None:
-        self._others = others
-        self._receive: Receive | None = None
-        self.lossy = False
-        others.append(self)
-
-    async def start(self, receive: Receive) -> None:
-        self._receive = receive
-
-    def publish(self, channel: str, message: bytes, *, key: str | None = None) -> None:
-        for other in self._others:
-            if other is not self and other._receive is not None and not self.lossy:
-                other._receive(channel, message)
-
-
 class AccountsNode:
     """One node's accounts."""
 
     def __init__(
         self,
         engine: Engine,
-        bus: LocalBus,
+        bus: LossyBus,
         clock: TurnedClock,
         hasher: PasswordHasher,
         registration: Registration = "open",
@@ -108,7 +90,8 @@ class AccountsNode:
         self.keys = ApiKeys(self.session_repository, self.authenticator, clock)
 
     async def start(self) -> None:
-        await self.bus.start(lambda _, message: self.control.receive(message))
+        await self.bus.start(lambda _, message: self.control.receive(message), lambda _: None)
+        self.bus.subscribe(CHANNEL)
         await self.authenticator.start()
 
     async def register(self, name: str = "Ann", email: str | None = None) -> wire.Tokens:
@@ -164,13 +147,13 @@ class AccountsWorld:
         self.engine = engine
         self.clock = clock
         self._hasher = hasher
-        self._buses: list[LossyBus] = []
+        self._wire = Wire()
         self._nodes: list[AccountsNode] = []
 
     async def node(
         self, registration: Registration = "open", limits: dict[str, Limit | None] | None = None
     ) -> AccountsNode:
-        bus = LossyBus(self._buses)
+        bus = LossyBus(self._wire)
         made = AccountsNode(self.engine, bus, self.clock, self._hasher, registration, limits)
         await made.accounts.ensure_organization()
         await made.start()

@@ -56,7 +56,7 @@ async def test_logging_out_closes_the_sessions_connections_everywhere(
     gone = await nodes[0].register(email="ann@example.com")
     stays = await nodes[0].login("ann@example.com")
     for node in nodes:
-        node.bus.lossy = lossy  # type: ignore[attr-defined]
+        node.bus.lossy = lossy
     closing = [await node.connect(gone["access_token"]) for node in nodes]
     staying = [await node.connect(stays["access_token"]) for node in nodes]
     await nodes[0].sessions.end_own(await nodes[0].principal(gone))

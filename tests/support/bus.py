@@ -1,0 +1,71 @@
+"""A bus between the nodes of one process, which can be told to lose what it carries."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from domain.delivery import Delivery
+from domain.errors import Unavailable
+from fanout.bus import Joined, Receive
+
+
+class Wire:
+    """What the buses of one cluster hang on."""
+
+    def __init__(self) -> None:
+        self.buses: list[LossyBus] = []
+        self.cut = False
+        """Nothing gets through, and who comes back is told to have missed something."""
+        self.carried = 0
+
+
+class LossyBus:
+    """One node's end. Everything arrives at once, but for what is lost."""
+
+    alone = False
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._receive: Receive | None = None
+        self._joined: Joined = lambda _channels: None
+        self._channels: Counter[str] = Counter()
+        self.lossy = False
+        """Loses what this node publishes, and nobody is told."""
+        self.loses: Callable[[str, bytes], bool] = lambda _channel, _message: False
+        wire.buses.append(self)
+
+    async def start(self, receive: Receive, joined: Joined) -> None:
+        self._receive, self._joined = receive, joined
+
+    async def stop(self) -> None:
+        self._receive = None
+
+    def publish(
+        self,
+        channel: str,
+        message: bytes,
+        *,
+        delivery: Delivery = Delivery.DURABLE,
+        key: str | None = None,
+    ) -> None:
+        if self.lossy or self._wire.cut or self.loses(channel, message):
+            return
+        for other in self._wire.buses:
+            if other is not self and other._receive is not None and other._channels[channel]:
+                self._wire.carried += 1
+                other._receive(channel, message)
+
+    def subscribe(self, channel: str) -> None:
+        self._channels[channel] += 1
+        if not self._wire.cut:
+            self._joined([channel])
+
+    def unsubscribe(self, channel: str) -> None:
+        self._channels[channel] -= 1
+
+    def rejoin(self) -> None:
+        """The connection is there again."""
+        self._joined([channel for channel, count in self._channels.items() if count > 0])
+
+    async def check(self) -> None:
+        if self._wire.cut:
+            raise Unavailable("cut")
