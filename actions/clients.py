@@ -1,6 +1,6 @@
 """The clients connected to this node, by user and login session."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any, Protocol
 
 from domain.principals import Principal
@@ -30,7 +30,7 @@ class Outlet(Subscriber, Protocol):
 class Client:
     """One authenticated connection to one namespace."""
 
-    __slots__ = ("id", "namespace", "on_close", "outlet", "principal", "streams")
+    __slots__ = ("declined", "id", "namespace", "on_close", "outlet", "principal", "streams")
 
     def __init__(self, id: str, namespace: str, principal: Principal, outlet: Outlet) -> None:
         self.id = id
@@ -40,6 +40,8 @@ class Client:
         self.outlet = outlet
         self.streams: set[str] = set()
         """What it is subscribed to."""
+        self.declined: Set[str] = frozenset()
+        """What it asked not to be subscribed to."""
         self.on_close: list[Callable[[], None]] | None = None
 
     def when_closed(self, callback: Callable[[], None]) -> None:

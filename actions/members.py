@@ -20,6 +20,7 @@ from domain.conversations import (
     stream_of,
 )
 from domain.errors import Conflict, Invalid, NotFound, TooLarge
+from domain.events import StoredEvent
 from domain.principals import Principal
 from domain.streams import Head
 from fanout.publisher import Publisher
@@ -240,8 +241,17 @@ class Members:
         """Tell all, the one who goes too; this one hears no more after that."""
         self._memberships.changed(org, [user])
         self._publisher.stored(appended.events)
-        self._streams.expel([user], stream_of(conversation))
+        self._streams.expel([user], stream_of(conversation), after=appended.seq)
         self._streams.expel([user], f"{REACTIONS}/{conversation}")
+
+    def removed(self, org: str, event: StoredEvent) -> None:
+        """A `member.removed` was delivered on this node: from here on that user hears no more of
+        the conversation, whether or not the order to do so arrives.
+        """
+        gone: MemberChange = event.content()
+        self._memberships.forget(org, [gone["user"]])
+        self._streams.expel_here([gone["user"]], event.stream)
+        self._streams.expel_here([gone["user"]], f"{REACTIONS}/{gone['conversation']}")
 
 
 def _busy() -> Conflict:

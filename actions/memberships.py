@@ -9,7 +9,7 @@ while in any case, because an order to other nodes may be lost.
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from actions.control import Control
 from domain.clock import Clock
@@ -72,6 +72,7 @@ class Memberships:
         self._listed = 0
         self._loading: dict[tuple[str, str], object] = {}
         control.on(_DROP, self._drop_here)
+        control.on_missed.append(self.forget_all)
 
     # -- conversations ------------------------------------------------------------------------
 
@@ -164,13 +165,20 @@ class Memberships:
         if dropped is not None:
             self._listed -= len(dropped.conversations)
 
-    def _drop_here(self, order: dict[str, object]) -> None:
-        users = order["users"]
-        assert isinstance(users, list)
+    def _drop_here(self, order: dict[str, Any]) -> None:
+        self.forget(order["org"], order["users"])
+
+    def forget(self, org: str, users: Sequence[str]) -> None:
+        """Forget these users' lists on this node."""
         for user in users:
-            key = (str(order["org"]), user)
-            self._loading.pop(key, None)
-            self._forget(key)
+            self._loading.pop((org, user), None)
+            self._forget((org, user))
+
+    def forget_all(self) -> None:
+        """Forget all lists on this node: it may not have heard of a change."""
+        self._loading.clear()
+        self._lists.clear()
+        self._listed = 0
 
     # -- the rules of streams -----------------------------------------------------------------
 

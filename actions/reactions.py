@@ -120,6 +120,8 @@ class Reactions:
             change = add(message, conversation, emoji, user, at)
             mine = is_new(message, emoji, user)
         else:
+            if emoji not in counts:
+                return None
             changed[emoji] = counts[emoji] - 1
             if not changed[emoji]:
                 del changed[emoji]

@@ -150,6 +150,8 @@ class Streams:
         if len(client.streams | wanted.keys()) > MAX_STREAMS:
             raise Invalid.field("streams", f"a connection may follow at most {MAX_STREAMS}")
         backlogs = await self._hold(client, wanted)
+        if client.declined:
+            client.declined = client.declined - wanted.keys()
         for stream, backlog in backlogs.items():
             self._sequencer.release(stream, client.outlet, backlog.head)
         return {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
@@ -157,8 +159,8 @@ class Streams:
     async def unsubscribe(self, client: Client, streams: Sequence[str]) -> None:
         """No longer follow streams; those not followed are ignored."""
         for stream in streams:
-            client.streams.discard(stream)
-            self._sequencer.leave(stream, client.outlet)
+            self.drop(client, stream)
+        client.declined = {*client.declined, *streams}
 
     async def sync(
         self, principal: Principal, positions: Mapping[str, Position]
@@ -214,6 +216,10 @@ class Streams:
             self._sequencer.leave(stream, client.outlet)
         client.streams.clear()
 
+    def is_coming(self, client: Client) -> bool:
+        """Whether it is just being checked what a client may read."""
+        return client in self._coming
+
     @contextmanager
     def _noting(self, client: Client) -> Iterator[set[str]]:
         """Note what the client is put out of while it is checked what it may read: the answer of
@@ -241,9 +247,13 @@ class Streams:
             "streams.join", org=org, users=list(users), stream=stream, head=list(head)
         )
 
-    def expel(self, users: Sequence[str], stream: str) -> None:
-        """Have the users' connected clients no longer follow a stream, on every node."""
-        self._control.send("streams.leave", users=list(users), stream=stream)
+    def expel(self, users: Sequence[str], stream: str, *, after: int = 0) -> None:
+        """Have the users' connected clients no longer follow a stream, on every node.
+
+        With `after`, they hear everything up to that seq first; whoever says so calls
+        `expel_here` when that event is delivered (`Sequencer.observe`).
+        """
+        self._control.send("streams.leave", users=list(users), stream=stream, after=after)
 
     def _join_here(self, order: dict[str, Any]) -> None:
         stream: str = order["stream"]
@@ -256,14 +266,32 @@ class Streams:
 
     def _leave_here(self, order: dict[str, Any]) -> None:
         stream: str = order["stream"]
+        if self._sequencer.reached(stream, order["after"]):
+            self.expel_here(order["users"], stream)
+            return
+        # What they are to hear yet is on its way here, or is fetched.
         for user in order["users"]:
+            self._note_lost(user, stream)
+        self._sequencer.notice(stream, order["after"])
+
+    def expel_here(self, users: Sequence[str], stream: str) -> None:
+        """Have the users' clients on this node no longer follow a stream."""
+        for user in users:
+            self._note_lost(user, stream)
             for client in self._clients.of_user(user, stream.partition("/")[0]):
-                client.streams.discard(stream)
-                self._sequencer.leave(stream, client.outlet)
-                if (lost := self._coming.get(client)) is not None:
-                    lost.add(stream)
+                self.drop(client, stream)
             for callback in self.on_expelled:
                 callback(user, stream)
+
+    def drop(self, client: Client, stream: str) -> None:
+        """Have one client no longer follow a stream."""
+        client.streams.discard(stream)
+        self._sequencer.leave(stream, client.outlet)
+
+    def _note_lost(self, user: str, stream: str) -> None:
+        for client in self._clients.of_user(user, stream.partition("/")[0]):
+            if (lost := self._coming.get(client)) is not None:
+                lost.add(stream)
 
     # -- reading ------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
 from actions.reactions import Reactions
 from actions.receipts import Receipts
+from actions.reconcile import Reconciler
 from actions.retention import Retention
 from actions.search import Search
 from actions.sessions import Sessions
@@ -36,6 +37,7 @@ from actions.users import Users
 from config.load import SettingsError
 from config.settings import Settings
 from domain import conversations, messages, presence, reactions, receipts, typing, unread
+from domain.conversations import MEMBER_REMOVED
 from domain.errors import Conflict, Invalid
 from domain.events import EventType
 from domain.presence import SEEN_EVERY
@@ -235,6 +237,11 @@ class Features:
             fabric.publisher,
             clock,
         )
+        fabric.sequencer.observe(MEMBER_REMOVED.name, members.removed)
+        if not fabric.bus.alone:
+            reconciler = Reconciler(fabric.clients, fabric.rules, fabric.streams, fabric.control)
+            fabric.streams.on_expelled.append(reconciler.check_user)
+            self.services.append(reconciler.run)
         sent = Messages(
             engine,
             posts,

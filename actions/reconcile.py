@@ -1,0 +1,120 @@
+"""Mending what lost orders would have done: what clients follow is compared with what they may
+read.
+
+Orders to join and leave streams come over the bus, which may lose them. After every interruption,
+and whenever an order is known to be missing, each client of this node is looked at once: it leaves
+what it may not read, and if there is a stream that it should have joined, it is told to come back:
+then it gets what it missed, and hears of what is new to it as after any other interruption.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from actions.clients import Client, Clients
+from actions.control import Control
+from actions.streams import Rules, Streams
+from domain.errors import ParleyError
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 20
+"""Clients that are looked at together."""
+
+RETRY = 0.2
+"""Seconds after which a client that is still on its way in, or for which the store was out of
+reach, is looked at again."""
+
+
+class Reconciler:
+    """Looks after the clients of this node."""
+
+    def __init__(self, clients: Clients, rules: Rules, streams: Streams, control: Control) -> None:
+        self._clients = clients
+        self._rules = rules
+        self._streams = streams
+        self._due: dict[Client, None] = {}
+        self._suspects: set[Client] = set()
+        """Clients that seemed to have missed a stream when they were looked at first."""
+        self._wake = asyncio.Event()
+        self.dropped = 0
+        """Streams that clients followed and might not read."""
+        self.sent_back = 0
+        """Clients that had missed a stream they should have joined."""
+        control.on_missed.append(self.check_all)
+
+    def check_all(self) -> None:
+        """Look at every client."""
+        self.check(self._clients)
+
+    def check_user(self, user: str, _stream: str = "") -> None:
+        """Look at a user's clients."""
+        self.check(self._clients.of_user(user))
+
+    def check(self, clients: Iterable[Client]) -> None:
+        """Look at these clients soon."""
+        self._due.update(dict.fromkeys(clients))
+        if self._due:
+            self._wake.set()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody waits to be looked at."""
+        return not self._due
+
+    async def run(self) -> None:
+        """Do it for as long as the node runs."""
+        while True:
+            await self._wake.wait()
+            batch = list(self._due)[:AT_ONCE]
+            later: list[Client] = []
+            for client, done in zip(batch, await self._all(batch), strict=True):
+                if not done:
+                    later.append(client)
+            for client in batch:
+                self._due.pop(client, None)
+            if later:
+                await asyncio.sleep(RETRY)
+                self.check(later)
+            if not self._due:
+                self._wake.clear()
+
+    async def _all(self, batch: Iterable[Client]) -> list[bool]:
+        return await asyncio.gather(*map(self._look, batch))
+
+    async def _look(self, client: Client) -> bool:
+        """Look at one client; False if it must be done again."""
+        if client.outlet.closed:
+            self._suspects.discard(client)
+            return True
+        if self._streams.is_coming(client):
+            return False
+        try:
+            own = set(await self._rules.own(client.principal, client.namespace))
+            foreign = [
+                stream
+                for stream in client.streams - own
+                if not await self._rules.may_read(client.principal, stream)
+            ]
+        except ParleyError as error:
+            log.warning("reconciling_delayed", code=error.code)
+            return False
+        except Exception:
+            log.exception("reconciling_failed", connection=client.id)
+            return True
+        for stream in foreign:
+            log.info("stream_taken_away", connection=client.id, stream=stream)
+            self.dropped += 1
+            self._streams.drop(client, stream)
+        if not own - client.streams - client.declined:
+            self._suspects.discard(client)
+            return True
+        if client not in self._suspects:
+            # The order to join may be on its way here.
+            self._suspects.add(client)
+            return False
+        self._suspects.discard(client)
+        self.sent_back += 1
+        client.outlet.close("revoked", reconnect=True)
+        return True
