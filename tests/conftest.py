@@ -1,18 +1,21 @@
 """Options and fixtures that all tests share."""
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.support.mongod import Mongod, Unbuildable, binary
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
 
 StartServer = Callable[..., ServerProcess]
 
 _SERVERS = pytest.StashKey[list[ServerProcess]]()
+_MISSING = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,6 +65,45 @@ def _starter(config: pytest.Config, directory: Callable[[], Path], stack: ExitSt
         return stack.enter_context(server)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def mongodb(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a MongoDB that all tests share, each with databases of its own."""
+    url = os.environ.get("TEST_MONGODB_URL")
+    if url:
+        yield url
+        return
+    require_mongod(request.config)
+    with Mongod(tmp_path_factory.mktemp("mongod")) as mongod:
+        yield mongod.url
+
+
+def require_mongod(config: pytest.Config) -> None:
+    """Skip what needs the stand-in for MongoDB where it cannot be built; in CI that is an error."""
+    try:
+        binary()
+    except Unbuildable as error:
+        if os.environ.get("CI") == "true":
+            raise
+        config.stash.setdefault(_MISSING, []).append(str(error))
+        pytest.skip(f"no MongoDB: {error}")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say at the end, where it is read, what was not tested."""
+    missing = config.stash.get(_MISSING, [])
+    if missing:
+        terminalreporter.write_line(
+            f"NOT TESTED on MongoDB: {missing[0]}. Install Go, or name a server in "
+            "TEST_MONGODB_URL.",
+            red=True,
+            bold=True,
+        )
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,17 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import select
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from pymongo import MongoClient
 
 from tests.support.server import ROOT, free_port
 
@@ -96,9 +100,9 @@ def _build(target: Path) -> None:
     _go(copy, "mod", "edit", f"-replace={FERRETDB}=./_ferretdb")
     partial = target.with_suffix(".partial")
     _go(copy, "build", "-trimpath", "-o", str(partial), ".")
-    for old in BUILD.glob("mongod-*"):
-        if old != partial:
-            old.unlink(missing_ok=True)
+    for other in BUILD.glob("mongod-*"):
+        if other != partial:
+            other.unlink(missing_ok=True)
     partial.rename(target)
     shutil.rmtree(copy, ignore_errors=True)
 
@@ -110,6 +114,36 @@ def _go(directory: Path, *arguments: str) -> str:
     if done.returncode != 0:
         raise Unbuildable(f"go {arguments[0]} failed: {done.stderr.strip()}")
     return done.stdout
+
+
+class Scratch:
+    """A database of a test's own."""
+
+    def __init__(self, server: str) -> None:
+        name = f"test_{secrets.token_hex(6)}"
+        base, _, options = server.partition("?")
+        self.url = f"{base.rstrip('/')}/{name}" + (f"?{options}" if options else "")
+        self._client: MongoClient[dict[str, Any]] = MongoClient(self.url)
+        self._name = name
+
+    def wipe(self) -> None:
+        """Remove all that is in it."""
+        self._client.drop_database(self._name)
+
+    def close(self) -> None:
+        """Remove it."""
+        self.wipe()
+        self._client.close()
+
+
+@contextlib.contextmanager
+def scratch(server: str) -> Iterator[Scratch]:
+    """A database at a server (an URL without a database's name), gone after the block."""
+    database = Scratch(server)
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 class Mongod:

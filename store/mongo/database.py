@@ -1,0 +1,144 @@
+"""The connection, and what everything in this package shares."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from domain.clock import Clock
+from domain.errors import Unavailable
+from domain.ids import key_digest
+from store.engine import Collection
+from store.mongo.faults import reaching
+from store.mongo.kinds import Kind, Row
+
+Rows = AsyncCollection[Row]
+
+DEFAULT_NAME = "parley"
+
+
+class Database:
+    """One database of a server or replica set.
+
+    Reads go to the primary, writes are acknowledged by a majority's journals: what was read or
+    acknowledged is not rolled back by a failover.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        collections: Sequence[Collection],
+        *,
+        clock: Clock,
+        timeout: float,
+        pool: int,
+    ) -> None:
+        milliseconds = max(1, int(timeout * 1000))
+        self._url = url
+        self._options: Mapping[str, Any] = {
+            "maxPoolSize": pool,
+            "serverSelectionTimeoutMS": milliseconds,
+            "connectTimeoutMS": milliseconds,
+            "socketTimeoutMS": milliseconds,
+            "waitQueueTimeoutMS": milliseconds,
+            "heartbeatFrequencyMS": 5000,
+            "appname": "parley",
+            "tz_aware": True,
+        }
+        self.clock = clock
+        self.timeout = timeout
+        self.kinds = {collection.name: Kind(collection) for collection in collections}
+        self.generation = ""
+        """Is a part of every stream's epoch: changed, it changes all of them."""
+        self._client: AsyncMongoClient[Row] | None = None
+        self._database: AsyncDatabase[Row] | None = None
+        self._open: dict[str, Rows] = {}
+
+    async def connect(self) -> None:
+        """Reach the server.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        client: AsyncMongoClient[Row] = AsyncMongoClient(self._url, **self._options)
+        try:
+            with reaching():
+                hello = await client.admin.command("hello")
+        except BaseException:
+            await client.close()
+            raise
+        concerns: dict[str, Any] = {
+            "write_concern": WriteConcern(
+                w="majority", j=True, wtimeout=max(1, int(self.timeout * 1000))
+            )
+        }
+        if "setName" in hello or hello.get("msg") == "isdbgrid":
+            concerns["read_concern"] = ReadConcern("majority")
+        self._client = client
+        self._database = client.get_default_database(DEFAULT_NAME).with_options(**concerns)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        client, self._client, self._database = self._client, None, None
+        self._open.clear()
+        if client is not None:
+            await client.close()
+
+    @property
+    def database(self) -> AsyncDatabase[Row]:
+        """The database itself.
+
+        Raises:
+            Unavailable: it is not open.
+        """
+        if self._database is None:
+            raise Unavailable("The store is closed.")
+        return self._database
+
+    def _rows(self, name: str) -> Rows:
+        rows = self._open.get(name)
+        if rows is None:
+            rows = self._open[name] = self.database[name]
+        return rows
+
+    @property
+    def log(self) -> Rows:
+        """One row for each append."""
+        return self._rows("log")
+
+    @property
+    def streams(self) -> Rows:
+        """One row for each stream: how far its log is applied."""
+        return self._rows("streams")
+
+    @property
+    def meta(self) -> Rows:
+        """What the engine keeps for itself."""
+        return self._rows("meta")
+
+    def rows(self, kind: Kind) -> Rows:
+        """A collection's documents."""
+        return self._rows("c_" + kind.name)
+
+    def kind(self, collection: Collection) -> Kind:
+        """How a collection is kept.
+
+        Raises:
+            ValueError: it was not declared to the engine.
+        """
+        kind = self.kinds.get(collection.name)
+        if kind is None:
+            raise ValueError(f"the engine was not given the collection {collection.name}")
+        return kind
+
+    def milliseconds(self) -> int:
+        """The time as rows have it."""
+        return int(self.clock.now() * 1000)
+
+    def epoch(self, base: str) -> str:
+        """The epoch of a stream that was made with this base."""
+        return key_digest(base, self.generation)[:12]

@@ -1,0 +1,259 @@
+"""Documents outside of appends: each write is atomic by itself."""
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from domain.errors import Unavailable
+from store.conditions import matches
+from store.engine import (
+    Change,
+    Delete,
+    Document,
+    Duplicate,
+    Filter,
+    Insert,
+    Put,
+    Value,
+)
+from store.mongo.conflicts import ATTEMPTS, Conflicts
+from store.mongo.database import Database
+from store.mongo.kinds import Kind, Row, document, live, ownership, row_id, version
+from store.mongo.query import Query, behind, changed, condition, order_of
+
+CHUNK = 1000
+"""Documents asked for by id, or stored, in one command."""
+
+_CONTENDED = "Too many writes to one document."
+
+
+class Documents:
+    """Plain reads and writes."""
+
+    def __init__(self, database: Database, conflicts: Conflicts) -> None:
+        self._database = database
+        self._conflicts = conflicts
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, org: str, id: str) -> Document | None:
+        """One document."""
+        row = await self._database.rows(kind).find_one({"_id": row_id(org, id)})
+        return document(row) if row is not None and live(row) else None
+
+    async def get_many(self, kind: Kind, org: str, ids: Sequence[str]) -> dict[str, Document]:
+        """Documents by id."""
+        wanted = [row_id(org, id) for id in dict.fromkeys(ids)]
+        rows: list[Row] = []
+        for start in range(0, len(wanted), CHUNK):
+            asked = {"_id": {"$in": wanted[start : start + CHUNK]}}
+            rows += await self._database.rows(kind).find(asked).to_list()
+        found = {row["id"]: document(row) for row in rows if live(row)}
+        return {id: found[id] for id in dict.fromkeys(ids) if id in found}
+
+    async def find(
+        self,
+        kind: Kind,
+        org: str,
+        where: Filter,
+        order: Sequence[str],
+        after: Sequence[Value] | None,
+        limit: int | None,
+    ) -> list[Document]:
+        """Documents that match, sorted."""
+        sorting = order_of(kind, order)
+        query = condition(kind, where, org)
+        if after is not None:
+            query |= behind(sorting, after)
+        if limit == 0:
+            return []
+        rows = self._database.rows(kind).find(query, {"_j": 1}).sort(sorting.sort)
+        if limit is not None:
+            rows = rows.limit(limit)
+        return [document(row) for row in await rows.to_list()]
+
+    async def find_any_org(self, kind: Kind, where: Filter, limit: int) -> list[Document]:
+        """Documents of any organization, each with its `org`."""
+        query = condition(kind, where, None)
+        rows = self._database.rows(kind).find(query, {"_j": 1, "_o": 1})
+        found = await rows.sort([("id", 1)]).limit(limit).to_list()
+        return [{**document(row), "org": row["_o"]} for row in found]
+
+    async def count(self, kind: Kind, org: str, where: Filter) -> int:
+        """How many match."""
+        return await self._database.rows(kind).count_documents(condition(kind, where, org))
+
+    async def sum(self, kind: Kind, org: str, field: str, where: Filter) -> int:
+        """The sum of a field."""
+        steps = [
+            {"$match": condition(kind, where, org)},
+            {"$group": {"_id": None, "sum": {"$sum": f"${kind.field(field)}"}}},
+        ]
+        cursor = await self._database.rows(kind).aggregate(steps)
+        found = await cursor.to_list()
+        return int(found[0]["sum"]) if found else 0
+
+    # -- writing ------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, kind: Kind, id: str) -> AsyncIterator[None]:
+        # Writers of one node take turns, so that compare-and-set fails between nodes only.
+        name = f"{kind.name}/{id}"
+        lock = self._turns.get(name)
+        if lock is None:
+            lock = self._turns[name] = asyncio.Lock()
+        async with lock:
+            yield
+
+    async def insert(self, kind: Kind, org: str, doc: Document) -> Document | None:
+        """Store a new document; returns None, or the one that has its id already.
+
+        Raises:
+            Duplicate: another document has its values under a unique index.
+        """
+        row = {**kind.row(org, doc), "_v": version()}
+        rows = self._database.rows(kind)
+        for _ in range(ATTEMPTS):
+            try:
+                await rows.insert_one(row)
+                return None
+            except DuplicateKeyError:
+                there = await rows.find_one({"_id": row["_id"]})
+            if there is None:
+                await self._conflicts.in_the_way(kind, row)
+            elif live(there):
+                return document(there)
+            elif "_r" in there:
+                await self._conflicts.settle(kind, there)
+            elif await self._replace(kind, there, row):
+                return None
+        raise Unavailable(_CONTENDED)
+
+    async def _replace(self, kind: Kind, there: Row, row: Row) -> bool:
+        """Store a row in place of this very one; False if that has changed.
+
+        Raises:
+            Duplicate: another document has one of its values.
+        """
+        same = {"_id": there["_id"], "_v": there["_v"]}
+        try:
+            found = await self._database.rows(kind).replace_one(same, {**row, **ownership(there)})
+        except DuplicateKeyError:
+            await self._conflicts.in_the_way(kind, row)
+            return False
+        return bool(found.matched_count)
+
+    async def put(self, kind: Kind, org: str, doc: Document) -> None:
+        """Store a document, whether there is one or not.
+
+        Raises:
+            Duplicate: another document has one of its values.
+        """
+        async with self._turn(kind, row_id(org, doc["id"])):
+            for _ in range(ATTEMPTS):
+                row = {**kind.row(org, doc), "_v": version()}
+                there = await self._database.rows(kind).find_one({"_id": row["_id"]})
+                if live(there) and there is not None:
+                    if await self._replace(kind, there, row):
+                        return
+                elif await self.insert(kind, org, doc) is None:
+                    return
+        raise Unavailable(_CONTENDED)
+
+    async def update(
+        self,
+        kind: Kind,
+        org: str,
+        id: str,
+        set: Mapping[str, Any],
+        inc: Mapping[str, int],
+        where: Mapping[str, Any],
+    ) -> Document | None:
+        """Change a document if it is there and `where` holds; returns it as it is now.
+
+        Raises:
+            Duplicate: another document has one of its new values.
+        """
+        if "id" in set or "id" in inc:
+            raise ValueError("a document's id cannot be changed")
+        name = row_id(org, id)
+        async with self._turn(kind, name):
+            for _ in range(ATTEMPTS):
+                there = await self._database.rows(kind).find_one({"_id": name})
+                if there is None or not live(there):
+                    return None
+                doc = document(there)
+                if not matches(doc, where):
+                    return None
+                row = {**kind.row(org, changed(doc, set, inc)), "_v": version()}
+                if await self._replace(kind, there, row):
+                    return document(row)
+        raise Unavailable(_CONTENDED)
+
+    async def delete(self, kind: Kind, query: Query) -> int:
+        """Remove the documents that match. What belongs to a stream leaves a tombstone, so that
+        a late projection does not bring it back.
+        """
+        rows = self._database.rows(kind)
+        plain = await rows.delete_many({**query, "_w": None})
+        owned = await rows.update_many(
+            {**query, "_w": {"$ne": None}},
+            {
+                "$set": {"_x": self._database.milliseconds(), "_v": version()},
+                "$unset": dict.fromkeys(kind.content, ""),
+            },
+        )
+        return plain.deleted_count + owned.modified_count
+
+    async def write(self, org: str, changes: Sequence[Change]) -> None:
+        """Make changes in order, those that can be together in one command.
+
+        Raises:
+            Duplicate: an insert met a document with its id, or a unique index.
+        """
+        prepared = [(self._database.kind(change.collection), change) for change in changes]
+        for kind, change in prepared:
+            if isinstance(change, Insert | Put):
+                kind.row(org, change.doc)
+            if not isinstance(change, Put | Delete) and change.stamp is not None:
+                raise ValueError("only an append stamps a document")
+        place = 0
+        while place < len(prepared):
+            kind, change = prepared[place]
+            if isinstance(change, Insert):
+                docs = []
+                for other, next in prepared[place : place + CHUNK]:
+                    if other is not kind or not isinstance(next, Insert):
+                        break
+                    docs.append(next.doc)
+                await self._insert_all(kind, org, docs)
+                place += len(docs)
+                continue
+            if isinstance(change, Put):
+                await self.put(kind, org, change.doc)
+            elif isinstance(change, Delete):
+                await self.delete(kind, {"_o": org, "_id": row_id(org, change.id)})
+            else:
+                await self.update(kind, org, change.id, change.set, change.inc, {})
+            place += 1
+
+    async def _insert_all(self, kind: Kind, org: str, docs: Sequence[Document]) -> None:
+        done = 0
+        if len(docs) > 1:
+            rows = [{**kind.row(org, doc), "_v": version()} for doc in docs]
+            try:
+                await self._database.rows(kind).insert_many(rows)
+                return
+            except BulkWriteError as error:
+                failed = error.details.get("writeErrors", ())
+                if not failed or failed[0].get("code") != 11000:
+                    raise
+                done = failed[0]["index"]
+        for doc in docs[done:]:
+            if await self.insert(kind, org, doc) is not None:
+                raise Duplicate(kind.name)
