@@ -8,6 +8,7 @@ come straight to `WebSocket`. See docs/decisions/0002-own-transport.md.
 import asyncio
 import base64
 import hashlib
+import socket
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import hdrs, web
@@ -18,6 +19,9 @@ from server.transport.packets import MalformedPacket
 
 if TYPE_CHECKING:
     from server.transport.session import Session
+
+_UNSENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+"""The option that bounds what the kernel holds and has not sent yet; in Linux and macOS."""
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -129,6 +133,10 @@ class WebSocket(asyncio.Protocol):
         self._transport = transport
         high = session.options.high_water
         transport.set_write_buffer_limits(high=high, low=high // 4)
+        if _UNSENT is not None:
+            # Otherwise the kernel takes megabytes for a client that reads nothing, and long goes
+            # by before anybody notices.
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _UNSENT, high)
         if self._probing:
             self._timer = asyncio.get_running_loop().call_later(
                 session.options.upgrade_timeout, self.abort
