@@ -4,7 +4,6 @@ import hashlib
 import os
 import time
 
-
 _POOL = 8 * 256
 
 
