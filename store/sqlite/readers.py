@@ -6,6 +6,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ import structlog
 from domain.errors import Unavailable
 from store.sqlite.faults import is_outage, unavailable
 from store.sqlite.schema import open_reader
+from store.sqlite.turns import CHECK, READ, REST, STUCK
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +42,9 @@ class Readers:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepting = False
         self._opening = 0
+        self._done = threading.Event()
+        self._watching = False
+        self._progress = 0.0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to take reads."""
@@ -75,10 +80,28 @@ class Readers:
             raise Unavailable("The store is overloaded.")
         future: asyncio.Future[T] = self._loop.create_future()
         self._waiting += 1
+        if not self._watching:
+            self._watching = True
+            self._progress = time.monotonic()
+            self._loop.call_later(CHECK, self._watch)
         self._queue.put((read, future))
         return await future
 
+    def _watch(self) -> None:
+        """Make way for the readers if they do not get on, as `turns` says."""
+        assert self._loop is not None
+        if not self._waiting:
+            self._watching = False
+            return
+        pause = CHECK
+        if time.monotonic() - self._progress > STUCK:
+            self._done.clear()
+            if not self._done.wait(READ):
+                pause = REST
+        self._loop.call_later(pause, self._watch)
+
     def _settle(self, done: list[_Done]) -> None:
+        self._progress = time.monotonic()
         self._waiting -= len(done)
         for future, result, error in done:
             if future.done():
@@ -131,6 +154,7 @@ class Readers:
             loop = self._loop
             if done and loop is not None and not loop.is_closed():
                 loop.call_soon_threadsafe(self._settle, done)
+            self._done.set()
         _close(db)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from store.sqlite.jobs import AppendJob, Barrier, IndexJob, Job, PingJob
 from store.sqlite.schema import migrate, open_writer
 from store.sqlite.tables import Table
 from store.sqlite.transaction import Counters, Transaction
+from store.sqlite.turns import CHECK, REST, STUCK, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +113,9 @@ class Writer:
         self._careful = 0
         """Batches for which idempotency keys are looked up first. A retry is rare: the table refuses
         its key, or something judges it and fails. But where one is, more follow."""
+        self._turns = Turns()
+        self._watching = False
+        self._progress = 0.0
         self._accepting = False
         self.waiting = 0
         """Operations that were submitted and are not settled."""
@@ -178,11 +183,27 @@ class Writer:
         self.waiting += 1
         self.waiting_bytes += job.size
         job.since = self._clock.monotonic()
+        if not self._watching:
+            self._watching = True
+            self._progress = time.monotonic()
+            self._loop.call_later(CHECK, self._watch)
         future = job.future = self._loop.create_future()
         self._queue.put(job)
         return future
 
+    def _watch(self) -> None:
+        """Look whether the writer gets on, as long as something waits for it."""
+        assert self._loop is not None
+        if not self.waiting:
+            self._watching = False
+            return
+        pause = CHECK
+        if time.monotonic() - self._progress > STUCK and not self._turns.give():
+            pause = REST
+        self._loop.call_later(pause, self._watch)
+
     def _settle(self, jobs: Sequence[Job]) -> None:
+        self._progress = time.monotonic()
         now = self._clock.monotonic()
         observer = self._observer
         if observer is not None:
@@ -238,6 +259,7 @@ class Writer:
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._settle, jobs)
+        self._turns.done()
 
     def _attempt(self, jobs: Sequence[Job]) -> None:
         """Carry operations out in one commit, or in parts if the file refuses the whole."""
@@ -272,7 +294,9 @@ class Writer:
             self._connect(create=False)
         db = self._db
         assert db is not None
+        self._turns.wait_for_lock()
         db.execute("BEGIN IMMEDIATE")
+        self._turns.back()
         counters = self._counters
         if counters is None:
             counters = self._counters = Counters(db, self._tables)
@@ -288,7 +312,9 @@ class Writer:
         finally:
             self._place = tx.place
         tx.about_to_commit()
+        self._turns.wait_for_disk()
         db.execute("COMMIT")
+        self._turns.back()
         tx.after_commit()
         self._note_index(counters)
         self._checkpointer.committed(len(jobs))
@@ -325,6 +351,7 @@ class Writer:
                     Writer._decide_one(tx, job)
 
     def _roll_back(self) -> None:
+        self._turns.back()
         self._documents.unchanged()
         if self._db is not None and self._db.in_transaction:
             try:

@@ -1,9 +1,11 @@
 """Starting, stopping, versions of the file, and how much may wait."""
 
 import asyncio
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -149,6 +151,36 @@ async def test_the_observer_is_told(sqlite: SqliteStores) -> None:
     assert all(0 < seconds < 30 for seconds in told.seconds)
     assert sum(told.sizes) == 51
     assert max(told.sizes) > 1, "what queues up is committed together"
+
+
+async def test_a_loop_that_is_never_idle_does_not_starve_the_writer(sqlite: SqliteStores) -> None:
+    """Each callback lets go of the interpreter for a system call, and has it back at once."""
+    engine = await sqlite.engine()
+    loop = asyncio.get_running_loop()
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    there.setblocking(False)
+
+    def busy() -> None:
+        there.recv(1)
+        end = time.perf_counter() + 0.0001
+        while time.perf_counter() < end:
+            pass
+        here.send(b"x")
+
+    loop.add_reader(there, busy)
+    here.send(b"x")
+    waits = []
+    try:
+        for turn in range(20):
+            start = time.monotonic()
+            await asyncio.gather(*(send(engine, f"n{turn}-{n}") for n in range(5)))
+            waits.append(time.monotonic() - start)
+    finally:
+        loop.remove_reader(there)
+        here.close()
+        there.close()
+    assert sorted(waits)[len(waits) // 2] < 0.25, waits
 
 
 async def test_every_list_has_an_index(sqlite: SqliteStores) -> None:

@@ -1,0 +1,269 @@
+"""A node that dies, or stands still, at any command of an append: what the other nodes see."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from domain.errors import Unavailable
+from store.engine import (
+    Append,
+    Appended,
+    Delete,
+    Duplicate,
+    Engine,
+    Insert,
+    Key,
+    NewEvent,
+    Put,
+    StoreError,
+    Update,
+)
+from store.mongo import MongoEngine
+from tests.support.mongo_wire import Fault, WireProxy, wire_proxy
+from tests.support.stores import NOTES, ORG, PEOPLE, ROOMS, appending, gathered, note, seqs
+from tests.unit.store.conftest import MongoStores
+
+MOST = 60
+"""Commands that an append may take before these tests give up."""
+
+State = dict[str, Any]
+
+
+class Scene:
+    """A stream with one event and some documents, and an append that does all there is to do."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stream = f"messages/{name}"
+        self.email = f"{name}@x"
+
+    def id(self, what: str) -> str:
+        return f"{self.name}:{what}"
+
+    async def prepare(self, engine: Engine) -> None:
+        await engine.insert(ORG, ROOMS, {"id": self.id("room"), "n": 0})
+        await engine.append(
+            appending(
+                self.stream,
+                changes=[
+                    Insert(NOTES, note(self.id("old"), body="before", n=0)),
+                    Insert(NOTES, note(self.id("gone"), body="before")),
+                ],
+            )
+        )
+
+    def append(self, key: str = "k") -> Append:
+        new = note(self.id("new"), seq=None, body="after")
+        return appending(
+            self.stream,
+            NewEvent("a", new, stamp="seq"),
+            NewEvent("b", {}),
+            changes=[
+                Insert(NOTES, new, stamp="seq"),
+                Update(NOTES, self.id("old"), set={"body": "after"}, inc={"n": 1}, stamp="last"),
+                Update(ROOMS, self.id("room"), inc={"n": 1}),
+                Delete(NOTES, self.id("gone")),
+                Put(NOTES, note(self.id("put"), body="after")),
+                Insert(PEOPLE, {"id": self.id("person"), "email": self.email}),
+            ],
+            key=Key(key, "d"),
+        )
+
+    async def state(self, engine: Engine) -> State:
+        """All documents, without their ids' common part."""
+        found: State = {}
+        for kind in (NOTES, ROOMS, PEOPLE):
+            ids = [self.id(what) for what in ("old", "gone", "room", "new", "put", "person")]
+            for id, doc in (await engine.get_many(ORG, kind, ids)).items():
+                found[id.removeprefix(self.name + ":")] = {
+                    name: value for name, value in doc.items() if name != "id"
+                }
+        hits = await engine.search(ORG, NOTES, "after", {}, limit=1000)
+        found["found"] = sorted(
+            doc["id"].removeprefix(self.name + ":")
+            for doc in hits
+            if doc["id"].startswith(self.name + ":")
+        )
+        return found
+
+    def expected(self, *, done: bool) -> State:
+        if not done:
+            return {
+                "old": {"body": "before", "n": 0},
+                "gone": {"body": "before"},
+                "room": {"n": 0},
+                "found": [],
+            }
+        return {
+            "old": {"body": "after", "n": 1, "last": 2},
+            "room": {"n": 1},
+            "new": {"seq": 2, "body": "after"},
+            "put": {"body": "after"},
+            "person": {"email": self.email},
+            "found": ["new", "old", "put"],
+        }
+
+
+@pytest.fixture
+async def other(mongo: MongoStores) -> MongoEngine:
+    """The node that lives on. It does not sweep: what it sees is found by its own touch."""
+    return await mongo.node(sweep_every=600.0)
+
+
+async def nodes(
+    mongo: MongoStores, other: MongoEngine, fault: Fault, **options: Any
+) -> AsyncIterator[tuple[Scene, MongoEngine, WireProxy]]:
+    """For each command of the append: a scene, and a node that will fail at this command."""
+    for at in range(1, MOST):
+        scene = Scene(f"{fault}{at}")
+        await scene.prepare(other)
+        async with wire_proxy(mongo.url) as (proxy, url):
+            node = await mongo.node(url=url, sweep_every=600.0, **options)
+            proxy.arm(at, fault)
+            yield scene, node, proxy
+            proxy.release()
+            await mongo.stop(node)
+            if not proxy.reached.is_set():
+                return
+    raise AssertionError("an append takes too many commands")
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+async def test_a_crash_leaves_all_or_nothing(
+    mongo: MongoStores, other: MongoEngine, fault: Fault
+) -> None:
+    outcomes = []
+    async for scene, node, proxy in nodes(mongo, other, fault, timeout=0.2):
+        acknowledged = False
+        try:
+            await node.append(scene.append())
+            acknowledged = True
+        except Unavailable:
+            assert proxy.reached.is_set()
+        head = await other.head(ORG, scene.stream)
+        assert head is not None
+        done = head.seq == 3
+        assert done or head.seq == 1
+        assert done or not acknowledged
+        assert await scene.state(other) == scene.expected(done=done)
+        again = await other.append(scene.append())
+        assert (again.seq, again.replayed) == (2, done)
+        assert await scene.state(other) == scene.expected(done=True)
+        assert await seqs(other, scene.stream) == [1, 2, 3]
+        outcomes.append(done)
+    assert outcomes == sorted(outcomes), "once committed, it stays"
+    assert set(outcomes) == {True, False}
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+async def test_what_a_dead_node_had_reserved_is_free_again(
+    mongo: MongoStores, other: MongoEngine, fault: Fault
+) -> None:
+    taken = []
+    async for scene, node, _ in nodes(mongo, other, fault, timeout=0.2):
+        await gathered(node.append(scene.append()))
+        (done,) = await gathered(
+            other.insert(ORG, PEOPLE, {"id": scene.id("second"), "email": scene.email})
+        )
+        found = await other.find(ORG, PEOPLE, {"email": scene.email})
+        assert len(found) == 1
+        head = await other.head(ORG, scene.stream)
+        assert head is not None
+        assert isinstance(done, Duplicate) == (head.seq == 3)
+        assert (found[0]["id"] == scene.id("person")) == (head.seq == 3)
+        taken.append(head.seq == 3)
+        if head.seq == 1:  # the loser's retry is told
+            with pytest.raises(Duplicate):
+                await other.append(scene.append())
+            assert await scene.state(other) == scene.expected(done=False)
+    assert set(taken) == {True, False}
+
+
+async def test_a_node_that_stands_still_undoes_nothing(
+    mongo: MongoStores, other: MongoEngine
+) -> None:
+    async for scene, node, proxy in nodes(mongo, other, "hold"):
+        slow = asyncio.create_task(node.append(scene.append()))
+        reached = asyncio.create_task(proxy.reached.wait())
+        await asyncio.wait({slow, reached}, return_when=asyncio.FIRST_COMPLETED)
+        reached.cancel()
+        quick = await other.append(
+            appending(
+                scene.stream,
+                changes=[
+                    Delete(NOTES, scene.id("new")),
+                    Delete(NOTES, scene.id("put")),
+                    Update(NOTES, scene.id("old"), set={"body": "later"}, inc={"n": 10}),
+                ],
+            )
+        )
+        await other.append(appending(scene.stream))
+        between = await scene.state(other)
+        proxy.release()
+        done = await slow
+        state = await scene.state(other)
+        assert await seqs(other, scene.stream) == [1, 2, 3, 4, 5]
+        assert state["old"]["n"] == 11
+        assert state["room"] == {"n": 1}
+        assert "gone" not in state
+        assert state["person"] == {"email": scene.email}
+        if done.seq < quick.seq:
+            assert state == between, "a late projection changes nothing"
+            assert "new" not in state
+            assert "put" not in state
+            assert state["old"]["body"] == "later"
+        else:
+            assert state["new"]["seq"] == done.seq
+            assert state["old"]["body"] == "after"
+
+
+async def test_one_of_two_who_want_a_value_gets_it(mongo: MongoStores, other: MongoEngine) -> None:
+    async for scene, node, proxy in nodes(mongo, other, "hold"):
+        slow = asyncio.create_task(node.append(scene.append()))
+        reached = asyncio.create_task(proxy.reached.wait())
+        await asyncio.wait({slow, reached}, return_when=asyncio.FIRST_COMPLETED)
+        reached.cancel()
+        rival = f"messages/rival-{scene.name}"
+        quick = asyncio.create_task(
+            other.append(
+                appending(
+                    rival,
+                    changes=[Insert(PEOPLE, {"id": scene.id("rival"), "email": scene.email})],
+                )
+            )
+        )
+        await asyncio.wait({quick}, timeout=2)
+        proxy.release()
+        results = await gathered(slow, quick)
+        assert sum(isinstance(result, Appended) for result in results) == 1, results
+        assert sum(isinstance(result, Duplicate) for result in results) == 1, results
+        found = await other.find(ORG, PEOPLE, {"email": scene.email})
+        assert len(found) == 1
+        won = isinstance(results[0], Appended)
+        assert await scene.state(other) == scene.expected(done=won)
+        assert len(await seqs(other, rival)) == (not won)
+
+
+async def test_a_sweep_applies_what_a_dead_node_left(mongo: MongoStores) -> None:
+    other = await mongo.node(sweep_every=0.1)
+    scene = Scene("swept")
+    await scene.prepare(other)
+    async with wire_proxy(mongo.url) as (proxy, url):
+        node = await mongo.node(url=url, sweep_every=600.0, timeout=0.2)
+        proxy.arm(0, "before")
+        await node.append(appending("messages/count"))
+        inserted = proxy.commands.index("insert") + 1
+        proxy.arm(inserted + 2, "after")  # the scene's append reserves first
+        with pytest.raises((Unavailable, StoreError)):
+            await node.append(scene.append())
+        done = "insert" in proxy.commands
+        await mongo.stop(node)
+    assert done
+    async with asyncio.timeout(10):
+        while await scene.state(other) not in (
+            scene.expected(done=True),
+            scene.expected(done=False),
+        ):
+            await asyncio.sleep(0.02)
