@@ -36,7 +36,7 @@ class Reconciler:
         self._streams = streams
         self._due: dict[Client, None] = {}
         self._suspects: set[Client] = set()
-        """Clients that seemed to have missed a stream when they were looked at first."""
+        """Clients that did not follow the right streams when they were looked at first."""
         self._wake = asyncio.Event()
         self.dropped = 0
         """Streams that clients followed and might not read."""
@@ -103,18 +103,21 @@ class Reconciler:
         except Exception:
             log.exception("reconciling_failed", connection=client.id)
             return True
+        missing = own - client.streams - client.declined
+        if not foreign and not missing:
+            self._suspects.discard(client)
+            return True
+        if client not in self._suspects:
+            # What would mend it may be on its way here: an order to join, or the event after
+            # which the client is to hear no more.
+            self._suspects.add(client)
+            return False
+        self._suspects.discard(client)
         for stream in foreign:
             log.info("stream_taken_away", connection=client.id, stream=stream)
             self.dropped += 1
             self._streams.drop(client, stream)
-        if not own - client.streams - client.declined:
-            self._suspects.discard(client)
-            return True
-        if client not in self._suspects:
-            # The order to join may be on its way here.
-            self._suspects.add(client)
-            return False
-        self._suspects.discard(client)
-        self.sent_back += 1
-        client.outlet.close("revoked", reconnect=True)
+        if missing and not client.outlet.closed:
+            self.sent_back += 1
+            client.outlet.close("revoked", reconnect=True)
         return True

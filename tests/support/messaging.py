@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from actions.clients import Client, Clients
-from actions.control import Control
+from actions.clients import Client
 from actions.conversation_views import ConversationViews
 from actions.conversations import Conversations
 from actions.history import History, Wanted
@@ -19,17 +18,16 @@ from actions.message_views import MessageViews
 from actions.messages import Draft, Messages
 from actions.pins import Pins
 from actions.search import Search
-from actions.streams import Position, Rules, Streams
+from actions.streams import Position
 from domain import conversations as conversation_rules
 from domain import messages as message_rules
 from domain.conversations import Conversation, Kind
+from domain.ids import new_id
 from domain.messages import Message
 from domain.pages import Page
 from domain.principals import Principal, Role
-from fanout.bus import LocalBus
-from fanout.hub import Hub
-from fanout.publisher import Publisher
-from fanout.sequencer import Sequencer
+from fanout.bus import Bus, LocalBus
+from server.fabric import Fabric
 from store import contacts, conversations, messages, reactions, receipts, unread, uploads
 from store.conversations import ConversationRepository
 from store.engine import Engine
@@ -91,18 +89,20 @@ class Everybody:
 class MessagingWorld:
     """Everything that conversations and messages are made of, on one node."""
 
-    def __init__(self, engine: Engine, clock: TurnedClock) -> None:
+    def __init__(
+        self, engine: Engine, clock: TurnedClock, bus: Bus | None = None, head_check: float = 5.0
+    ) -> None:
+        """On a bus it is a node of a cluster."""
         self.engine = engine
         self.clock = clock
-        self.hub = Hub(encode)
-        self.sequencer = Sequencer(self.hub, self._fetch)
-        self.publisher = Publisher(self.hub, self.sequencer)
-        self.clients = Clients()
-        control = Control(LocalBus())
-        self.rules = Rules()
-        self.streams = Streams(
-            engine, self.sequencer, self.publisher, self.rules, self.clients, control
-        )
+        self.fabric = Fabric(engine, bus or LocalBus(), clock, encode, head_check=head_check)
+        self.hub = self.fabric.hub
+        self.sequencer = self.fabric.sequencer
+        self.publisher = self.fabric.publisher
+        self.clients = self.fabric.clients
+        control = self.fabric.control
+        self.rules = self.fabric.rules
+        self.streams = self.fabric.streams
         self.people = Everybody()
         self.unread = NotedUnread()
         self.uploads = UploadRepository(engine)
@@ -171,10 +171,7 @@ class MessagingWorld:
             self.memberships.own,
             self.memberships.later,
         )
-        self._sent = 0
-
-    async def _fetch(self, org: str, stream: str, after: int) -> Any:
-        return await self.engine.read(org, stream, after, 1000)
+        self.sequencer.observe(conversation_rules.MEMBER_REMOVED.name, self.members.removed)
 
     def user(self, name: str, role: Role = Role.MEMBER, org: str = "org") -> Principal:
         """Somebody in an organization, with a login session."""
@@ -205,20 +202,18 @@ class MessagingWorld:
         self, who: Principal, *others: Principal, kind: Kind = Kind.GROUP, title: str | None = None
     ) -> Conversation:
         """Open a conversation under a key of its own."""
-        self._sent += 1
         found = await self.conversations.create(
             who,
             kind=kind,
             members=[each.user for each in others],
             title=title,
-            client_id=f"create-{self._sent}",
+            client_id=f"create-{new_id()}",
         )
         return _CONVERSATION.validate_python(found, strict=True)
 
     async def send(self, who: Principal, conversation: str, body: str, **more: Any) -> Message:
         """Send a message under a key of its own."""
-        self._sent += 1
-        draft = Draft(conversation, more.pop("client_id", f"send-{self._sent}"), body, **more)
+        draft = Draft(conversation, more.pop("client_id", f"send-{new_id()}"), body, **more)
         return _MESSAGE.validate_python(await self.messages.send(who, draft), strict=True)
 
     async def page(

@@ -1,0 +1,238 @@
+"""Several nodes: who is on another one sees and suffers the same, whatever the bus loses."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from domain.conversations import Kind
+from tests.support.bus import LossyBus, Wire
+from tests.support.cluster import ClusterNode, Reader, cluster
+from tests.support.counting import until
+
+HEAD_CHECK = 0.3
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, wire: Wire) -> AsyncIterator[list[ClusterNode]]:
+    async with cluster(tmp_path, [lambda: LossyBus(wire)] * 3, head_check=HEAD_CHECK) as made:
+        yield made
+
+
+def lossy(node: ClusterNode) -> LossyBus:
+    assert isinstance(node.bus, LossyBus)
+    return node.bus
+
+
+async def test_what_is_sent_on_one_node_is_seen_on_all(nodes: list[ClusterNode]) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    there.people.users = here.people.users
+    room = await here.open(ann, ben)
+    stream = f"messages/{room['id']}"
+    readers = [await Reader.connect(node, who) for node in (here, there) for who in (ann, ben)]
+    for number in range(10):
+        sender = (here, there)[number % 2]
+        await sender.send(ann, room["id"], f"m{number}")
+    everything = list(range(2, 12))
+    await until(lambda: all(reader.seqs(stream) == everything for reader in readers))
+
+
+async def test_a_node_without_members_of_a_room_receives_nothing_of_it(
+    nodes: list[ClusterNode], wire: Wire
+) -> None:
+    here, there, third = nodes
+    ann, ben, eve = here.user("ann"), here.user("ben"), here.user("eve")
+    room = await here.open(ann, ben)
+    await Reader.connect(here, ann)
+    await Reader.connect(there, ben)
+    await Reader.connect(third, eve)
+    heard: list[str] = []
+    receive = lossy(third)._receive
+    assert receive is not None
+    lossy(third)._receive = lambda channel, message: heard.append(channel)
+    for number in range(5):
+        await here.send(ann, room["id"], f"m{number}")
+    lossy(third)._receive = receive
+    assert [each for each in heard if each != "control"] == []
+
+
+async def test_a_new_conversation_is_joined_on_every_node(nodes: list[ClusterNode]) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    reader = await Reader.connect(there, ben)
+    room = await here.open(ann, ben)
+    stream = f"messages/{room['id']}"
+    await here.send(ann, room["id"], "hello")
+    await until(lambda: reader.seqs(stream) == [1, 2])
+
+
+async def test_what_the_bus_loses_is_found_and_delivered_in_order_once(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = await here.open(ann, ben)
+    stream = f"messages/{room['id']}"
+    reader = await Reader.connect(there, ben)
+    kept = iter([True, False, False, True, False] * 20)
+    lossy(here).loses = lambda channel, _: channel == stream and not next(kept)
+    for number in range(40):
+        await here.send(ann, room["id"], f"m{number}")
+    await until(lambda: reader.seqs(stream) == list(range(2, 42)))
+
+
+async def test_a_lost_last_event_is_found_by_the_check_of_heads(nodes: list[ClusterNode]) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = await here.open(ann, ben)
+    stream = f"messages/{room['id']}"
+    reader = await Reader.connect(there, ben)
+    lossy(here).lossy = True
+    await here.send(ann, room["id"], "nobody hears it")
+    await until(lambda: reader.seqs(stream) == [2])
+    assert there.fabric.repair.found == 1
+
+
+async def test_after_an_interruption_everything_is_there_without_a_check(
+    tmp_path: Path, wire: Wire
+) -> None:
+    async with cluster(tmp_path, [lambda: LossyBus(wire)] * 2, head_check=600) as (here, there):
+        ann, ben = here.user("ann"), here.user("ben")
+        room = await here.open(ann, ben)
+        stream = f"messages/{room['id']}"
+        reader = await Reader.connect(there, ben)
+        wire.cut = True
+        for number in range(5):
+            await here.send(ann, room["id"], f"m{number}")
+        wire.cut = False
+        lossy(there).rejoin()
+        await until(lambda: reader.seqs(stream) == [2, 3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_removed_member_hears_of_it_and_nothing_after(
+    nodes: list[ClusterNode], lost: bool
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = await here.open(ann, ben)
+    stream = f"messages/{room['id']}"
+    gone, stays = await Reader.connect(there, ben), await Reader.connect(there, ann)
+    lossy(here).loses = lambda channel, _: lost and channel == "control"
+    await here.members.remove(ann, room["id"], "ben")
+    for number in range(3):
+        await here.send(ann, room["id"], f"secret {number}")
+    await until(lambda: stays.seqs(stream) == [2, 3, 4, 5])
+    assert gone.seqs(stream) == [2]
+    assert stream not in gone.client.streams
+    assert not gone.outlet.closed
+
+
+async def test_an_order_that_comes_before_its_event_waits_for_it(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = await here.open(ann, ben)
+    stream = f"messages/{room['id']}"
+    gone = await Reader.connect(there, ben)
+    lossy(here).loses = lambda channel, _: channel == stream
+    await here.members.remove(ann, room["id"], "ben")
+    await until(lambda: gone.seqs(stream) == [2])
+    assert stream not in gone.client.streams
+
+
+async def test_removed_while_nothing_got_through(tmp_path: Path, wire: Wire) -> None:
+    async with cluster(tmp_path, [lambda: LossyBus(wire)] * 2, head_check=600) as (here, there):
+        ann, ben = here.user("ann"), here.user("ben")
+        room = await here.open(ann, ben)
+        stream = f"messages/{room['id']}"
+        gone = await Reader.connect(there, ben)
+        wire.cut = True
+        await here.members.remove(ann, room["id"], "ben")
+        await here.send(ann, room["id"], "secret")
+        wire.cut = False
+        async with asyncio.timeout(2):
+            lossy(there).rejoin()
+            await until(lambda: stream not in gone.client.streams)
+        assert gone.seqs(stream) == [2]
+
+
+async def test_added_while_nothing_got_through_one_is_sent_back_to_join(
+    tmp_path: Path, wire: Wire
+) -> None:
+    async with cluster(tmp_path, [lambda: LossyBus(wire)] * 2, head_check=600) as (here, there):
+        ann, ben = here.user("ann"), here.user("ben")
+        there.people.users = here.people.users
+        reader, other = await Reader.connect(there, ben), await Reader.connect(there, ann)
+        wire.cut = True
+        room = await here.open(ann, ben, kind=Kind.GROUP)
+        wire.cut = False
+        lossy(there).rejoin()
+        async with asyncio.timeout(2):
+            await until(lambda: reader.outlet.closing == other.outlet.closing == "revoked")
+        again = await Reader.connect(there, ben)
+        assert f"messages/{room['id']}" in again.client.streams
+
+
+async def test_a_single_lost_order_is_noticed_within_two_seconds(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    reader = await Reader.connect(there, ben)
+    quiet = await Reader.connect(there, here.user("eve"))
+    await here.open(ann, here.user("someone"))  # so that the nodes know of each other
+    lossy(here).loses = lambda channel, message: (
+        channel == "control" and orjson.loads(message).get("topic") == "streams.join"
+    )
+    await here.open(ann, ben)
+    lossy(here).loses = lambda _channel, _message: False
+    async with asyncio.timeout(3):
+        await until(lambda: reader.outlet.closing == "revoked")
+    assert quiet.outlet.closing is None
+
+
+async def test_what_a_client_asked_not_to_hear_does_not_send_it_back(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = await here.open(ann, ben)
+    reader = await Reader.connect(there, ben)
+    await there.streams.unsubscribe(reader.client, [f"messages/{room['id']}"])
+    there.fabric.control.may_have_missed()
+    await until(lambda: there.reconciler.quiet)
+    assert reader.outlet.closing is None
+    await there.streams.subscribe(reader.client, {f"messages/{room['id']}": None})
+    assert reader.client.declined == set()
+
+
+async def test_orders_that_come_twice_are_not_taken_for_missing_ones(
+    nodes: list[ClusterNode],
+) -> None:
+    control = nodes[0].fabric.control
+    before = control.missed
+
+    def order(number: int) -> bytes:
+        drop = {"topic": "memberships.drop", "order": {"org": "org", "users": []}}
+        return orjson.dumps({"node": "n", "number": number, **drop})
+
+    for number in (1, 2, 2, 1, 3):
+        control.receive(order(number))
+    control.receive(orjson.dumps({"node": "n", "number": 3}))
+    assert control.missed == before
+    control.receive(order(5))
+    assert control.missed == before + 1
+    control.receive(orjson.dumps({"node": "n", "number": 6}))
+    assert control.missed == before + 2
+    with pytest.raises(ValueError, match="no order"):
+        control.receive(b'{"topic":"streams.leave"}')
