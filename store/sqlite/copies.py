@@ -26,6 +26,7 @@ def backup(source: Path, target: Path) -> None:
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
         partial.unlink(missing_ok=True)
+        partial.touch(0o600)  # it has everybody's messages
         reader = open_reader(source)
         try:
             # One read transaction: the copy need not start again when something is committed.
@@ -69,6 +70,7 @@ def restore(source: Path, target: Path) -> None:
     partial = target.with_name(f"{target.name}.restore")
     try:
         partial.unlink(missing_ok=True)
+        partial.touch(0o600)
         _copy(source, partial)
         _sync(partial)
         # A journal of the old file must never be applied to the new one.

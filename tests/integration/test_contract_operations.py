@@ -107,6 +107,7 @@ async def test_backup_and_restore(fresh_server: ServerProcess, tmp_path: Path) -
         await ann.api.post(path, {"client_id": "1", "body": "kept"}, 201)
         taken = await asyncio.to_thread(run, server, "backup", copy)
         assert taken.returncode == 0, taken.stderr
+        assert Path(copy).stat().st_mode & 0o077 == 0
         assert (await asyncio.to_thread(run, server, "backup", copy)).returncode == 1
         await ann.api.post(path, {"client_id": "2", "body": "after the backup"}, 201)
         async with await connect(api.url, "/messages", ann.token) as alice:
