@@ -167,7 +167,7 @@ class RateLimits:
 
     @classmethod
     def parse(cls, value: object) -> "RateLimits":
-        """Of `off`, or of `message.send=50/s,login=10/m,typing=off`.
+        """Of `off`, or of `message.send=50/s,login=10/m,typing.start=off`.
 
         Raises:
             ValueError: a part that is no `bucket=rate`, or a bucket named twice.
