@@ -96,6 +96,21 @@ class LocalRateLimiter:
         if counted is not None and key in counted.due:
             counted.due[key] -= counted.interval
 
+    def debt(self, bucket: str, key: str) -> float:
+        """Seconds until a key has paid for everything it took."""
+        counted = self._buckets.get(bucket)
+        if counted is None:
+            return 0.0
+        return max(0.0, counted.due.get(key, 0.0) - self._monotonic())
+
+    def owe(self, bucket: str, key: str, seconds: float) -> None:
+        """A key has taken more elsewhere: it has paid for everything in so many seconds at the
+        earliest.
+        """
+        counted = self._buckets.get(bucket)
+        if counted is not None and key in counted.due:
+            counted.due[key] = max(counted.due[key], self._monotonic() + seconds)
+
     def remembered(self, bucket: str) -> int:
         """How many keys of a bucket are kept in memory."""
         counted = self._buckets.get(bucket)

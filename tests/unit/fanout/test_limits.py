@@ -108,7 +108,7 @@ def test_never_more_than_twice_the_limit_in_any_period(
         for step in steps:
             clock.turn(step)
             wait = await limiter.take("b", "k")
-            assert 0 <= wait <= period
+            assert 0 <= wait <= period + 1e-9
             if wait:
                 continue
             taken.append(clock.monotonic())

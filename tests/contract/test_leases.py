@@ -1,0 +1,116 @@
+"""Leases over every engine: one holder at a time, a fence that grows, an end by itself."""
+
+import asyncio
+
+import pytest
+
+from domain.ids import new_id
+from store.engine import Engine
+from store.leases import COLLECTIONS, MARGIN, Held, LeaseRepository
+from tests.support.local import TurnedClock
+from tests.support.stores import Stores
+
+SECONDS = 30.0
+
+
+@pytest.fixture
+async def engine(stores: Stores) -> Engine:
+    return await stores.start(COLLECTIONS)
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock()
+
+
+@pytest.fixture
+def leases(engine: Engine, clock: TurnedClock) -> LeaseRepository:
+    return LeaseRepository(engine, clock)
+
+
+async def taken(leases: LeaseRepository, holder: str, name: str = "job") -> Held:
+    held = await leases.acquire(name, holder, SECONDS)
+    assert held is not None
+    return held
+
+
+async def test_of_many_one_gets_it(leases: LeaseRepository) -> None:
+    found = await asyncio.gather(*(leases.acquire("job", new_id(), SECONDS) for _ in range(20)))
+    held = [each for each in found if each is not None]
+    assert len(held) == 1
+    assert await leases.holder("job") == held[0].holder
+
+
+async def test_of_many_one_takes_over(leases: LeaseRepository, clock: TurnedClock) -> None:
+    first = await taken(leases, "a")
+    clock.turn(SECONDS + MARGIN)
+    found = await asyncio.gather(
+        *(leases.acquire("job", f"n{number}", SECONDS) for number in range(20))
+    )
+    held = [each for each in found if each is not None]
+    assert len(held) == 1
+    assert held[0].fence > first.fence
+
+
+async def test_its_holder_renews_it(leases: LeaseRepository, clock: TurnedClock) -> None:
+    first = await taken(leases, "a")
+    for _ in range(10):
+        clock.turn(SECONDS / 3)
+        again = await taken(leases, "a")
+        assert again.fence == first.fence
+        assert again.until == clock.monotonic() + SECONDS - MARGIN
+        assert await leases.acquire("job", "b", SECONDS) is None
+
+
+async def test_it_ends_by_itself_and_goes_to_another_with_a_greater_fence(
+    leases: LeaseRepository, clock: TurnedClock
+) -> None:
+    fences = []
+    for holder in ("a", "b", "c", "a"):
+        held = await taken(leases, holder)
+        fences.append(held.fence)
+        clock.turn(SECONDS - 0.001)
+        assert await leases.acquire("job", "other", SECONDS) is None
+        clock.turn(0.001 + MARGIN)
+        assert await leases.holder("job") is None
+    assert fences == sorted(set(fences))
+
+
+async def test_its_holder_stops_relying_on_it_before_others_may_take_it(
+    leases: LeaseRepository, clock: TurnedClock
+) -> None:
+    held = await taken(leases, "a")
+    assert held.until == clock.monotonic() + SECONDS - MARGIN
+    clock.turn(SECONDS)
+    assert clock.monotonic() > held.until
+    assert await leases.acquire("job", "b", SECONDS) is None
+
+
+async def test_released_it_is_free_at_once(leases: LeaseRepository) -> None:
+    held = await taken(leases, "a")
+    await leases.release(held)
+    assert await leases.holder("job") is None
+    assert (await taken(leases, "b")).fence > held.fence
+
+
+async def test_who_lost_it_can_neither_renew_nor_release_it(
+    leases: LeaseRepository, clock: TurnedClock
+) -> None:
+    old = await taken(leases, "a")
+    clock.turn(SECONDS + MARGIN)
+    await taken(leases, "b")
+    await leases.release(old)
+    assert await leases.holder("job") == "b"
+    assert await leases.acquire("job", "a", SECONDS) is None
+
+
+async def test_names_are_apart(leases: LeaseRepository) -> None:
+    await taken(leases, "a", "one")
+    await taken(leases, "b", "two")
+    assert await leases.holder("one") == "a"
+    assert await leases.holder("nothing") is None
+
+
+async def test_one_too_short_to_be_safe_is_refused(leases: LeaseRepository) -> None:
+    with pytest.raises(ValueError, match="too short"):
+        await leases.acquire("job", "a", 2.0)
