@@ -37,6 +37,7 @@ class Sweeper:
         self._applied: list[str] = []
         self._seen: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending = asyncio.Event()
 
     def applied(self, row: Row) -> None:
         """A row of the log was applied by this node."""
@@ -53,17 +54,19 @@ class Sweeper:
 
     async def stop(self) -> None:
         """End, with everything marked."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Not by cancelling: the client may lose that, and each command is short anyway.
+        self._ending.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         self._tasks = []
         with contextlib.suppress(Unavailable):  # the sweeper of another node marks it
             await self.mark()
 
-    @staticmethod
-    async def _repeat(work: Callable[[], Awaitable[None]], every: float) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[None]], every: float) -> None:
         while True:
-            await asyncio.sleep(every)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), every)
+                return
             with contextlib.suppress(Unavailable):  # the next round will do it
                 await work()
 
