@@ -81,10 +81,26 @@ def sqlite_path(url: str) -> Path:
     return Path(url.removeprefix("sqlite://").removeprefix("/"))
 
 
+_REDIS = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+
 def _redis_url(value: object) -> str | None:
-    return (
-        None if value is None else parse_url(("redis", "rediss", "redis+sentinel", "unix"), value)
-    )
+    if not isinstance(value, str) or "+" not in value.partition("://")[0]:
+        return None if value is None else parse_url(_REDIS, value)
+    scheme, _, rest = value.partition("://")
+    login, at, where = rest.rpartition("@")
+    hosts, slash, path = where.partition("/")
+    for host in hosts.split(","):
+        parse_url(_REDIS, f"{scheme}://{login}{at}{host}{slash}{path}")
+    return value
 
 
 def _secret(value: SecretStr) -> SecretStr:
@@ -178,7 +194,17 @@ class Settings(BaseSettings):
     redis_url: Annotated[str | None, BeforeValidator(_redis_url)] = Field(
         default=None,
         repr=False,
-        description="Redis that joins nodes to a cluster; without it there is one node.",
+        description="Redis that joins nodes to a cluster; without it there is one node. "
+        "`redis://host:6379/0`, `rediss://` with TLS, `redis+sentinel://host:26379,…/service`, "
+        "`redis+cluster://host:6379,…`.",
+    )
+    redis_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+        default="parley",
+        description="Beginning of all names in Redis: sets servers apart that share one.",
+    )
+    head_check: Annotated[float, Seconds(0.5, 60)] = Field(
+        default=5.0,
+        description="How often a node of a cluster looks for events that Redis has lost.",
     )
     sqlite_synchronous: Synchronous = Field(
         default=Synchronous.FULL,

@@ -5,17 +5,25 @@ that knows how a node's parts fit together.
 import asyncio
 import gc
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 from aiohttp import web
+from redis.exceptions import RedisError
 
 from config.settings import Settings, sqlite_path
 from domain.clock import SystemClock
-from fanout.bus import LocalBus
+from fanout.limits import Limit, LocalRateLimiter, RateLimiter
+from fanout.presence import LocalPresenceRegistry
+from fanout.redis_bus import RedisBus
+from fanout.redis_limits import RedisRateLimiter
+from fanout.redis_servers import open_servers
 from server.features import COLLECTIONS
 from server.metrics import Metrics
 from server.node import Node
+from server.numbers import bus_numbers
+from server.peers import Peers
 from server.version import VERSION
 from store.blobs_disk import DiskBlobs
 from store.engine import Engine, StoreError
@@ -49,10 +57,14 @@ async def serve(settings: Settings) -> None:
         raise NotStarted(str(error)) from None
     try:
         blobs = DiskBlobs(settings.data_dir / "uploads")
-        node = Node(settings, engine, LocalBus(), blobs, SystemClock(), metrics)
-        async with node.running():
-            _settle_garbage()
-            await _listen(settings, node)
+        peers = make_peers(settings, metrics)
+        try:
+            node = Node(settings, engine, peers, blobs, SystemClock(), metrics)
+            async with node.running():
+                _settle_garbage()
+                await _listen(settings, node)
+        finally:
+            await peers.close()
     finally:
         await engine.stop()
 
@@ -145,6 +157,33 @@ def make_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
         queue_limit=settings.store_queue,
         observer=metrics,
     )
+
+
+def make_peers(settings: Settings, metrics: Metrics | None = None) -> Peers:
+    """The ways to the other nodes, over the Redis that `REDIS_URL` names; without it there are
+    none.
+
+    Raises:
+        NotStarted: the URL cannot be used.
+    """
+    if settings.redis_url is None:
+        return Peers()
+    clock, prefix = SystemClock(), settings.redis_prefix
+    try:
+        servers = open_servers(settings.redis_url)
+    except (ValueError, RedisError) as error:
+        raise NotStarted(f"PARLEY_REDIS_URL: {error}", settings=True) from None
+    bus = RedisBus(servers, clock, prefix=prefix)
+    if metrics is not None:
+        for numbers in bus_numbers(bus):
+            metrics.expose(numbers)
+
+    def share_limits(
+        local: LocalRateLimiter, limits: Mapping[str, Limit | None], default: Limit | None
+    ) -> RateLimiter:
+        return RedisRateLimiter(servers, local, limits, clock, default=default, prefix=prefix)
+
+    return Peers(bus, LocalPresenceRegistry(), share_limits, servers.close)
 
 
 async def backup(settings: Settings, target: Path) -> None:

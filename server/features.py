@@ -42,7 +42,7 @@ from domain.errors import Conflict, Invalid
 from domain.events import EventType
 from domain.presence import SEEN_EVERY
 from fanout.limits import RateLimiter
-from fanout.presence import LocalPresenceRegistry
+from fanout.presence import PresenceRegistry
 from handlers.auth import AuthCommands
 from handlers.command import CommandSet
 from handlers.contacts import ContactCommands
@@ -63,6 +63,7 @@ from server.gateway import Follower
 from store import accounts as accounts_store
 from store import contacts as contacts_store
 from store import conversations as conversations_store
+from store import leases as leases_store
 from store import messages as messages_store
 from store import presence as presence_store
 from store import reactions as reactions_store
@@ -94,6 +95,7 @@ COLLECTIONS: tuple[Collection, ...] = (
     *reactions_store.COLLECTIONS,
     *presence_store.COLLECTIONS,
     *uploads_store.COLLECTIONS,
+    *leases_store.COLLECTIONS,
 )
 """Everything that is stored."""
 
@@ -119,13 +121,20 @@ class Job(NamedTuple):
     name: str
     seconds: float
     run: Callable[[], Awaitable[object]]
+    everywhere: bool = False
+    """Done by every node for itself; otherwise by one for all."""
 
 
 class Features:
     """All features of one node."""
 
     def __init__(
-        self, fabric: Fabric, settings: Settings, blobs: Blobs, limiter: RateLimiter
+        self,
+        fabric: Fabric,
+        settings: Settings,
+        blobs: Blobs,
+        limiter: RateLimiter,
+        registry: PresenceRegistry,
     ) -> None:
         self._fabric = fabric
         self._settings = settings
@@ -146,7 +155,7 @@ class Features:
         self.jobs.append(Job("retention", HOUR / 6, retention.run))
         self._add_accounts(limiter)
         self._add_messaging(blobs)
-        self._add_presence()
+        self._add_presence(registry)
 
     def _add_accounts(self, limiter: RateLimiter) -> None:
         fabric, settings = self._fabric, self._settings
@@ -295,9 +304,8 @@ class Features:
             UploadCommands(self.uploads),
         ]
 
-    def _add_presence(self) -> None:
-        fabric = self._fabric
-        registry = LocalPresenceRegistry()
+    def _add_presence(self, registry: PresenceRegistry) -> None:
+        fabric, settings = self._fabric, self._settings
         kept = PresenceRepository(fabric.engine)
         self.presences = Presences(registry, kept, fabric.control, fabric.clock)
         self.presence_watch = PresenceWatch(
@@ -315,8 +323,8 @@ class Features:
         self.contacts.on_block.append(self.presence_watch.blocked)
         self.followers.append(self.presences)
         self.jobs += [
-            Job("presence", LEASE_RENEWED, self.presences.maintain),
-            Job("last_seen", SEEN_EVERY, self.presences.keep_seen),
+            Job("presence", LEASE_RENEWED, self.presences.maintain, everywhere=True),
+            Job("last_seen", SEEN_EVERY, self.presences.keep_seen, everywhere=True),
         ]
         self.command_sets.append(PresenceCommands(self.presences, self.presence_watch))
 

@@ -13,7 +13,6 @@ from config.limits import DEFAULT, buckets, check_buckets
 from config.settings import Settings
 from domain.accounts import Expiry
 from domain.clock import Clock
-from fanout.bus import Bus
 from fanout.limits import LocalRateLimiter
 from handlers.command import Registry
 from handlers.dispatcher import Dispatcher
@@ -30,7 +29,9 @@ from server.http.middleware import Surroundings, client_address
 from server.http.rest import PREFIX, Rest
 from server.http.uploads import OPENAPI as UPLOAD_PATHS
 from server.http.uploads import UploadRoutes
+from server.leader import Leader
 from server.metrics import Metrics, Numbers
+from server.peers import Peers
 from server.periodic import every
 from server.transport.options import TransportOptions
 from server.transport.origins import OriginPolicy
@@ -39,6 +40,7 @@ from server.transport.transport import Transport
 from server.version import VERSION
 from store.blobs import Blobs
 from store.engine import Engine
+from store.leases import LeaseRepository
 
 NAMESPACES = ("/messages", "/presence", "/reactions")
 
@@ -74,23 +76,25 @@ class Node:
         self,
         settings: Settings,
         engine: Engine,
-        bus: Bus,
+        peers: Peers,
         blobs: Blobs,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
+        bus = peers.bus
         self._settings = settings
         self._engine = engine
         self._blobs = blobs
         self._metrics = metrics
-        self.fabric = Fabric(engine, bus, clock, encode_event)
+        self.fabric = Fabric(engine, bus, clock, encode_event, head_check=settings.head_check)
         limits = settings.rate_limits
-        limiter = LocalRateLimiter(
-            buckets(limits) if limits.enabled else {},
-            clock,
-            default=DEFAULT if limits.enabled else None,
+        by_bucket = buckets(limits) if limits.enabled else {}
+        default = DEFAULT if limits.enabled else None
+        limiter = peers.share_limits(
+            LocalRateLimiter(by_bucket, clock, default=default), by_bucket, default
         )
-        self.features = Features(self.fabric, settings, blobs, limiter)
+        self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
+        self._leader = None if bus.alone else Leader(LeaseRepository(engine, clock), clock)
         self.registry = Registry(self.features.command_sets, NAMESPACES)
         check_buckets(limits, (each.bucket for each in self.registry.commands))
         dispatcher = Dispatcher(limiter, metrics)
@@ -115,6 +119,8 @@ class Node:
         self.transport.attach(self.app)
         self._attach_http(dispatcher)
         self._expose_numbers()
+        if not bus.alone:
+            self._expose_repair()
 
     def _attach_http(self, dispatcher: Dispatcher) -> None:
         rest = Rest(
@@ -138,6 +144,18 @@ class Node:
     async def _show_metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._metrics.render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+    def _expose_repair(self) -> None:
+        repair, control = self.fabric.repair, self.fabric.control
+        self._metrics.expose(
+            Numbers(
+                "parley_repairs",
+                "What the bus has lost: streams that were found behind their log, and times that "
+                "orders between nodes were or may have been missed.",
+                lambda: {"streams": repair.found, "orders": control.missed},
+                counter=True,
+            )
+        )
 
     def _expose_numbers(self) -> None:
         counters, hub = self.transport.counters, self.fabric.hub.counters
@@ -205,10 +223,13 @@ class Node:
             stack.callback(self._metrics.lag.stop)
             services = [*self.fabric.services, *self.features.services]
             tasks = [asyncio.ensure_future(service()) for service in services]
-            tasks += [
-                asyncio.ensure_future(every(job.seconds, job.name, job.run))
-                for job in self.features.jobs
-            ]
+            leader = self._leader
+            if leader is not None:
+                tasks.append(asyncio.ensure_future(leader.run()))
+                stack.push_async_callback(leader.stop)
+            for job in self.features.jobs:
+                work = job.run if leader is None or job.everywhere else leader.only(job.run)
+                tasks.append(asyncio.ensure_future(every(job.seconds, job.name, work)))
             stack.push_async_callback(_cancel, tasks)
             yield
 
