@@ -53,8 +53,10 @@ class Unread(Protocol):
         """A message was published."""
         ...
 
-    def deleted(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
-        """A message was deleted for everyone."""
+    def deleted(
+        self, conversation: str, seq: int, sender: str, mentions: Sequence[str], at: int
+    ) -> None:
+        """A message was deleted for everyone; `at` is the seq of that."""
         ...
 
 
@@ -362,7 +364,9 @@ class Messages:
                 doc, _ = await self.find(principal, message)
                 continue
             self._publisher.stored(appended.events)
-            self._unread.deleted(conversation, doc["seq"], doc["sender"], doc["mentions"])
+            self._unread.deleted(
+                conversation, doc["seq"], doc["sender"], doc["mentions"], appended.seq
+            )
             doc = {**doc, **gone}
         return await self._views.one(org, doc)
 

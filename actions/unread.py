@@ -107,8 +107,10 @@ class Unread:
                 if entry.through >= seq > entry.floor:
                     self._want(entry.inbox, conversation)
 
-    def deleted(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
-        """A message was deleted for everyone."""
+    def deleted(
+        self, conversation: str, seq: int, sender: str, mentions: Sequence[str], at: int
+    ) -> None:
+        """A message was deleted for everyone; `at` is the seq of that."""
         feed = self._feeds.get(conversation) or self._followed(conversation)
         if feed is None:
             return
@@ -116,7 +118,7 @@ class Unread:
         feed.recent = [fact for fact in feed.recent if fact.seq != seq]
         gone = Fact(seq, sender, mentions)
         for user, entry in feed.entries.items():
-            if entry.floor < seq <= entry.through:
+            if entry.floor < seq <= entry.through and at > entry.counted:
                 unread, mentioned = gone.adds(user)
                 entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
         self._pacer.touch(feed)
@@ -360,7 +362,7 @@ class Unread:
         if entry is None:
             entry = inbox.entries[conversation] = feed.entries[inbox.user] = Entry(inbox, feed)
         entry.floor = counted.floor
-        entry.through = counted.through
+        entry.through = entry.counted = counted.through
         entry.set(*counted.counts)
         if conversation in inbox.tell:
             inbox.tell.discard(conversation)

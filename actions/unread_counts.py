@@ -74,13 +74,18 @@ class Inbox:
 class Entry:
     """One user's count in one conversation."""
 
-    __slots__ = ("counts", "feed", "floor", "inbox", "sent", "through")
+    __slots__ = ("counted", "counts", "feed", "floor", "inbox", "sent", "through")
 
     def __init__(self, inbox: Inbox, feed: Feed) -> None:
         self.inbox = inbox
         self.feed = feed
         self.floor = 0
         self.through = 0
+        """Messages up to this seq are in `counts`."""
+        self.counted = 0
+        """What was deleted up to this seq is not in `counts`, though we may hear of it later: the
+        store knows before we are told.
+        """
         self.counts = NONE
         self.sent: Counts | None = None
         """What the user's devices know."""
@@ -110,6 +115,9 @@ class Entry:
         if not recent or seq < recent[0].seq - 1:
             return False
         self.set(*self._sum(self.feed.after(seq)))
+        # What the store knew and we have not been told is not in `recent` yet.
+        self.through = min(self.through, self.feed.last)
+        self.counted = min(self.counted, self.through)
         return True
 
     def _sum(self, facts: Sequence[Fact]) -> tuple[int, int]:

@@ -247,7 +247,10 @@ class Engine(ABC):
 
     @abstractmethod
     async def head(self, org: str, stream: str) -> Head | None:
-        """Where a stream stands; None if it has no event or is another organization's."""
+        """Where a stream stands; None if it has no event or is another organization's.
+
+        Never older than what a read that ended before has shown.
+        """
 
     @abstractmethod
     async def heads(self, org: str, streams: Sequence[str]) -> dict[str, Head]:

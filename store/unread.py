@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from domain.conversations import stream_of
+from domain.messages import MESSAGE_DELETED
 from domain.unread import NONE, Counts
 from store.conversations import MEMBERS, key_of
 from store.engine import Change, Collection, Delete, Document, Engine, Index, Insert, Is
@@ -19,6 +20,9 @@ COLLECTIONS = (MENTIONS,)
 
 RECOUNTS = 3
 """Times a count is made while messages keep coming, before they are read one by one instead."""
+
+REREADS = 10
+"""Times they are read one by one while messages keep being deleted."""
 
 READ_AT_ONCE = 1000
 
@@ -115,14 +119,18 @@ class UnreadRepository:
             if head == through:
                 return pair, Counted(floor, through, counts)
             through = head
-        return pair, Counted(
-            floor,
-            through,
-            Counts(
+        counts = NONE
+        for _ in range(REREADS):
+            counts = Counts(
                 await self._count_by_reading(org, MESSAGES, unread, through),
                 await self._count_by_reading(org, MENTIONS, mentions, through),
-            ),
-        )
+            )
+            # Exact for this place, if nothing was deleted while it was read.
+            since = await self._engine.read(org, stream_of(conversation), through, READ_AT_ONCE)
+            if not any(event.type == MESSAGE_DELETED.name for event in since):
+                break
+            through = since[-1].seq
+        return pair, Counted(floor, through, counts)
 
     async def _count_by_reading(
         self, org: str, collection: Collection, where: Document, through: int

@@ -29,6 +29,8 @@ class Heads:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._places: dict[str, Place] = {}
+        self._moving: frozenset[str] = frozenset()
+        """Streams that the commit under way changes."""
         self._lock = threading.Lock()
         self.generation = 0
         """Changes when what was read from the file before may be out of date."""
@@ -37,9 +39,24 @@ class Heads:
         """The stream's place, or None if it is not known here."""
         return self._places.get(stream)
 
+    def forget(self, streams: Iterable[str]) -> None:
+        """Know nothing of streams that are about to change, until `publish` or `unchanged`: others
+        see a commit before its thread comes to tell of it, and must not be told an older head than
+        what they see.
+        """
+        with self._lock:
+            self._moving = frozenset(streams)
+            for stream in self._moving:
+                self._places.pop(stream, None)
+
+    def unchanged(self) -> None:
+        """The commit did not come about."""
+        self._moving = frozenset()
+
     def publish(self, places: Iterable[tuple[str, Place]]) -> None:
         """Take over what was committed."""
         with self._lock:
+            self._moving = frozenset()
             self._places.update(places)
             self._shrink()
 
@@ -48,7 +65,7 @@ class Heads:
         something newer is known.
         """
         with self._lock:
-            if generation == self.generation:
+            if generation == self.generation and stream not in self._moving:
                 self._places.setdefault(stream, place)
                 self._shrink()
 

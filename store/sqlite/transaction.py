@@ -383,6 +383,7 @@ class Transaction:
     def about_to_commit(self) -> None:
         """Let nobody be told from memory what the commit changes."""
         self._documents.forget(self._committed)
+        self._heads.forget(self._moved)
 
     def after_commit(self) -> None:
         """Tell memory what is true now."""

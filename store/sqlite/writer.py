@@ -353,6 +353,7 @@ class Writer:
     def _roll_back(self) -> None:
         self._turns.back()
         self._documents.unchanged()
+        self._heads.unchanged()
         if self._db is not None and self._db.in_transaction:
             try:
                 self._db.execute("ROLLBACK")

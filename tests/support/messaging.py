@@ -67,7 +67,9 @@ class NotedUnread:
     def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
         self.told.append(("created", conversation, seq, sender, list(mentions)))
 
-    def deleted(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+    def deleted(
+        self, conversation: str, seq: int, sender: str, mentions: Sequence[str], at: int
+    ) -> None:
         self.told.append(("deleted", conversation, seq, sender, list(mentions)))
 
     async def counts(
