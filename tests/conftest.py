@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mongod import Mongod, Unbuildable, binary
+from tests.support.mongo_stores import MongoStores
+from tests.support.mongod import Mongod, Unbuildable, binary, scratch
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
 
@@ -79,6 +80,15 @@ def mongodb(
     require_mongod(request.config)
     with Mongod(tmp_path_factory.mktemp("mongod")) as mongod:
         yield mongod.url
+
+
+@pytest.fixture
+async def mongo(mongodb: str) -> AsyncIterator[MongoStores]:
+    """Makes MongoDB engines on a database of this test's own; stops them."""
+    with scratch(mongodb) as database:
+        stores = MongoStores(database)
+        yield stores
+        await stores.close()
 
 
 def require_mongod(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
 from pymongo import IndexModel
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from domain.errors import Unavailable
 from store.engine import StoreError
@@ -62,7 +62,12 @@ async def _indexes(rows: Rows, *models: IndexModel) -> None:
     there = await rows.index_information()
     for model in models:  # each by itself: together, FerretDB fails if some are there
         if model.document["name"] not in there:
-            await rows.create_indexes([model])
+            try:
+                await rows.create_indexes([model])
+            except OperationFailure as error:
+                raise StoreError(
+                    f"index {model.document['name']} of {rows.name} cannot be made: {error}"
+                ) from error
 
 
 def _of(kind: Kind) -> list[IndexModel]:

@@ -1,7 +1,7 @@
-"""Engines to break."""
+"""SQLite engines to break."""
 
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,7 @@ import pytest
 
 from domain.clock import SystemClock
 from store.engine import Collection
-from store.mongo import MongoEngine
 from store.sqlite import SqliteEngine
-from tests.support.mongod import Scratch, scratch
 from tests.support.stores import COLLECTIONS, Stores
 
 
@@ -44,32 +42,3 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStores]:
     stores = SqliteStores(tmp_path / "data" / "store.db")
     yield stores
     await stores.close()
-
-
-class MongoStores(Stores):
-    """Engines, as of several nodes, on one database."""
-
-    def __init__(self, database: Scratch) -> None:
-        self.url = database.url
-        self.options: dict[str, Any] = {}
-        super().__init__(self._made, database.wipe)
-
-    def _made(self, collections: Sequence[Collection]) -> MongoEngine:
-        options = {"clock": SystemClock(), "url": self.url, **self.options}
-        return MongoEngine(options.pop("url"), collections, **options)
-
-    async def node(self, **options: Any) -> MongoEngine:
-        """A started engine with these options."""
-        self.options = options
-        engine = await self.start()
-        assert isinstance(engine, MongoEngine)
-        return engine
-
-
-@pytest.fixture
-async def mongo(mongodb: str) -> AsyncIterator[MongoStores]:
-    """Makes MongoDB engines; stops them."""
-    with scratch(mongodb) as database:
-        stores = MongoStores(database)
-        yield stores
-        await stores.close()

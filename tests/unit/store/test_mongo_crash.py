@@ -20,9 +20,9 @@ from store.engine import (
     Update,
 )
 from store.mongo import MongoEngine
+from tests.support.mongo_stores import MongoStores
 from tests.support.mongo_wire import Fault, WireProxy, wire_proxy
 from tests.support.stores import NOTES, ORG, PEOPLE, ROOMS, appending, gathered, note, seqs
-from tests.unit.store.conftest import MongoStores
 
 MOST = 60
 """Commands that an append may take before these tests give up."""

@@ -1,0 +1,282 @@
+"""Several nodes on one database, a server that goes away, versions of the layout."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from domain.errors import Unavailable
+from store.engine import (
+    Collection,
+    Delete,
+    Guard,
+    GuardFailed,
+    Index,
+    Insert,
+    Key,
+    Put,
+    StoreError,
+    Update,
+)
+from store.mongo import schema
+from tests.support.mongo_stores import MongoStores
+from tests.support.mongod import Mongod, Scratch
+from tests.support.stores import (
+    NOTES,
+    ORG,
+    ROOMS,
+    appending,
+    gathered,
+    note,
+    send,
+    seqs,
+)
+
+STREAM = "messages/r1"
+
+
+async def test_what_one_node_acknowledged_every_node_sees(mongo: MongoStores) -> None:
+    one, two = await mongo.node(), await mongo.node()
+    for n in range(1, 30):
+        done = await send(one, f"n{n}", body=f"word{n}")
+        head = await two.head(ORG, STREAM)
+        assert head is not None
+        assert (head.seq, head.epoch) == (n, done.epoch)
+        assert (await two.heads(ORG, [STREAM]))[STREAM] == head
+        assert [event.payload for event in await two.read(ORG, STREAM, n - 1, 5)] == [
+            done.events[0].payload
+        ]
+        assert await two.get(ORG, NOTES, f"n{n}") is not None
+        assert len(await two.search(ORG, NOTES, f"word{n}", {}, limit=2)) == 1
+        one, two = two, one
+
+
+async def test_guards_hold_between_nodes(mongo: MongoStores) -> None:
+    nodes = [await mongo.node(), await mongo.node()]
+    for round in range(20):
+        id, stream = f"r{round}", f"messages/{round}"
+        await nodes[0].insert(ORG, ROOMS, {"id": id, "owner": None})
+
+        def claim(who: int, id: str = id, stream: str = stream) -> object:
+            return nodes[who % 2].append(
+                appending(
+                    stream,
+                    guards=[Guard(ROOMS, id, {"owner": None})],
+                    changes=[Update(ROOMS, id, set={"owner": who})],
+                )
+            )
+
+        done = await gathered(*(claim(who) for who in range(6)))
+        winners = [who for who, result in enumerate(done) if not isinstance(result, Exception)]
+        assert len(winners) == 1
+        assert sum(isinstance(result, GuardFailed) for result in done) == 5
+        assert await nodes[1].get(ORG, ROOMS, id) == {"id": id, "owner": winners[0]}
+
+
+async def test_one_key_on_two_nodes_happens_once(mongo: MongoStores) -> None:
+    nodes = [await mongo.node(), await mongo.node()]
+    for n in range(30):
+        done = await asyncio.gather(
+            *(
+                send(node, f"n{n}-{place}", key=Key(f"k{n}", "d"))
+                for place, node in enumerate(nodes)
+            )
+        )
+        assert [each.seq for each in done] == [n + 1, n + 1]
+        assert sum(each.replayed for each in done) == 1
+    assert await nodes[0].count(ORG, NOTES, {}) == 30
+
+
+async def test_plain_updates_of_two_nodes_add_up(mongo: MongoStores) -> None:
+    nodes = [await mongo.node(), await mongo.node()]
+    await nodes[0].insert(ORG, ROOMS, {"id": "r", "n": 0})
+    await asyncio.gather(
+        *(nodes[n % 2].update(ORG, ROOMS, "r", inc={"n": 1}) for n in range(100)),
+        *(nodes[n % 2].write(ORG, [Put(ROOMS, {"id": f"p{n // 2}"})]) for n in range(20)),
+    )
+    assert await nodes[1].get(ORG, ROOMS, "r") == {"id": "r", "n": 100}
+    assert await nodes[1].count(ORG, ROOMS, {}) == 11
+
+
+async def test_nodes_that_trim_at_once_count_each_event_once(mongo: MongoStores) -> None:
+    nodes = [await mongo.node(), await mongo.node()]
+    for n in range(40):
+        await nodes[n % 2].append(appending(f"messages/{n % 2}"))
+    dropped = await asyncio.gather(
+        *(node.trim(keep=5, before="2000-01-01T00:00:00.000Z") for node in nodes)
+    )
+    assert sum(dropped) == 30
+    for stream in ("messages/0", "messages/1"):
+        assert await seqs(nodes[0], stream) == [16, 17, 18, 19, 20]
+        # A node that has not heard of it takes no place that was taken.
+        assert (await nodes[1].append(appending(stream))).seq == 21
+
+
+async def test_another_node_follows_to_a_new_epoch(mongo: MongoStores) -> None:
+    one, two = await mongo.node(sweep_every=0.1), await mongo.node(sweep_every=0.1)
+    await one.append(appending())
+    old = await two.head(ORG, STREAM)
+    await one.new_epoch()
+    new = await one.head(ORG, STREAM)
+    assert new != old
+    async with asyncio.timeout(10):
+        while await two.head(ORG, STREAM) != new:
+            await asyncio.sleep(0.02)
+
+
+# -- starting -------------------------------------------------------------------------------------
+
+
+async def test_nodes_may_start_at_once(mongo: MongoStores) -> None:
+    nodes = await asyncio.gather(*(mongo.node() for _ in range(5)))
+    for place, node in enumerate(nodes):
+        await send(node, f"n{place}")
+    assert await seqs(nodes[0]) == [1, 2, 3, 4, 5]
+
+
+async def test_newer_data_is_refused(mongo: MongoStores) -> None:
+    node = await mongo.node()
+    await node._database.meta.update_one({"_id": "layout"}, {"$inc": {"version": 1}})
+    with pytest.raises(StoreError, match="version 2"):
+        await mongo.node()
+
+
+async def test_a_migration_runs_once_whoever_starts(
+    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mongo.stop(await mongo.node())
+    ran = []
+
+    async def migrate(database: object) -> None:
+        ran.append(database)
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(schema, "VERSION", 3)
+    monkeypatch.setattr(schema, "MIGRATIONS", {2: migrate, 3: migrate})
+    nodes = await asyncio.gather(*(mongo.node() for _ in range(4)))
+    assert len(ran) == 2
+    await nodes[3].append(appending())
+
+
+async def test_what_breaks_a_new_unique_index_is_told_at_the_start(mongo: MongoStores) -> None:
+    loose = Collection("people", fields=("email",))
+    engine = await mongo.start((loose,))
+    for id in ("a", "b"):
+        await engine.insert(ORG, loose, {"id": id, "email": "x"})
+    await mongo.stop(engine)
+    strict = Collection("people", indexes=(Index(("email",), unique=True),))
+    with pytest.raises(StoreError, match="people"):
+        await mongo.start((strict,))
+
+
+async def test_older_and_newer_programs_at_the_same_time(mongo: MongoStores) -> None:
+    before = Collection("notes", fields=("kind",))
+    mongo.options = {"sweep_every": 0.1}
+    old = await mongo.start((before,))
+    new = await mongo.start()
+    await old.insert(ORG, before, {"id": "n1", "kind": "k", "room": "r", "seq": 1, "body": "late"})
+    async with asyncio.timeout(10):
+        while not await new.find(ORG, NOTES, {"room": "r"}):
+            await asyncio.sleep(0.02)
+    assert len(await new.search(ORG, NOTES, "late", {}, limit=5)) == 1
+    again = await mongo.start((before,))  # takes nothing away
+    assert len(await again.find(ORG, before, {"kind": "k"})) == 1
+    assert len(await new.find(ORG, NOTES, {"room": "r"})) == 1
+
+
+# -- outages --------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_goes_away_is_unavailable_and_comes_back(
+    mongodb: str, tmp_path: Path
+) -> None:
+    mongod = Mongod(tmp_path / "mongod").start()
+    stores = MongoStores(Scratch(mongod.url))
+    engine = await stores.node(timeout=0.5)
+    await engine.insert(ORG, ROOMS, {"id": "r", "n": 1})
+    await send(engine, "n1", key=Key("k1", "d"))
+    await asyncio.to_thread(mongod.kill)
+    since = time.monotonic()
+    done = await gathered(
+        send(engine, "n2", key=Key("k2", "d")),
+        engine.head(ORG, STREAM),
+        engine.read(ORG, STREAM, 0, 10),
+        engine.get(ORG, ROOMS, "r"),
+        engine.insert(ORG, ROOMS, {"id": "half"}),
+        engine.update(ORG, ROOMS, "r", set={"n": 2}),
+        engine.delete(ORG, ROOMS, {}),
+        engine.search(ORG, NOTES, "hello", {}, limit=1),
+        engine.find(ORG, ROOMS, {}),
+        engine.ping(),
+    )
+    assert [type(result) for result in done] == [Unavailable] * 10
+    assert time.monotonic() - since < 10
+    with pytest.raises(Unavailable):
+        await stores.node(timeout=0.5)
+
+    await asyncio.to_thread(mongod.start)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await engine.ping()
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+    assert await seqs(engine) == [1]
+    assert await engine.find(ORG, ROOMS, {}) == [{"id": "r", "n": 1}]
+    done_again = await send(engine, "n2", key=Key("k2", "d"))
+    assert (done_again.seq, done_again.replayed) == (2, False)
+    assert (await send(engine, "n1", key=Key("k1", "d"))).replayed
+    await stores.close()
+    await asyncio.to_thread(mongod.stop)
+
+
+async def test_a_closed_engine_is_unavailable(mongo: MongoStores) -> None:
+    engine = await mongo.node()
+    await mongo.stop(engine)
+    done = await gathered(engine.append(appending()), engine.get(ORG, ROOMS, "r"), engine.ping())
+    assert [type(result) for result in done] == [Unavailable] * 3
+
+
+async def test_too_many_waiting_appends_are_refused(mongo: MongoStores) -> None:
+    engine = await mongo.node(queue_limit=10)
+    done = await gathered(*(engine.append(appending()) for _ in range(30)))
+    refused = [result for result in done if isinstance(result, Unavailable)]
+    assert len(refused) == 20
+    assert await seqs(engine) == list(range(1, 11))
+
+
+async def test_stopping_finishes_what_was_accepted(mongo: MongoStores) -> None:
+    engine = await mongo.node()
+    waiting = [asyncio.create_task(send(engine, f"n{n}")) for n in range(20)]
+    await asyncio.sleep(0)
+    await mongo.stop(engine)
+    assert [each.seq for each in await asyncio.gather(*waiting)] == list(range(1, 21))
+    assert await (await mongo.node()).count(ORG, NOTES, {}) == 20
+
+
+# -- what documents leave behind ------------------------------------------------------------------
+
+
+async def test_a_removed_document_can_be_stored_again(mongo: MongoStores) -> None:
+    engine = await mongo.node()
+    for how in ("append", "delete"):
+        for again in ("append", "insert"):
+            id = f"{how}-{again}"
+            await send(engine, id)
+            if how == "append":
+                await engine.append(appending(changes=[Delete(NOTES, id)]))
+            else:
+                assert await engine.delete(ORG, NOTES, {"id": id}) == 1
+            assert await engine.get(ORG, NOTES, id) is None
+            assert await engine.find(ORG, NOTES, {"id": id}) == []
+            assert await engine.find_any_org(NOTES, {"id": id}) == []
+            assert await engine.delete(ORG, NOTES, {"id": id}) == 0
+            assert await engine.update(ORG, NOTES, id, set={"kind": "x"}) is None
+            if again == "append":
+                await engine.append(appending(changes=[Insert(NOTES, note(id, n=2))]))
+            else:
+                await engine.insert(ORG, NOTES, note(id, n=2))
+            assert await engine.get(ORG, NOTES, id) == note(id, n=2)
+    assert await engine.count(ORG, NOTES, {}) == 4
