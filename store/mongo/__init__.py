@@ -1,5 +1,6 @@
-"""The storage engine on MongoDB."""
+"""The storage engine, and a place for blobs, on MongoDB."""
 
+from store.mongo.blobs import MongoBlobs
 from store.mongo.engine import MongoEngine
 
-__all__ = ["MongoEngine"]
+__all__ = ["MongoBlobs", "MongoEngine"]

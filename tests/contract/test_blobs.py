@@ -5,21 +5,75 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from domain.clock import SystemClock
 from domain.errors import Unavailable
 from domain.ids import new_id
 from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
+from store.mongo import MongoBlobs
+from tests.support.mongod import scratch
+
+
+class Shelf(NamedTuple):
+    """A place for blobs, and what only its maker can do and see."""
+
+    blobs: Blobs
+    age: Callable[[], Awaitable[None]]
+    """Let an hour and a half pass for what is being written."""
+    left: Callable[[], Awaitable[int]]
+    """How many pieces of unfinished or whole blobs there are."""
+
+
+async def on_disk(path: Path) -> AsyncIterator[Shelf]:
+    place = DiskBlobs(path / "uploads")
+    await place.start()
+
+    async def age() -> None:
+        for file in files(path / "uploads" / "tmp"):
+            os.utime(file, (time.time() - 5400,) * 2)
+
+    async def left() -> int:
+        return len(files(path))
+
+    yield Shelf(place, age, left)
+    await place.stop()
+
+
+async def in_mongodb(server: str) -> AsyncIterator[Shelf]:
+    with scratch(server) as database:
+        place = MongoBlobs(database.url, clock=SystemClock())
+        await place.start()
+
+        async def age() -> None:
+            await place.begun.update_many({}, {"$inc": {"at": -5400.0}})
+
+        async def left() -> int:
+            counts = [
+                await rows.count_documents({}) for rows in (place.files, place.chunks, place.begun)
+            ]
+            return sum(counts)
+
+        yield Shelf(place, age, left)
+        await place.stop()
+
+
+@pytest.fixture(params=["disk", "mongo"])
+async def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shelf]:
+    if request.param == "disk":
+        made = on_disk(tmp_path)
+    else:
+        made = in_mongodb(request.getfixturevalue("mongodb"))
+    async for shelf in made:
+        yield shelf
 
 
 @pytest.fixture
-async def blobs(tmp_path: Path) -> AsyncIterator[Blobs]:
-    place = DiskBlobs(tmp_path / "uploads")
-    await place.start()
-    yield place
-    await place.stop()
+def blobs(shelf: Shelf) -> Blobs:
+    return shelf.blobs
 
 
 def files(path: Path) -> list[Path]:
@@ -76,21 +130,21 @@ async def test_a_deleted_blob_is_read_to_its_end_by_who_has_it_open(blobs: Blobs
     await reader.close()
 
 
-async def test_delete_takes_what_was_never_finished(blobs: Blobs, tmp_path: Path) -> None:
+async def test_delete_takes_what_was_never_finished(shelf: Shelf) -> None:
     id = new_id()
-    writer = await blobs.create(id)
+    writer = await shelf.blobs.create(id)
     await writer.write(b"half")
-    await blobs.delete(id)
-    assert files(tmp_path) == []
+    await shelf.blobs.delete(id)
+    assert await shelf.left() == 0
     await writer.abort()
 
 
-async def test_sweep_takes_only_what_was_left_long_ago(blobs: Blobs, tmp_path: Path) -> None:
+async def test_sweep_takes_only_what_was_left_long_ago(shelf: Shelf) -> None:
+    blobs = shelf.blobs
     whole = await put(blobs, b"whole")
     old = await blobs.create(new_id())
     await old.write(b"old")
-    (temporary,) = files(tmp_path / "uploads" / "tmp")
-    os.utime(temporary, (time.time() - 7200,) * 2)
+    await shelf.age()
     fresh = await blobs.create(new_id())
     await fresh.write(b"fresh")
     assert await blobs.sweep(time.time() - 3600) == 1
