@@ -113,10 +113,6 @@ def _explain(details: ErrorDetails) -> str:
 def _contradictions(settings: Settings) -> list[Problem]:
     """Values that are right alone and wrong together, or that this version cannot serve."""
     found: list[Problem] = []
-    if not settings.store_url.startswith("sqlite:"):
-        found.append(
-            ("PARLEY_STORE_URL", "names MongoDB, but this version keeps its data in SQLite only")
-        )
     if settings.redis_url is not None:
         found.append(("PARLEY_REDIS_URL", "is set, but this version runs as one node only"))
     if settings.workers > 1:

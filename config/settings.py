@@ -188,7 +188,8 @@ class Settings(BaseSettings):
     store_url: Annotated[str, BeforeValidator(_store_url)] = Field(
         default_factory=_default_store_url,
         repr=False,
-        description="Where everything is kept: `sqlite:///file.db`, `sqlite:////absolute/file.db`.",
+        description="Where everything is kept: `sqlite:///file.db`, `sqlite:////absolute/file.db`, "
+        "`mongodb://host:27017/parley`, `mongodb+srv://…`.",
         json_schema_extra={"section": "Store", "default": "`parley.db` in `PARLEY_DATA_DIR`"},
     )
     redis_url: Annotated[str | None, BeforeValidator(_redis_url)] = Field(
@@ -216,6 +217,9 @@ class Settings(BaseSettings):
         ge=100,
         le=1_000_000,
         description="Writes that may wait for the store; more are answered `unavailable`.",
+    )
+    store_pool: int = Field(
+        default=50, ge=1, le=1000, description="Connections of this node to each MongoDB server."
     )
     store_timeout: Annotated[float, Seconds(0.1, 300)] = Field(
         default=5.0, description="How long a locked or unreachable store is waited for."

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from config.settings import Settings, sqlite_path
 from domain.clock import SystemClock
+from domain.errors import Unavailable
 from fanout.limits import Limit, LocalRateLimiter, RateLimiter
 from fanout.presence import LocalPresenceRegistry
 from fanout.redis_bus import RedisBus
@@ -25,8 +26,10 @@ from server.node import Node
 from server.numbers import bus_numbers
 from server.peers import Peers
 from server.version import VERSION
+from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
 from store.engine import Engine, StoreError
+from store.mongo import MongoBlobs, MongoEngine
 from store.sqlite import SqliteEngine
 from store.sqlite import backup as sqlite_backup
 from store.sqlite import restore as sqlite_restore
@@ -53,10 +56,10 @@ async def serve(settings: Settings) -> None:
     engine = make_engine(settings, metrics)
     try:
         await engine.start()
-    except (StoreError, OSError) as error:
+    except (StoreError, Unavailable, OSError) as error:
         raise NotStarted(str(error)) from None
     try:
-        blobs = DiskBlobs(settings.data_dir / "uploads")
+        blobs = make_blobs(settings)
         peers = make_peers(settings, metrics)
         try:
             node = Node(settings, engine, peers, blobs, SystemClock(), metrics)
@@ -139,14 +142,16 @@ def _welcome(settings: Settings, runner: web.AppRunner) -> None:
 
 
 def make_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
-    """The engine that `STORE_URL` names.
-
-    Raises:
-        NotStarted: this version knows no such store.
-    """
+    """The engine that `STORE_URL` names."""
     if not settings.store_url.startswith("sqlite:"):
-        raise NotStarted(
-            "PARLEY_STORE_URL: this version keeps its data in sqlite:/// only", settings=True
+        return MongoEngine(
+            settings.store_url,
+            COLLECTIONS,
+            clock=SystemClock(),
+            timeout=settings.store_timeout,
+            pool=settings.store_pool,
+            queue_limit=settings.store_queue,
+            observer=metrics,
         )
     return SqliteEngine(
         sqlite_path(settings.store_url),
@@ -156,6 +161,18 @@ def make_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
         busy_timeout=settings.store_timeout,
         queue_limit=settings.store_queue,
         observer=metrics,
+    )
+
+
+def make_blobs(settings: Settings) -> Blobs:
+    """Where uploads are kept: beside SQLite in files, with MongoDB where every node has them."""
+    if settings.store_url.startswith("sqlite:"):
+        return DiskBlobs(settings.data_dir / "uploads")
+    return MongoBlobs(
+        settings.store_url,
+        clock=SystemClock(),
+        timeout=settings.store_timeout,
+        pool=settings.store_pool,
     )
 
 

@@ -88,7 +88,6 @@ def test_the_store_is_in_the_data_directory(set_env: SetEnv, tmp_path: Path) -> 
         ("TRUSTED_PROXIES", "lb", "'lb' is no address or network"),
         ("STORE_URL", "postgres://x", "must be a URL that starts with sqlite://"),
         ("STORE_URL", "sqlite:///:memory:", "must name a file"),
-        ("STORE_URL", "mongodb://db/parley", "SQLite only"),
         ("REDIS_URL", "redis://cache", "one node only"),
         ("WORKERS", "4", "must be 1"),
         ("ADMIN_EMAIL", "root", "must be an email address"),
