@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 import structlog
@@ -46,6 +46,9 @@ MAX_HEADS = 50_000
 Key = tuple[str, str]
 """A conversation and a user."""
 
+OnMoved = Callable[[str, Position, Kind], None]
+"""`(org, position, kind of the conversation)`"""
+
 
 class Receipts:
     """Moves members' positions, tells of them, and answers how far a message has come."""
@@ -79,6 +82,8 @@ class Receipts:
         self._resender: asyncio.Task[None] | None = None
         self._meanwhile: set[Key] | None = None
         """What has moved since a resend began to read."""
+        self.on_moved: list[OnMoved] = []
+        """Called with each position that moved on this node."""
 
     # -- moving -------------------------------------------------------------------------------
 
@@ -123,6 +128,8 @@ class Receipts:
             if new["read_seq"] > old["read_seq"]:
                 self._unread.read(org, user, conversation, new["read_seq"])
             self._announce(new, conversation_kind, principal.actor)
+            for callback in self.on_moved:
+                callback(org, new, conversation_kind)
             reached = new["read_seq"] if kind == "read" else new["delivered_seq"]
             await self._repository.log(org, conversation, user, kind, reached, at)
             return new
@@ -204,6 +211,15 @@ class Receipts:
         if self._meanwhile is not None:
             self._meanwhile.add(key)
         self._pacer.touch(key)
+
+    def moved_elsewhere(self, position: Position, kind: Kind, actor: Actor) -> None:
+        """A position of a user who is connected here too moved on another node. That node tells
+        the conversation; here the user's own connections hear of it where only they do, and what
+        waits to be told is not older.
+        """
+        key = position["conversation"], position["user"]
+        if kind is Kind.CHANNEL or key in self._latest:
+            self._announce(position, kind, actor)
 
     def _tell(self, key: Key) -> None:
         waiting = self._latest.pop(key, None)

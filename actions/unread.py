@@ -123,6 +123,23 @@ class Unread:
                 entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
         self._pacer.touch(feed)
 
+    def deleted_elsewhere(self, conversation: str, seq: int) -> None:
+        """A message was deleted for everyone, on whichever node: who has counted it counts again."""
+        feed = self._feeds.get(conversation)
+        if feed is None:
+            return
+        self._count_again(feed)
+        feed.recent = [fact for fact in feed.recent if fact.seq != seq]
+        for entry in feed.entries.values():
+            if entry.floor < seq <= entry.through:
+                self._want(entry.inbox, conversation)
+
+    def recount(self) -> None:
+        """Count everything again that is kept: something may have been missed."""
+        for inbox in self._inboxes.values():
+            for conversation in inbox.entries:
+                self._want(inbox, conversation)
+
     def read(self, org: str, user: str, conversation: str, seq: int) -> None:
         """A user has read everything in a conversation up to `seq`."""
         feed = self._feeds.get(conversation)

@@ -11,6 +11,7 @@ from actions.api_keys import ApiKeys
 from actions.contacts import Contacts
 from actions.conversation_views import ConversationViews
 from actions.conversations import Conversations
+from actions.elsewhere import Elsewhere
 from actions.expiry import Expirations
 from actions.hashing import PasswordHasher
 from actions.history import History
@@ -275,6 +276,8 @@ class Features:
             clock,
         )
         self.followers += [self.unread, self.receipts]
+        if not fabric.bus.alone:
+            Elsewhere(fabric.sequencer, fabric.control, self.unread, self.receipts)
         history = History(posts, sent, memberships, message_views)
         search = Search(posts, rooms, memberships, message_views)
         pins = Pins(posts, sent, memberships, message_views, clock)

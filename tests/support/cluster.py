@@ -6,17 +6,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from actions.clients import Client
+from actions.elsewhere import Elsewhere
 from actions.reconcile import Reconciler
 from domain.principals import Principal
 from fanout.bus import Bus
 from fanout.redis_sender import end
 from store.engine import Engine
 from store.sqlite import SqliteEngine
+from tests.support.counting import CountingWorld
 from tests.support.local import LocalOutlet, TurnedClock
-from tests.support.messaging import COLLECTIONS, MessagingWorld
+from tests.support.messaging import COLLECTIONS
 
 
-class ClusterNode(MessagingWorld):
+class ClusterNode(CountingWorld):
     """One node, with everything that it does by itself."""
 
     def __init__(self, engine: Engine, clock: TurnedClock, bus: Bus, head_check: float) -> None:
@@ -24,6 +26,7 @@ class ClusterNode(MessagingWorld):
         self.bus = bus
         self.reconciler = Reconciler(self.clients, self.rules, self.streams, self.fabric.control)
         self.streams.on_expelled.append(self.reconciler.check_user)
+        Elsewhere(self.sequencer, self.fabric.control, self.counts, self.moves)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -34,6 +37,7 @@ class ClusterNode(MessagingWorld):
     async def stop(self) -> None:
         for task in self._tasks:
             await end(task)
+        await self.close()
         await self.fabric.stop()
 
 

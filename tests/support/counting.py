@@ -13,6 +13,7 @@ from actions.streams import Position
 from actions.unread import Unread
 from domain import conversations, messages, receipts, unread
 from domain.principals import Principal
+from fanout.bus import Bus
 from store.engine import Engine
 from store.messages import MESSAGES
 from store.unread import UnreadRepository
@@ -25,8 +26,10 @@ EVENTS = (*conversations.EVENTS, *messages.EVENTS, *receipts.EVENTS, *unread.EVE
 class CountingWorld(MessagingWorld):
     """Messages, receipts and unread counts on one node."""
 
-    def __init__(self, engine: Engine, clock: TurnedClock) -> None:
-        super().__init__(engine, clock)
+    def __init__(
+        self, engine: Engine, clock: TurnedClock, bus: Bus | None = None, head_check: float = 5.0
+    ) -> None:
+        super().__init__(engine, clock, bus, head_check)
         self.counts = Unread(
             UnreadRepository(engine),
             self.memberships,

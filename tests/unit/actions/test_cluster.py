@@ -216,6 +216,68 @@ async def test_what_a_client_asked_not_to_hear_does_not_send_it_back(
     assert reader.client.declined == set()
 
 
+async def test_counts_follow_what_happens_on_other_nodes(nodes: list[ClusterNode]) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = (await here.open(ann, ben))["id"]
+    reader = await Reader.connect(there, ben)
+    there.counts.resend(reader.client, [room])
+    sent = [await here.send(ann, room, f"m{number}", mentions=["ben"]) for number in range(3)]
+
+    def told() -> list[int]:
+        return [each["unread"] for each in reader.outlet.data("unread.updated")]
+
+    await until(lambda: told()[-1:] == [3])
+    await here.messages.delete(ann, sent[1]["id"])
+    await until(lambda: told()[-1:] == [2])
+    await Reader.connect(here, ben)
+    await here.moves.move(ben, room, "read", sent[0]["seq"])
+    await until(lambda: told()[-1:] == [1])
+    assert await there.unread_of(ben, room) == await there.recount(ben, room) == (1, 1)
+
+
+async def test_counts_are_right_after_an_interruption(nodes: list[ClusterNode], wire: Wire) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = (await here.open(ann, ben))["id"]
+    reader = await Reader.connect(there, ben)
+    there.counts.resend(reader.client, [room])
+    sent = [await here.send(ann, room, f"m{number}") for number in range(3)]
+    await until(lambda: bool(reader.outlet.data("unread.updated")))
+    wire.cut = True
+    await here.moves.move(ben, room, "read", sent[1]["seq"])
+    await here.send(ann, room, "meanwhile")
+    wire.cut = False
+    lossy(there).rejoin()
+    await until(lambda: reader.outlet.data("unread.updated")[-1]["unread"] == 2)
+
+
+async def test_own_devices_on_other_nodes_hear_of_a_position_in_a_channel(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = (await here.open(ann, ben, kind=Kind.CHANNEL, title="Lobby"))["id"]
+    mine, other = await Reader.connect(there, ben), await Reader.connect(there, ann)
+    message = await here.send(ann, room, "hello")
+    await here.moves.move(ben, room, "read", message["seq"])
+    await until(lambda: bool(mine.outlet.data("receipt.updated")))
+    assert mine.outlet.data("receipt.updated")[-1]["read_seq"] == message["seq"]
+    assert other.outlet.data("receipt.updated") == []
+
+
+async def test_everybody_in_a_group_hears_of_a_position_on_every_node(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = (await here.open(ann, ben))["id"]
+    readers = [await Reader.connect(node, ann) for node in (here, there)]
+    message = await here.send(ann, room, "hello")
+    await here.moves.move(ben, room, "read", message["seq"])
+    await until(lambda: all(each.outlet.data("receipt.updated") for each in readers))
+
+
 async def test_orders_that_come_twice_are_not_taken_for_missing_ones(
     nodes: list[ClusterNode],
 ) -> None:
