@@ -61,14 +61,16 @@ class Presences:
         repository: PresenceRepository,
         control: Control,
         clock: Clock,
+        linger: float = LINGER,
     ) -> None:
+        """`linger`: seconds after the last connection went until the user is offline."""
         self._registry = registry
         self._repository = repository
         self._control = control
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
         self._of_user: dict[User, dict[str, _Session]] = {}
-        self._lingering = Timeouts[_Session](LINGER, self._depart, clock)
+        self._lingering = Timeouts[_Session](linger, self._depart, clock)
         self._departed: list[_Session] = []
         self._storing: asyncio.Task[None] | None = None
         control.on(_LOGOUT, self._logged_out_here)

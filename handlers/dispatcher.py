@@ -52,11 +52,14 @@ class Dispatcher:
         self._limiter = limiter
         self._observer = observer
 
-    async def run(self, command: Command, context: Context, payload: Any) -> Any:
+    async def run(
+        self, command: Command, context: Context, payload: Any, *, strict: bool = True
+    ) -> Any:
         """Carry out one command.
 
         Args:
             payload: the request as decoded from JSON, or gathered from path, query and body.
+            strict: False if values may have come as text, as those of a query do.
 
         Raises:
             ParleyError: always of this kind, whatever went wrong.
@@ -70,7 +73,7 @@ class Dispatcher:
             wait = await self._limiter.take(command.bucket, caller)
             if wait > 0:
                 raise RateLimited(f"Too many {command.name} requests.", retry_after=wait)
-            return await command.run(context, validate(command.request, payload))
+            return await command.run(context, validate(command.request, payload, strict=strict))
         except ParleyError as error:
             outcome = error.code
             raise
@@ -87,8 +90,8 @@ def _permit(principal: Principal, least: Role) -> None:
         raise Forbidden(f"This needs the role {least} or more.")
 
 
-def validate(model: type[Model], payload: Any) -> Model:
-    """The request as its model.
+def validate(model: type[Model], payload: Any, *, strict: bool = False) -> Model:
+    """The request as its model. With `strict`, "1" is no number and 1 no boolean.
 
     Raises:
         Invalid: with one entry per wrong, missing or undeclared field.
@@ -101,7 +104,7 @@ def validate(model: type[Model], payload: Any) -> Model:
         # The model would look at each of them, and hold everybody else up for as long.
         raise _invalid(list(islice(_unknown(model, payload), MAX_ERRORS)))
     try:
-        return model.model_validate(payload)
+        return model.model_validate(payload, strict=strict)
     except ValidationError as error:
         raise _invalid(field_errors(error)) from None
     except RecursionError:

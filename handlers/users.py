@@ -1,8 +1,8 @@
 """People: the own profile, finding others, administering them; and API keys."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from actions.accounts import Accounts
 from actions.api_keys import ApiKeys
@@ -52,18 +52,26 @@ class Search(Request):
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
 
 
+def _named(value: object) -> object:
+    return next((role for role in Role if role.value == value), value)
+
+
+Named = Annotated[Role, BeforeValidator(_named)]
+"""A role by its name: JSON has no enumerations."""
+
+
 class SetRole(Request):
     """A user's new role."""
 
     id: str = Field(max_length=64)
-    role: Role
+    role: Named
 
 
 class CreateInvite(Request):
     """Whom to invite."""
 
     email: str | None = Field(None, max_length=MAX_EMAIL)
-    role: Role = Role.MEMBER
+    role: Named = Role.MEMBER
 
 
 class CreateKey(Request):
@@ -71,7 +79,7 @@ class CreateKey(Request):
 
     name: str = Field(max_length=2 * MAX_NAME)
     kind: Literal["user", "agent"] = "agent"
-    role: Role = Role.MEMBER
+    role: Named = Role.MEMBER
     ttl: int | None = Field(None, ge=60, le=MAX_KEY_TTL)
 
 

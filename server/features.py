@@ -310,7 +310,9 @@ class Features:
     def _add_presence(self, registry: PresenceRegistry) -> None:
         fabric, settings = self._fabric, self._settings
         kept = PresenceRepository(fabric.engine)
-        self.presences = Presences(registry, kept, fabric.control, fabric.clock)
+        self.presences = Presences(
+            registry, kept, fabric.control, fabric.clock, settings.presence_grace
+        )
         self.presence_watch = PresenceWatch(
             registry,
             kept,

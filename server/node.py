@@ -179,6 +179,12 @@ class Node:
                 counter=True,
             ),
             Numbers(
+                "parley_malformed_closes",
+                "Sessions closed for what they sent.",
+                lambda: counters.malformed,
+                counter=True,
+            ),
+            Numbers(
                 "parley_deliveries",
                 "Events times connections they were written to.",
                 lambda: hub.deliveries,

@@ -62,7 +62,9 @@ class Rest:
             if twice:
                 raise Invalid.field(min(twice), "is given by the path")
             payload |= request.match_info
-            data = await self._dispatcher.run(command, context, payload)
+            data = await self._dispatcher.run(
+                command, context, payload, strict=not (from_query or request.query_string)
+            )
             return json_response(request, data, route.status)
 
         return handle

@@ -109,7 +109,7 @@ class UploadRoutes:
             raise Invalid.field("upload", "is given by the path")
         payload |= request.match_info
         asked = validate(DownloadFile, payload)
-        found: Download = await self._dispatcher.run(self._open, context, payload)
+        found: Download = await self._dispatcher.run(self._open, context, payload, strict=False)
         try:
             return await self._respond(request, found, attachment=asked.download)
         finally:

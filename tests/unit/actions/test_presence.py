@@ -170,6 +170,7 @@ async def test_several_devices_merge(world: World) -> None:
     bob, at_bob = await world.connect("bob")
     await world.watch(bob, "ann")
     desk, _ = await world.connect("ann")
+    await world.settle()
     await world.presences.choose(desk, "away", None)
     await world.settle()
     phone, _ = await world.connect("ann")
