@@ -60,7 +60,7 @@ async def killed_run(path: Path, run: int) -> dict[str, tuple[str, int]]:
         if not killed:
             os.kill(process.pid, signal.SIGKILL)
         await process.wait()
-    assert process.returncode == -signal.SIGKILL
+    assert killed, "the process ended before it was killed"
     assert len(acknowledged) >= last
     return acknowledged
 
