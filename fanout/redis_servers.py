@@ -19,10 +19,14 @@ from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisClusterException, RedisError
 
 Address = str
 """Of one server, as the log shows it."""
+
+
+class UnknownServer(RedisError):
+    """Which server of a cluster has something is not known."""
 
 
 class ConnectionTo(Protocol):
@@ -76,7 +80,7 @@ class RedisServers(ABC):
         """The server that a channel's messages go through.
 
         Raises:
-            RedisClusterException: it is not known at present.
+            UnknownServer: it is not known at present.
         """
 
     @abstractmethod
@@ -213,18 +217,25 @@ class _Cluster(RedisServers):
 
     def address_of(self, channel: bytes) -> Address:
         slot = self._cluster.keyslot(channel)
-        return str(self._cluster.nodes_manager.get_node_from_slot(slot).name)
+        try:
+            return str(self._cluster.nodes_manager.get_node_from_slot(slot).name)
+        except KeyError:
+            raise UnknownServer(f"nobody is known to have slot {slot}") from None
 
     def connection(self, address: Address) -> ConnectionTo:
         node = self._cluster.get_node(node_name=address)
         if node is None:
-            raise RedisClusterException(f"{address} is no longer in the cluster")
+            raise UnknownServer(f"{address} is no longer in the cluster")
         options = {**node.connection_kwargs, "retry": Retry(NoBackoff(), 0)}
         return cast("ConnectionTo", node.connection_class(**options))
 
     async def refresh(self) -> None:
-        await self._cluster.initialize()
-        await self._cluster.nodes_manager.initialize()
+        try:
+            await self._cluster.initialize()
+            await self._cluster.nodes_manager.initialize()
+        except RedisClusterException as error:
+            # redis-py has it beside its tree of errors.
+            raise UnknownServer(str(error)) from error
 
     async def close(self) -> None:
         await self._cluster.aclose()

@@ -1,0 +1,176 @@
+"""The bus and the limits over a Redis Cluster, and over a master that Sentinel names."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from domain.clock import SystemClock
+from fanout.limits import Limit, LocalRateLimiter
+from fanout.redis_bus import RedisBus
+from fanout.redis_limits import RedisRateLimiter
+from fanout.redis_servers import open_servers
+from tests.support.counting import until
+from tests.support.redis import RedisProcess, require_redis
+from tests.support.server import free_port
+
+
+class Heard:
+    """A bus and what it heard."""
+
+    def __init__(self, bus: RedisBus) -> None:
+        self.bus = bus
+        self.messages: list[bytes] = []
+        self.joined: set[str] = set()
+
+
+class Joint:
+    """Makes buses on one URL, and closes them."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    async def bus(self, url: str) -> Heard:
+        servers = open_servers(url, timeout=1.0)
+        self._stack.push_async_callback(servers.close)
+        heard = Heard(RedisBus(servers, SystemClock()))
+        await heard.bus.start(
+            lambda _channel, message: heard.messages.append(message), heard.joined.update
+        )
+        self._stack.push_async_callback(heard.bus.stop)
+        return heard
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@pytest.fixture
+async def joint() -> AsyncIterator[Joint]:
+    require_redis()
+    joint = Joint()
+    yield joint
+    await joint.close()
+
+
+def wait_for(redis: RedisProcess, command: tuple[str, ...], text: bytes) -> None:
+    deadline = time.monotonic() + 20
+    while text not in redis.say(*command):
+        assert time.monotonic() < deadline, redis.say(*command)
+        time.sleep(0.05)
+
+
+def member(directory: Path) -> tuple[RedisProcess, str]:
+    """A server that may be in a cluster, and the port at which others of it reach it."""
+    port = str(free_port())
+    options = {
+        "--cluster-enabled": "yes",
+        "--cluster-config-file": f"nodes-{port}.conf",
+        "--cluster-port": port,
+        "--cluster-node-timeout": "2000",
+    }
+    return RedisProcess(directory, *(part for pair in options.items() for part in pair)), port
+
+
+async def test_a_cluster(joint: Joint, tmp_path: Path) -> None:
+    (first, _), (second, bus_port) = member(tmp_path), member(tmp_path)
+    two = first, second
+    with first, second:
+        first.say("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
+        second.say("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
+        first.say("CLUSTER", "MEET", "127.0.0.1", str(second.port), bus_port)
+        for node in two:
+            wait_for(node, ("CLUSTER", "INFO"), b"cluster_state:ok")
+            wait_for(node, ("CLUSTER", "INFO"), b"cluster_known_nodes:2")
+        url = f"redis+cluster://127.0.0.1:{first.port},127.0.0.1:{second.port}"
+        here, there = await joint.bus(url), await joint.bus(url)
+        channels = [f"messages/{number}" for number in range(40)]
+        for channel in channels:
+            there.bus.subscribe(channel)
+        await until(lambda: there.joined >= set(channels))
+        for channel in channels:
+            here.bus.publish(channel, channel.encode())
+        await until(lambda: len(there.messages) == 40)
+        assert set(there.messages) == {channel.encode() for channel in channels}
+        assert all(b"messages/" in node.say("PUBSUB", "SHARDCHANNELS") for node in two)
+        # A slot goes to another server.
+        slot = first.say("CLUSTER", "KEYSLOT", "parley:messages/7").strip(b":\r\n").decode()
+        source, target = (first, second) if int(slot) < 8192 else (second, first)
+        name = target.say("CLUSTER", "MYID").splitlines()[1].decode()
+        there.joined.clear()
+        for node in (target, source):
+            assert node.say("CLUSTER", "SETSLOT", slot, "NODE", name) == b"+OK\r\n"
+        await until(lambda: "messages/7" in there.joined)
+        here.bus.publish("messages/7", b"after the move")
+        await until(lambda: b"after the move" in there.messages)
+        servers = open_servers(url)
+        await servers.refresh()
+        limits: dict[str, Limit | None] = {"login": (3, 60.0)}
+        nodes = [
+            RedisRateLimiter(
+                servers, LocalRateLimiter(limits, SystemClock()), limits, SystemClock()
+            )
+            for _ in range(2)
+        ]
+        taken = [await nodes[number % 2].take("login", "ann") for number in range(4)]
+        assert taken[:3] == [0.0] * 3
+        assert taken[3] > 0
+        await joint.close()
+        await servers.close()
+
+
+async def test_a_master_named_by_sentinel(joint: Joint, tmp_path: Path) -> None:
+    with RedisProcess(tmp_path) as master, RedisProcess(tmp_path) as replica:
+        replica.say("REPLICAOF", "127.0.0.1", str(master.port))
+        wait_for(replica, ("INFO", "replication"), b"master_link_status:up")
+        config = (
+            f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
+            "sentinel down-after-milliseconds main 1000\n"
+            "sentinel failover-timeout main 3000\n"
+        )
+        with RedisProcess(tmp_path, sentinel=config) as sentinel:
+            wait_for(sentinel, ("SENTINEL", "REPLICAS", "main"), str(replica.port).encode())
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port},127.0.0.1:1/main/0"
+            here, there = await joint.bus(url), await joint.bus(url)
+            there.bus.subscribe("messages/a")
+            await until(lambda: "messages/a" in there.joined)
+            here.bus.publish("messages/a", b"hello")
+            await until(lambda: there.messages == [b"hello"])
+            there.joined.clear()
+            await asyncio.to_thread(master.kill)
+            await until(lambda: "messages/a" in there.joined, 30)
+            here.bus.publish("messages/a", b"to the new master")
+            await until(lambda: b"to the new master" in there.messages)
+            await joint.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host",
+        "redis+other://host",
+        "redis+sentinel://host:26379",
+        "redis+cluster://:7000",
+        "rediss+sentinel:///main",
+        "unix+cluster:///x",
+    ],
+)
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(ValueError, match="URL"):
+        open_servers(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:secret@host:6380/3",
+        "rediss://host?ssl_cert_reqs=none",
+        "unix:///run/redis.sock",
+        "redis+sentinel://:secret@one,two:26380/main/2",
+        "rediss+cluster://user:secret@one:7000,two:7001",
+    ],
+)
+async def test_what_is_one(url: str) -> None:
+    await open_servers(url).close()
