@@ -238,10 +238,15 @@ class Engine(ABC):
         A document that an append changes belongs to that stream: no append to another stream and
         no plain write may change it, except to delete it.
 
+        The values that a document has under a unique index are changed by plain writes only: a
+        change of an append may bring them with a new document, or leave them as they are.
+
         Raises:
             GuardFailed: the first guard, in order, that does not hold.
             KeyReused: the key is there with another digest.
             Duplicate: an `Insert` met a unique index.
+            Unavailable: nothing was written; or, over a network, the answer was lost for good and
+                a retry with the key tells.
             ForeignStream: the stream's name belongs to another organization.
         """
 

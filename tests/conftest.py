@@ -1,5 +1,6 @@
 """Options and fixtures that all tests share."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -36,6 +37,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "long" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Build the stand-in for MongoDB before the first test, whose time is limited."""
+    wanted = any("mongo" in item.nodeid for item in session.items)
+    if not wanted or session.config.option.collectonly or os.environ.get("TEST_MONGODB_URL"):
+        return
+    with contextlib.suppress(Unbuildable):  # told where it is needed
+        binary()
 
 
 @pytest.hookimpl(wrapper=True)

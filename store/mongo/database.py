@@ -1,5 +1,6 @@
 """The connection, and what everything in this package shares."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from store.mongo.faults import reaching
 from store.mongo.kinds import Kind, Row
 
 Rows = AsyncCollection[Row]
+
+# At level DEBUG the client logs whole commands: with what people wrote, and with tokens' hashes.
+logging.getLogger("pymongo").setLevel(logging.WARNING)
 
 DEFAULT_NAME = "parley"
 
