@@ -22,6 +22,11 @@ class IdFactory:
         self._pool = b""
         self._used = 0
 
+    def forget(self) -> None:
+        """Use no random bits that were asked for before."""
+        self._pool = b""
+        self._used = 0
+
     def __call__(self) -> str:
         """A new id in the canonical form of 36 characters."""
         now = time.time_ns() // 1_000_000
@@ -46,6 +51,10 @@ class IdFactory:
 
 new_id = IdFactory()
 """The process's one factory: ids made in one process never collide and sort as made."""
+
+
+# A forked process has a copy of the random bits: with them it would make the same ids.
+os.register_at_fork(after_in_child=new_id.forget)
 
 
 def key_digest(*parts: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from domain.clock import Clock
 from fanout.limits import Limit, LocalRateLimiter
@@ -130,7 +130,7 @@ class RedisRateLimiter:
                 answer = await self._script(
                     keys=[self._name(bucket, key)], args=_args(limit, takes, decides=decides)
                 )
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             self._give_up(error)
             return None
         return int(answer) / 1e6
@@ -158,7 +158,7 @@ class RedisRateLimiter:
                 if self._clock.monotonic() < self._pause_until:
                     continue
                 await self._settle(pending)
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:
             self._give_up(error)
         finally:
             self._settling = None
