@@ -113,10 +113,15 @@ def _explain(details: ErrorDetails) -> str:
 def _contradictions(settings: Settings) -> list[Problem]:
     """Values that are right alone and wrong together, or that this version cannot serve."""
     found: list[Problem] = []
-    if settings.redis_url is not None:
-        found.append(("PARLEY_REDIS_URL", "is set, but this version runs as one node only"))
-    if settings.workers > 1:
-        found.append(("PARLEY_WORKERS", "must be 1: this version runs as one process"))
+    shared = not settings.store_url.startswith("sqlite:")
+    if settings.redis_url is not None and not shared:
+        found.append(
+            ("PARLEY_REDIS_URL", "joins nodes on one store: PARLEY_STORE_URL must be mongodb://")
+        )
+    if settings.workers > 1 and (settings.redis_url is None or not shared):
+        found.append(
+            ("PARLEY_WORKERS", "above 1 needs PARLEY_REDIS_URL and a mongodb:// PARLEY_STORE_URL")
+        )
     if (settings.admin_email is None) != (settings.admin_password is None):
         missing = "PASSWORD" if settings.admin_email else "EMAIL"
         found.append((f"PARLEY_ADMIN_{missing}", "is missing: the first administrator needs both"))

@@ -150,7 +150,8 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=256,
-        description="Processes that share the port; more than 1 needs Redis.",
+        description="Processes that share the port. More than 1 needs Redis and MongoDB, and serves "
+        "sockets over websocket only.",
     )
     data_dir: Path = Field(
         default=Path("data"),

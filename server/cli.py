@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 import uvloop
 
 from config.load import SettingsError, load
@@ -13,7 +15,9 @@ from config.settings import Settings
 from domain.errors import ParleyError
 from server.app import NotStarted, backup, restore, serve
 from server.logs import configure
+from server.seat import Seat
 from server.version import VERSION
+from server.workers import supervise
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
@@ -31,12 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"parley: {error}", file=sys.stderr)
         return EXIT_SETTINGS
-    for warning in warnings:
-        print(f"parley: {warning}", file=sys.stderr)
+    if parsed.command != "worker":
+        for warning in warnings:
+            print(f"parley: {warning}", file=sys.stderr)
     configure(level=settings.log_level.value, json=settings.json_logs)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_command(parsed, settings))
+            return runner.run(_command(parsed, settings))
     except SettingsError as error:
         print(f"parley: {error}", file=sys.stderr)
         return EXIT_SETTINGS
@@ -46,10 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ParleyError, OSError) as error:
         print(f"parley: {error}", file=sys.stderr)
         return EXIT_FAILED
-    return 0
 
 
-async def _command(parsed: argparse.Namespace, settings: Settings) -> None:
+async def _command(parsed: argparse.Namespace, settings: Settings) -> int:
     match parsed.command:
         case "backup":
             await backup(settings, parsed.file)
@@ -57,8 +61,16 @@ async def _command(parsed: argparse.Namespace, settings: Settings) -> None:
         case "restore":
             await restore(settings, parsed.file)
             print(f"Restored from {parsed.file}. Clients will fetch their state anew.")
+        case "worker":
+            structlog.contextvars.bind_contextvars(worker=parsed.number)
+            with socket.socket(fileno=parsed.supervisor) as supervisor:
+                seat = Seat(parsed.number, parsed.of, parsed.directory, supervisor)
+                await serve(settings.model_copy(update={"port": parsed.port}), seat)
+        case _ if settings.workers > 1:
+            return await supervise(settings)
         case _:
             await serve(settings)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,4 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     take.add_argument("file", type=Path, help="where to; must not exist yet")
     put = commands.add_parser("restore", help="put a copy in place of the database")
     put.add_argument("file", type=Path, help="a file made by backup")
+    worker = commands.add_parser("worker")  # without help: started by the supervisor alone
+    worker.add_argument("number", type=int)
+    worker.add_argument("of", type=int)
+    worker.add_argument("--port", type=int, required=True)
+    worker.add_argument("--directory", type=Path, required=True)
+    worker.add_argument("--supervisor", type=int, required=True, help="a descriptor")
     return parser

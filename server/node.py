@@ -33,6 +33,7 @@ from server.leader import Leader
 from server.metrics import Metrics, Numbers
 from server.peers import Peers
 from server.periodic import every
+from server.seat import Seat, WorkerMetrics
 from server.transport.options import TransportOptions
 from server.transport.origins import OriginPolicy
 from server.transport.packets import encode_event
@@ -80,12 +81,14 @@ class Node:
         blobs: Blobs,
         clock: Clock,
         metrics: Metrics,
+        seat: Seat | None = None,
     ) -> None:
         bus = peers.bus
         self._settings = settings
         self._engine = engine
         self._blobs = blobs
         self._metrics = metrics
+        self._worker_metrics = None if seat is None else WorkerMetrics(seat, metrics)
         self.fabric = Fabric(engine, bus, clock, encode_event, head_check=settings.head_check)
         limits = settings.rate_limits
         by_bucket = buckets(limits) if limits.enabled else {}
@@ -142,7 +145,11 @@ class Node:
         self.app.router.add_get("/metrics", self._show_metrics)
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
-        body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        if self._worker_metrics is None:
+            body, content_type = self._metrics.render(accept)
+        else:
+            body, content_type = await self._worker_metrics.render(accept)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     def _expose_repair(self) -> None:
@@ -227,6 +234,9 @@ class Node:
             stack.push_async_callback(self.transport.stop)
             self._metrics.lag.start()
             stack.callback(self._metrics.lag.stop)
+            if self._worker_metrics is not None:
+                await self._worker_metrics.start()
+                stack.push_async_callback(self._worker_metrics.stop)
             services = [*self.fabric.services, *self.features.services]
             tasks = [asyncio.ensure_future(service()) for service in services]
             leader = self._leader
@@ -257,4 +267,5 @@ def _transport_options(settings: Settings) -> TransportOptions:
         max_queued_total=settings.send_queue_total,
         stuck_timeout=settings.send_stall,
         max_sessions=settings.max_connections,
+        polling=settings.workers == 1,
     )

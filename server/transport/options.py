@@ -53,6 +53,8 @@ class TransportOptions:
     """Packets of one session waiting for their turn; past it nothing more is read from it."""
     max_packet_rate: int = 2_000
     """Packets per second from one session, on average over five seconds; past it, `flood`."""
+    polling: bool = True
+    """Whether sessions may be polled, which needs all their requests to come to this process."""
     upgrades: bool = True
     """Whether polling sessions may become websocket sessions."""
 

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Error codes of the Engine.IO protocol, in the body of a refused request.
 _UNKNOWN_TRANSPORT = (0, "Transport unknown")
+_WEBSOCKET_ONLY = (0, 'Transport unknown: only websocket is served here; transports: ["websocket"]')
 _UNKNOWN_SESSION = (1, "Session ID unknown")
 _BAD_METHOD = (2, "Bad handshake method")
 _BAD_REQUEST = (3, "Bad request")
@@ -175,6 +176,8 @@ class Transport:
         name = query.get("transport")
         if name not in ("polling", "websocket"):
             return self._refuse(request, 400, _UNKNOWN_TRANSPORT)
+        if name == "polling" and not self.options.polling:
+            return self._refuse(request, 400, _WEBSOCKET_ONLY)
         if is_upgrade(request) != (name == "websocket"):
             return self._refuse(request, 400, _BAD_REQUEST)
         try:

@@ -88,8 +88,8 @@ def test_the_store_is_in_the_data_directory(set_env: SetEnv, tmp_path: Path) -> 
         ("TRUSTED_PROXIES", "lb", "'lb' is no address or network"),
         ("STORE_URL", "postgres://x", "must be a URL that starts with sqlite://"),
         ("STORE_URL", "sqlite:///:memory:", "must name a file"),
-        ("REDIS_URL", "redis://cache", "one node only"),
-        ("WORKERS", "4", "must be 1"),
+        ("REDIS_URL", "redis://cache", "PARLEY_STORE_URL must be mongodb://"),
+        ("WORKERS", "4", "above 1 needs PARLEY_REDIS_URL and a mongodb:// PARLEY_STORE_URL"),
         ("ADMIN_EMAIL", "root", "must be an email address"),
     ],
 )
