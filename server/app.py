@@ -25,7 +25,6 @@ from server.metrics import Metrics
 from server.node import Node
 from server.numbers import bus_numbers
 from server.peers import Peers
-from server.seat import Seat
 from server.version import VERSION
 from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
@@ -47,8 +46,8 @@ class NotStarted(Exception):
         """Whether the cause is a setting."""
 
 
-async def serve(settings: Settings, seat: Seat | None = None) -> None:
-    """Run one node until it is told to stop; with a seat, as one of the workers on one port.
+async def serve(settings: Settings) -> None:
+    """Run one node until it is told to stop.
 
     Raises:
         NotStarted: a setting cannot be used, the port is taken, or the store cannot be opened.
@@ -63,10 +62,10 @@ async def serve(settings: Settings, seat: Seat | None = None) -> None:
         blobs = make_blobs(settings)
         peers = make_peers(settings, metrics)
         try:
-            node = Node(settings, engine, peers, blobs, SystemClock(), metrics, seat)
+            node = Node(settings, engine, peers, blobs, SystemClock(), metrics)
             async with node.running():
                 _settle_garbage()
-                await _listen(settings, node, seat)
+                await _listen(settings, node)
         finally:
             await peers.close()
     finally:
@@ -85,7 +84,7 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
+async def _listen(settings: Settings, node: Node) -> None:
     runner = web.AppRunner(
         node.app,
         access_log=None,
@@ -99,18 +98,13 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        site = web.TCPSite(
-            runner, settings.host, settings.port, backlog=4096, reuse_port=seat is not None
-        )
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
         try:
             await site.start()
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise NotStarted(f"cannot listen on {where}: {error.strerror}") from None
-        if seat is None:
-            welcome(settings, runner.addresses[0][1])
-        else:
-            await _sit_down(seat, stop)
+        _welcome(settings, runner)
         await stop.wait()
         log.info("stopping", connections=node.transport.sessions)
         node.health.draining = True
@@ -121,16 +115,8 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
     log.info("stopped")
 
 
-async def _sit_down(seat: Seat, stop: asyncio.Event) -> None:
-    """Tell the supervisor that this worker serves, and stop when the supervisor is gone."""
-    log.info("started", version=VERSION, worker=seat.number)
-    await seat.tell_ready()
-    orphaned = asyncio.ensure_future(seat.orphaned())
-    orphaned.add_done_callback(lambda _: stop.set())
-
-
-def welcome(settings: Settings, port: int) -> None:
-    """Say where the server is."""
+def _welcome(settings: Settings, runner: web.AppRunner) -> None:
+    port = runner.addresses[0][1]
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104
     url = f"http://{host}:{port}"
     log.info("started", version=VERSION, url=url, store=settings.store_url.partition(":")[0])
