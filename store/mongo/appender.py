@@ -7,6 +7,9 @@
 5. Apply it: write the documents, then the stream's head.
 
 The insert fails if the head has moved since, so what was read in 1 is what the append comes upon.
+
+A node that has just appended knows the head and is ahead of all others in the next race. So one that
+keeps losing says so in the stream's row, and the others, who see it in 5, let it go first.
 """
 
 import asyncio
@@ -31,7 +34,16 @@ from store.mongo.streams import Place, Streams, new_base
 PAUSE = 0.002
 """Seconds that the first retry waits on average; later ones longer, up to `LONGEST_PAUSE`."""
 
-LONGEST_PAUSE = 0.1
+LONGEST_PAUSE = 0.02
+
+LOSSES = 3
+"""Races lost before a node asks to be let in."""
+
+COURTESY = 0.05
+"""Seconds that the others then leave it."""
+
+ASKED = 1000
+"""Milliseconds for which its asking counts."""
 
 ASKS = 3
 """Times the store is asked what became of an insert whose answer was lost."""
@@ -43,6 +55,8 @@ class _Turn:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.wanted = 0
+        self.after = 0.0
+        """Not before this moment of the clock."""
 
 
 class Appender:
@@ -75,6 +89,7 @@ class Appender:
         turn.wanted += 1
         try:
             async with turn.lock:
+                await asyncio.sleep(turn.after - self._database.clock.monotonic())
                 yield
         finally:
             turn.wanted -= 1
@@ -84,6 +99,7 @@ class Appender:
     async def _append(self, prepared: Prepared) -> Appended:
         attempt = _Attempt(self._database, self._streams, self._conflicts, prepared)
         stream = prepared.append.stream
+        asked = False
         try:
             for turn in range(ATTEMPTS):
                 place = self._streams.known(stream)
@@ -93,13 +109,16 @@ class Appender:
                     done = await attempt.at(place)
                 except Moved:
                     self._streams.forget(stream)
+                    if turn % LOSSES == LOSSES - 1:
+                        await self._ask_in(stream)
+                        asked = True
                     longest = min(LONGEST_PAUSE, PAUSE * 2 ** min(turn, 10))
                     await asyncio.sleep(random.uniform(0, longest))
                     continue
                 if isinstance(done, Appended):
                     await attempt.release()
                     return done
-                return await self._apply(place, done)
+                return await self._apply(place, done, asked=asked)
         except BaseException:
             self._streams.forget(stream)
             with contextlib.suppress(Unavailable):  # the reason is what the caller should see
@@ -107,9 +126,19 @@ class Appender:
             raise
         raise Unavailable("Too many writes to the stream.")
 
-    async def _apply(self, place: Place, row: Row) -> Appended:
-        await self._carry_out(row)
+    async def _ask_in(self, stream: str) -> None:
+        now = {"$set": {"wanted": self._database.milliseconds()}}
+        await self._database.streams.update_one({"_id": stream}, now)
+
+    async def _apply(self, place: Place, row: Row, *, asked: bool) -> Appended:
+        wanted = await self._carry_out(row)
         self._applied(row)
+        if asked:
+            with contextlib.suppress(Unavailable), reaching():  # it ends by itself too
+                stream = {"_id": row["stream"], "wanted": wanted}
+                await self._database.streams.update_one(stream, {"$set": {"wanted": 0}})
+        elif wanted > self._database.milliseconds() - ASKED:
+            self._yield_to_others(row["stream"])
         after = Place(row["org"], row["base"], row["last"], place.trimmed)
         if row["seq"] == 1:  # another base counts if somebody else applied it
             after = await self._streams.place(row["stream"])
@@ -118,14 +147,18 @@ class Appender:
         epoch = self._database.epoch(after.base)
         return Appended(epoch, row["seq"], stored(row, epoch))
 
-    async def _carry_out(self, row: Row) -> None:
+    def _yield_to_others(self, stream: str) -> None:
+        turn = self._turns.get(stream)
+        if turn is not None:
+            turn.after = self._database.clock.monotonic() + COURTESY
+
+    async def _carry_out(self, row: Row) -> int:
         """Apply what is in the log already, through a short outage too."""
         deadline = self._database.clock.monotonic() + self._database.timeout
         while True:
             try:
                 with reaching():
-                    await apply(self._database, row)
-                return
+                    return await apply(self._database, row)
             except Unavailable:
                 # It stands. Who touches the stream next applies it, at the latest the sweeper.
                 if self._database.clock.monotonic() >= deadline:

@@ -7,13 +7,14 @@ from typing import Any
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConfigurationError, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from domain.clock import Clock
 from domain.errors import Unavailable
 from domain.ids import key_digest
-from store.engine import Collection
+from store.engine import Collection, StoreError
 from store.mongo.faults import reaching
 from store.mongo.kinds import Kind, Row
 
@@ -67,11 +68,19 @@ class Database:
 
         Raises:
             Unavailable: it does not answer.
+            StoreError: the URL is no good, or the server does not let us in.
         """
-        client: AsyncMongoClient[Row] = AsyncMongoClient(self._url, **self._options)
+        try:
+            client: AsyncMongoClient[Row] = AsyncMongoClient(self._url, **self._options)
+        except (ConfigurationError, ValueError) as error:
+            raise StoreError(f"the URL of MongoDB cannot be used: {error}") from error
         try:
             with reaching():
                 hello = await client.admin.command("hello")
+                await client.get_default_database(DEFAULT_NAME).command("ping")
+        except (ConfigurationError, OperationFailure) as error:
+            await client.close()
+            raise StoreError(f"MongoDB refuses: {error}") from error
         except BaseException:
             await client.close()
             raise

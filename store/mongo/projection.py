@@ -33,17 +33,21 @@ class Image(NamedTuple):
         return {"kind": self.kind, "op": self.op, "row": self.row}
 
 
-async def apply(database: Database, row: Row) -> None:
-    """Bring the documents to where a row of the log left them, then the stream's head."""
+async def apply(database: Database, row: Row) -> int:
+    """Bring the documents to where a row of the log left them, then the stream's head.
+
+    Returns:
+        When a node last asked to be let in (see `appender`), in Unix milliseconds; 0 for never.
+    """
     changes = row.get("changes", ())
     for place in range(0, len(changes), AT_ONCE):
         await asyncio.gather(
             *(_write(database, change) for change in changes[place : place + AT_ONCE])
         )
-    await _advance(database, row)
+    return await _advance(database, row)
 
 
-async def _advance(database: Database, row: Row) -> None:
+async def _advance(database: Database, row: Row) -> int:
     stream, last = row["stream"], row["last"]
     if row["seq"] == 1:
         try:
@@ -53,8 +57,9 @@ async def _advance(database: Database, row: Row) -> None:
         except DuplicateKeyError:
             pass  # somebody else was faster
         else:
-            return
-    await database.streams.update_one({"_id": stream}, {"$max": {"head": last}})
+            return 0
+    was = await database.streams.find_one_and_update({"_id": stream}, {"$max": {"head": last}})
+    return int(was.get("wanted", 0)) if was is not None else 0
 
 
 async def _write(database: Database, change: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from domain.errors import Unavailable
 from domain.streams import Head
 from store.mongo.database import Database
 from store.mongo.kinds import Row
@@ -13,6 +14,9 @@ from store.mongo.projection import apply
 
 TRUSTED = 60.0
 """Seconds for which a node believes what it knows of a stream. Far less than `trim.STUBS`."""
+
+LOOKS = 1000
+"""Times the place behind the head may be taken again before it was looked at."""
 
 CHUNK = 1000
 """Streams asked for at once."""
@@ -65,7 +69,7 @@ class Streams:
 
     async def place(self, stream: str) -> Place:
         """Where a stream stands now, its log applied to the end."""
-        while True:
+        for _ in range(LOOKS):
             row = await self._database.streams.find_one({"_id": stream})
             seq = int(row["head"]) if row is not None else 0
             following = await self._database.log.find_one({"_id": slot(stream, seq + 1)})
@@ -77,6 +81,7 @@ class Streams:
             place = _place(row, following)
             self.learn(stream, place)
             return place
+        raise Unavailable("Too many writes to the stream.")
 
     async def places(self, names: Sequence[str]) -> dict[str, Place]:
         """As `place`, for many; streams that are not there are left out."""

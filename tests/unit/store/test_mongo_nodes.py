@@ -280,3 +280,9 @@ async def test_a_removed_document_can_be_stored_again(mongo: MongoStores) -> Non
                 await engine.insert(ORG, NOTES, note(id, n=2))
             assert await engine.get(ORG, NOTES, id) == note(id, n=2)
     assert await engine.count(ORG, NOTES, {}) == 4
+
+
+@pytest.mark.parametrize("url", ["mongodb://", "mongodb://a:b@c:x/", "mongodb://h/?w=nonsense=1"])
+async def test_a_url_that_cannot_be_used_is_told(mongo: MongoStores, url: str) -> None:
+    with pytest.raises(StoreError, match="MongoDB"):
+        await mongo.node(url=url)
