@@ -25,6 +25,7 @@ from server.metrics import Metrics
 from server.node import Node
 from server.numbers import bus_numbers
 from server.peers import Peers
+from server.seat import Seat
 from server.version import VERSION
 from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
@@ -46,8 +47,8 @@ class NotStarted(Exception):
         """Whether the cause is a setting."""
 
 
-async def serve(settings: Settings) -> None:
-    """Run one node until it is told to stop.
+async def serve(settings: Settings, seat: Seat | None = None) -> None:
+    """Run one node until it is told to stop; with a seat, as one of the workers on one port.
 
     Raises:
         NotStarted: a setting cannot be used, the port is taken, or the store cannot be opened.
@@ -62,10 +63,10 @@ async def serve(settings: Settings) -> None:
         blobs = make_blobs(settings)
         peers = make_peers(settings, metrics)
         try:
-            node = Node(settings, engine, peers, blobs, SystemClock(), metrics)
+            node = Node(settings, engine, peers, blobs, SystemClock(), metrics, seat)
             async with node.running():
                 _settle_garbage()
-                await _listen(settings, node)
+                await _listen(settings, node, seat)
         finally:
             await peers.close()
     finally:
@@ -84,7 +85,7 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-async def _listen(settings: Settings, node: Node) -> None:
+async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
     runner = web.AppRunner(
         node.app,
         access_log=None,
@@ -98,13 +99,18 @@ async def _listen(settings: Settings, node: Node) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
+        site = web.TCPSite(
+            runner, settings.host, settings.port, backlog=4096, reuse_port=seat is not None
+        )
         try:
             await site.start()
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise NotStarted(f"cannot listen on {where}: {error.strerror}") from None
-        _welcome(settings, runner)
+        if seat is None:
+            welcome(settings, runner.addresses[0][1])
+        else:
+            await _sit_down(seat, stop)
         await stop.wait()
         log.info("stopping", connections=node.transport.sessions)
         node.health.draining = True
@@ -115,8 +121,16 @@ async def _listen(settings: Settings, node: Node) -> None:
     log.info("stopped")
 
 
-def _welcome(settings: Settings, runner: web.AppRunner) -> None:
-    port = runner.addresses[0][1]
+async def _sit_down(seat: Seat, stop: asyncio.Event) -> None:
+    """Tell the supervisor that this worker serves, and stop when the supervisor is gone."""
+    log.info("started", version=VERSION, worker=seat.number)
+    await seat.tell_ready()
+    orphaned = asyncio.ensure_future(seat.orphaned())
+    orphaned.add_done_callback(lambda _: stop.set())
+
+
+def welcome(settings: Settings, port: int) -> None:
+    """Say where the server is."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104
     url = f"http://{host}:{port}"
     log.info("started", version=VERSION, url=url, store=settings.store_url.partition(":")[0])
