@@ -12,6 +12,7 @@ from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from domain.errors import Unavailable
+from domain.ids import key_digest
 from store.engine import StoreError
 from store.mongo.conflicts import ATTEMPTS
 from store.mongo.database import Database, Rows
@@ -31,6 +32,9 @@ LEASE = 60_000
 
 LOOK = 0.1
 """Seconds between looks at what another node is migrating."""
+
+WRITTEN = 600_000
+"""Milliseconds for which rows of another shape are looked for after a program last wrote them."""
 
 RESHAPED = 200
 """Rows brought to a new shape at once."""
@@ -56,6 +60,7 @@ async def prepare(database: Database) -> None:
         await _indexes(database.rows(kind), IndexModel([("_c", 1)], name="_c"))
         await reshape(database, kind)
         await _indexes(database.rows(kind), *_of(kind))
+    await others_write(database)
 
 
 async def _indexes(rows: Rows, *models: IndexModel) -> None:
@@ -177,6 +182,15 @@ def _shape(row: Row) -> Shape:
         frozenset(tuple(fields.split(",")) for fields in row["uniques"]),
         frozenset(row["texts"]),
     )
+
+
+async def others_write(database: Database) -> bool:
+    """Say that this program is writing; whether programs with other shapes were, of late."""
+    mine = key_digest(*(f"{name} {kind.digest}" for name, kind in sorted(database.kinds.items())))
+    name, now = f"program/{mine}", database.milliseconds()
+    await database.meta.update_one({"_id": name}, {"$set": {"program": now}}, upsert=True)
+    others = {"program": {"$gt": now - WRITTEN}, "_id": {"$ne": name}}
+    return await database.meta.find_one(others) is not None
 
 
 async def reshape(database: Database, kind: Kind) -> int:

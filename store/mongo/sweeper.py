@@ -11,7 +11,7 @@ from store.mongo.database import Database
 from store.mongo.faults import reaching
 from store.mongo.kinds import Row
 from store.mongo.log import PENDING
-from store.mongo.schema import read_generation, reshape
+from store.mongo.schema import others_write, read_generation, reshape
 from store.mongo.streams import Streams
 
 MARK_EVERY = 0.1
@@ -88,8 +88,9 @@ class Sweeper:
                 self._database.generation = generation
                 self._streams.clear()
             await self.catch_up(self._every)
-            for kind in self._database.kinds.values():
-                await reshape(self._database, kind)
+            if await others_write(self._database):
+                for kind in self._database.kinds.values():
+                    await reshape(self._database, kind)
 
     async def catch_up(self, age: float) -> None:
         """Apply what stayed behind. What is younger than a sweep is somebody's work at hand."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.clock import SystemClock
 from domain.errors import Unavailable
 from store.engine import (
     Collection,
@@ -14,12 +15,13 @@ from store.engine import (
     GuardFailed,
     Index,
     Insert,
+    Is,
     Key,
     Put,
     StoreError,
     Update,
 )
-from store.mongo import schema
+from store.mongo import MongoBlobs, schema
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongod import Mongod, Scratch
 from tests.support.stores import (
@@ -192,7 +194,8 @@ async def test_a_server_that_goes_away_is_unavailable_and_comes_back(
     mongodb: str, tmp_path: Path
 ) -> None:
     mongod = Mongod(tmp_path / "mongod").start()
-    stores = MongoStores(Scratch(mongod.url))
+    database = Scratch(mongod.url)
+    stores = MongoStores(database)
     engine = await stores.node(timeout=0.5)
     await engine.insert(ORG, ROOMS, {"id": "r", "n": 1})
     await send(engine, "n1", key=Key("k1", "d"))
@@ -229,6 +232,7 @@ async def test_a_server_that_goes_away_is_unavailable_and_comes_back(
     assert (done_again.seq, done_again.replayed) == (2, False)
     assert (await send(engine, "n1", key=Key("k1", "d"))).replayed
     await stores.close()
+    database.close()
     await asyncio.to_thread(mongod.stop)
 
 
@@ -280,6 +284,59 @@ async def test_a_removed_document_can_be_stored_again(mongo: MongoStores) -> Non
                 await engine.insert(ORG, NOTES, note(id, n=2))
             assert await engine.get(ORG, NOTES, id) == note(id, n=2)
     assert await engine.count(ORG, NOTES, {}) == 4
+
+
+class TurnedClock(SystemClock):
+    """A clock that a test turns, in seconds."""
+
+    ahead = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+
+async def test_trim_takes_in_time_what_removing_left(mongo: MongoStores) -> None:
+    clock = TurnedClock()
+    engine = await mongo.node(clock=clock)
+    long_ago = "2000-01-01T00:00:00.000Z"
+    for n in range(5):
+        await send(engine, f"n{n}", key=Key(f"k{n}", "d") if n == 1 else None)
+    await engine.append(appending(changes=[Delete(NOTES, "n0")]))
+    await engine.delete(ORG, NOTES, {"id": Is("in", ["n1", "n2"])})
+    notes, log = engine._database.rows(engine._database.kind(NOTES)), engine._database.log
+
+    async def rows() -> tuple[int, int]:
+        return await notes.count_documents({}), await log.count_documents({})
+
+    await engine.trim(keep=1, before=long_ago)
+    assert await rows() == (5, 6)
+    clock.ahead = 2 * 3600.0
+    await engine.trim(keep=1, before=long_ago)
+    assert await rows() == (2, 6)
+    clock.ahead = 25 * 3600.0
+    await engine.trim(keep=1, before=long_ago)
+    assert await rows() == (2, 2), "the newest row, and one for its key"
+    assert (await send(engine, "n1", key=Key("k1", "d"))).replayed
+    assert (await send(engine, "n9")).seq == 7
+    assert await engine.count(ORG, NOTES, {}) == 3
+
+
+async def test_bytes_of_a_removed_blob_go_when_nobody_reads_them_any_more(
+    mongo: MongoStores,
+) -> None:
+    clock = TurnedClock()
+    blobs = MongoBlobs(mongo.url, clock=clock)
+    await blobs.start()
+    writer = await blobs.create("0123456789")
+    await writer.write(b"x" * 600_000)
+    await writer.commit()
+    await blobs.delete("0123456789")
+    for ahead, left in ((600.0, 3), (2 * 3600.0, 0)):
+        clock.ahead = ahead
+        assert await blobs.sweep(clock.now()) == 0
+        assert await blobs.chunks.count_documents({}) == left
+    assert await blobs.gone.count_documents({}) == 0
+    await blobs.stop()
 
 
 @pytest.mark.parametrize("url", ["mongodb://", "mongodb://a:b@c:x/", "mongodb://h/?w=nonsense=1"])
