@@ -199,11 +199,6 @@ def make_peers(settings: Settings, metrics: Metrics | None = None) -> Peers:
     """
     if settings.redis_url is None:
         return Peers()
-    if settings.store_url.startswith("sqlite:"):
-        log.warning(
-            "redis_without_cluster",
-            reason="a SQLite file belongs to one process: nodes that share a Redis need mongodb://",
-        )
     clock, prefix = SystemClock(), settings.redis_prefix
     try:
         servers = open_servers(settings.redis_url)
