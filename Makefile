@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NPM ?= npm
 PARLEY_URL ?= http://127.0.0.1:8000
+PORT ?= 8000
 PACKAGES := config domain store fanout actions handlers server
 ARGS ?=
 
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup run demo test test-full coverage bench lint format types imports docs docs-check check lock clean
+.PHONY: help setup run demo cluster cluster-demo test test-full coverage bench lint format types imports docs docs-check check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,12 @@ run: $(RUNTIME) ## Serve on http://127.0.0.1:8000, with SQLite in ./data
 
 demo: demo/node_modules/.package-lock.json ## Two people talk through a running server, one is cut off
 	@PARLEY_URL='$(PARLEY_URL)' node demo/demo.mjs
+
+cluster: $(DEV) ## Three nodes behind HAProxy, with Redis (PORT=8000 is the balancer's)
+	@exec $(BIN)/python -m deploy.cluster --port '$(PORT)'
+
+cluster-demo: $(DEV) demo/node_modules/.package-lock.json ## The demo across two nodes, one of which is killed
+	@exec $(BIN)/python -m deploy.cluster --demo
 
 test: $(DEV) node-clients ## Run all tests (ARGS="-k presence" narrows)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -2,11 +2,15 @@
 // missed nothing. Only public means are used: REST, and the official socket.io-client.
 //
 //   PARLEY_URL=http://127.0.0.1:8000 node demo.mjs
+//
+// In a cluster, PARLEY_URL_ADA and PARLEY_URL_BEN may lead them to different nodes, and with
+// PARLEY_NODE_OF_BEN, a process id, it is Ben's node that dies instead of his network.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { io } from "socket.io-client";
 
 const url = (process.env.PARLEY_URL ?? "http://127.0.0.1:8000").replace(/\/+$/, "");
+const nodeOfBen = Number(process.env.PARLEY_NODE_OF_BEN ?? 0);
 const started = performance.now();
 
 const style = process.stdout.isTTY ? (code, text) => `\x1b[${code}m${text}\x1b[0m` : (_, text) => text;
@@ -57,10 +61,12 @@ class Person {
   }
 
   async connect() {
-    this.socket = io(`${url}/messages`, {
+    const own = process.env[`PARLEY_URL_${this.name.toUpperCase()}`] ?? url;
+    this.socket = io(`${own}/messages`, {
       forceNew: true,
       reconnectionDelay: 1500,
       randomizationFactor: 0,
+      withCredentials: true, // a balancer knows by a cookie which node has the session
       // Asked before each attempt: after the first connection it says where this client stands.
       auth: (give) => give({ token: this.token, ...(this.known && { resume: this.streams }) }),
     });
@@ -135,7 +141,6 @@ class Person {
   // What a dead network does: the TCP connection is gone, nobody says goodbye.
   cut() {
     const { engine } = this.socket.io;
-    this.comingBack = true;
     if (engine.transport.ws) engine.transport.ws.terminate();
     else engine.close();
   }
@@ -198,10 +203,12 @@ async function main() {
   const hurry = await ada.write(id, "Good. I will wait for your word.");
   await ben.until(() => seqs(ben).includes(hurry.seq), "Ada's message");
 
-  heading("Ben's network dies, in the middle of a sentence");
+  heading(`Ben's ${nodeOfBen ? "node is killed (kill -9)" : "network dies"}, in the middle of a sentence`);
   const offline = new Promise((done) => ben.socket.once("disconnect", done));
   const unanswered = ben.write(id, "They are green! Shipping it n…");
-  ben.cut();
+  ben.comingBack = true;
+  if (nodeOfBen) process.kill(nodeOfBen, "SIGKILL");
+  else ben.cut();
   say("✂", `${bold("Ben")} is cut off: ${await offline}`);
   const before = seqs(ben).length;
   for (const body of ["Ben?", "You were saying?", "I will just write on: it keeps."]) {
