@@ -40,7 +40,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000, help="the balancer's (default: 8000)")
     parser.add_argument("--demo", action="store_true", help="run the demo, then end")
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         for program, package in PROGRAMS.items():
             install(program, package)
