@@ -1,0 +1,167 @@
+"""Two real nodes on one MongoDB and one Redis: a client cannot tell them from one."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.support.client import Client, connect
+from tests.support.mongod import scratch
+from tests.support.redis import RedisProcess, require_redis
+from tests.support.rest import Account, Api
+from tests.support.server import ServerProcess
+
+SETTINGS = {"SECRET_KEY": "of both nodes " * 3}
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisProcess]:
+    require_redis()
+    with RedisProcess(tmp_path / "redis") as redis:
+        yield redis
+
+
+@pytest.fixture
+def nodes(
+    redis: RedisProcess, mongodb: str, start_server: StartServer
+) -> Iterator[list[ServerProcess]]:
+    with scratch(mongodb) as database:
+        urls = {"REDIS_URL": redis.url, "STORE_URL": database.url}
+        started = [start_server(**SETTINGS, **urls) for _ in range(2)]
+        yield started
+        for each in started:
+            each.stop()
+
+
+async def direct(ann: Account, ben: Account) -> str:
+    body = {"kind": "direct", "members": [ben.id], "client_id": "d"}
+    return str((await ann.api.post("/conversations", body, 201))["id"])
+
+
+async def say(client: Client, conversation: str, body: str) -> Any:
+    request = {"conversation": conversation, "client_id": body, "body": body}
+    return await client.call("message.send", request)
+
+
+def bodies(client: Client) -> list[str]:
+    return [each.data["data"]["body"] for each in client.events if each.name == "message.created"]
+
+
+async def until_heard(client: Client, wanted: list[str], within: float = 10.0) -> None:
+    async with asyncio.timeout(within):
+        while bodies(client) != wanted:
+            assert bodies(client) == wanted[: len(bodies(client))]
+            await asyncio.sleep(0.02)
+
+
+async def until_ready(server: ServerProcess, wanted: bool, within: float = 20.0) -> None:
+    async with asyncio.timeout(within):
+        while await asyncio.to_thread(server.ready) is not wanted:
+            await asyncio.sleep(0.1)
+
+
+async def test_people_on_two_nodes_talk_also_when_redis_is_away(
+    nodes: list[ServerProcess], redis: RedisProcess
+) -> None:
+    async with Api(nodes[0].url) as here, Api(nodes[1].url) as there:
+        ann, ben = await here.register("Ann"), await there.register("Ben")
+        async with (
+            await connect(nodes[0].url, "/messages", ann.token) as one,
+            await connect(nodes[1].url, "/messages", ben.token) as two,
+        ):
+            conversation = await direct(ann, ben)
+            await one.wait_for("conversation.created")
+            await two.wait_for("conversation.created")
+            wanted = [f"m{number}" for number in range(20)]
+            for number, body in enumerate(wanted):
+                await say((one, two)[number % 2], conversation, body)
+            await until_heard(one, wanted)
+            await until_heard(two, wanted)
+            await two.call("typing.start", {"conversation": conversation})
+            await one.wait_for("typing.changed", lambda event: event["data"]["typing"])
+            seq = one.streams[f"messages/{conversation}"]["seq"]
+            await two.call("message.read", {"conversation": conversation, "seq": seq})
+            await one.wait_for("receipt.updated", lambda event: event["data"]["read_seq"] == seq)
+            redis.kill()
+            for number in range(3):
+                await say(one, conversation, f"away {number}")
+                wanted.append(f"away {number}")
+            await until_heard(one, wanted)
+            await until_heard(two, wanted, 10)
+            await until_ready(nodes[0], False)
+            redis.start()
+            await until_ready(nodes[0], True)
+            began = time.monotonic()
+            await say(two, conversation, "back")
+            await until_heard(one, [*wanted, "back"])
+            assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_logging_out_on_one_node_closes_the_connection_on_the_other(
+    nodes: list[ServerProcess], redis: RedisProcess, away: bool
+) -> None:
+    async with Api(nodes[0].url) as here:
+        ann = await here.register("Ann")
+        async with await connect(nodes[1].url, "/messages", ann.token) as elsewhere:
+            if away:
+                redis.kill()
+            began = time.monotonic()
+            await ann.api.post("/auth/logout")
+            await elsewhere.wait_closed(5)
+            assert elsewhere.closing == {"code": "revoked", "reconnect": False}
+            assert time.monotonic() - began < 2.5
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_who_is_put_out_on_one_node_hears_no_more_on_the_other(
+    nodes: list[ServerProcess], redis: RedisProcess, away: bool
+) -> None:
+    async with Api(nodes[0].url) as here, Api(nodes[1].url) as there:
+        ann, ben = await here.register("Ann"), await there.register("Ben")
+        async with (
+            await connect(nodes[0].url, "/messages", ann.token) as one,
+            await connect(nodes[1].url, "/messages", ben.token) as two,
+        ):
+            group = await one.call(
+                "conversation.create",
+                {"kind": "group", "title": "T", "members": [ben.id], "client_id": "g"},
+            )
+            await two.wait_for("conversation.created")
+            if away:
+                redis.kill()
+            await one.call("member.remove", {"conversation": group["id"], "user": ben.id})
+            await say(one, group["id"], "secret")
+            if away:
+                redis.start()
+            await two.wait_for("member.removed", lambda event: event["data"]["user"] == ben.id)
+            await say(one, group["id"], "another")
+            await two.request("conversation.list", {})
+            assert bodies(two) == []
+
+
+async def test_wrong_passwords_are_counted_on_all_nodes_together(
+    redis: RedisProcess, mongodb: str, start_server: StartServer
+) -> None:
+    with scratch(mongodb) as database:
+        settings = {
+            **SETTINGS,
+            "REDIS_URL": redis.url,
+            "STORE_URL": database.url,
+            "RATE_LIMITS": "login=4/m",
+        }
+        nodes = [start_server(**settings) for _ in range(2)]
+        async with Api(nodes[0].url) as here, Api(nodes[1].url) as there:
+            ann = await here.register("Ann")
+            wrong = {"email": ann.email, "password": "Not this one, 17"}
+            found = [
+                (await (here, there)[number % 2].request("POST", "/auth/login", json=wrong)).status
+                for number in range(6)
+            ]
+            assert found == [401] * 4 + [429] * 2
+        for each in nodes:
+            each.stop()
