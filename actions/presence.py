@@ -20,7 +20,7 @@ from domain.presence import (
     as_oneself_sees,
 )
 from domain.text import has_control_characters
-from fanout.presence import PresenceRegistry
+from fanout.presence import Lost, PresenceRegistry
 from store.presence import PresenceRepository
 
 log = structlog.get_logger(__name__)
@@ -70,8 +70,11 @@ class Presences:
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
         self._of_user: dict[User, dict[str, _Session]] = {}
+        self._linger = linger
         self._lingering = Timeouts[_Session](linger, self._depart, clock)
         self._departed: list[_Session] = []
+        self._lost: list[Lost] = []
+        """Users who went with their node and of whom it is not stored yet."""
         self._storing: asyncio.Task[None] | None = None
         control.on(_LOGOUT, self._logged_out_here)
 
@@ -171,9 +174,15 @@ class Presences:
             latest[user] = max(at, latest.get(user, ""))
         for org, users in by_org.items():
             profiles = await self._repository.profiles(org, list(users))
+            # A node that the user left earlier may tell of it later than the one left last.
+            known = await self._repository.seen(org, list(users))
             await self._repository.see(
                 org,
-                {user: at for user, at in users.items() if profiles[user].status != "invisible"},
+                {
+                    user: at
+                    for user, at in users.items()
+                    if profiles[user].status != "invisible" and at > known.get(user, "")
+                },
             )
 
     # -- choosing -----------------------------------------------------------------------------
@@ -231,15 +240,21 @@ class Presences:
 
     async def maintain(self) -> None:
         """Keep this node's devices alive in the registry, and clear up after nodes that died. To
-        be called every 20 seconds or so.
+        be called every 5 seconds or so.
 
         Raises:
             Unavailable: the registry or the store is out of reach.
         """
         await self._registry.renew()
-        lost = await self._registry.sweep()
-        if lost:
-            await self._see(lost)
+        self._lost += await self._registry.sweep()
+        if self._lost:
+            lost, now = list(self._lost), {}
+            for org in {each.org for each in lost}:
+                users = {each.user for each in lost if each.org == org}
+                now[org] = await self._registry.devices(org, list(users))
+            # Who has come back meanwhile was not seen last then.
+            await self._see([each for each in lost if each.user not in now[each.org]])
+            del self._lost[: len(lost)]
             for org, user, _ in lost:
                 self._registry.touch(org, user)
 
@@ -259,7 +274,9 @@ class Presences:
         return any(not each.device.gone for each in self._of_user[org, user].values())
 
     async def close(self) -> None:
-        """Store when those who are here were last seen, and take their devices away."""
+        """Store when those who are here were last seen. Others see them for a while yet, as they
+        would without this node's end: most come back, to another node.
+        """
         self._lingering.close()
         if self._storing is not None:
             self._storing.cancel()
@@ -271,6 +288,11 @@ class Presences:
         except ParleyError as error:
             log.warning("last_seen_not_stored", code=error.code, users=len(everybody))
         for session in everybody:
-            self._registry.remove(session.org, session.user, session.device.id)
+            if session.logged_out:
+                self._registry.remove(session.org, session.user, session.device.id)
+            else:
+                gone = session.device._replace(gone=True)
+                self._registry.put(session.org, session.user, gone)
+        await self._registry.leave(self._linger)
         self._of_user.clear()
         self._sessions.clear()

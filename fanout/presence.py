@@ -1,9 +1,12 @@
 """Who is connected, on whichever node: the registry of devices."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from domain.presence import Device
+
+CHANNELS = "presence:"
+"""What channels of the bus begin with that belong to the registry."""
 
 Changed = Callable[[str, str], None]
 """(org, user): something about the presence of a watched user may have changed."""
@@ -63,13 +66,38 @@ class PresenceRegistry(Protocol):
         ...
 
     async def renew(self) -> None:
-        """Renew this node's lease. To be called every 20 seconds or so."""
+        """Renew this node's lease. To be called every 5 seconds or so.
+
+        Raises:
+            Unavailable: what the nodes share is out of reach.
+        """
         ...
 
     async def sweep(self) -> Sequence[Lost]:
         """Remove the devices of nodes whose lease has run out. Returns the users who are gone
         with them, each to one caller only.
+
+        Raises:
+            Unavailable: what the nodes share is out of reach.
         """
+        ...
+
+    async def leave(self, linger: float) -> None:
+        """This node ends: what it has told counts for so many seconds more, then its devices are
+        swept away by another node. Takes a bounded time, and calls nothing afterwards.
+        """
+        ...
+
+    def receive(self, channel: str, message: bytes) -> None:
+        """Take what another node published to a channel that begins with `CHANNELS`.
+
+        Raises:
+            ValueError: it is nothing that is known.
+        """
+        ...
+
+    def joined(self, channels: Collection[str]) -> None:
+        """Channels, of which those that begin with `CHANNELS` matter, are heard from now on."""
         ...
 
 
@@ -130,3 +158,14 @@ class LocalPresenceRegistry:
     async def sweep(self) -> Sequence[Lost]:
         """There is no other node that could have died."""
         return ()
+
+    async def leave(self, linger: float) -> None:
+        """Nobody is left who could see the devices."""
+        self._changed = lambda _org, _user: None
+        self._devices.clear()
+
+    def receive(self, channel: str, message: bytes) -> None:
+        """There is no other node."""
+
+    def joined(self, channels: Collection[str]) -> None:
+        """There is no other node."""

@@ -16,9 +16,9 @@ from config.settings import Settings, sqlite_path
 from domain.clock import SystemClock
 from domain.errors import Unavailable
 from fanout.limits import Limit, LocalRateLimiter, RateLimiter
-from fanout.presence import LocalPresenceRegistry
 from fanout.redis_bus import RedisBus
 from fanout.redis_limits import RedisRateLimiter
+from fanout.redis_presence import RedisPresenceRegistry
 from fanout.redis_servers import open_servers
 from server.features import COLLECTIONS
 from server.metrics import Metrics
@@ -214,7 +214,8 @@ def make_peers(settings: Settings, metrics: Metrics | None = None) -> Peers:
     ) -> RateLimiter:
         return RedisRateLimiter(servers, local, limits, clock, default=default, prefix=prefix)
 
-    return Peers(bus, LocalPresenceRegistry(), share_limits, servers.close)
+    presence = RedisPresenceRegistry(servers, bus, clock, prefix=prefix)
+    return Peers(bus, presence, share_limits, servers.close)
 
 
 async def backup(settings: Settings, target: Path) -> None:

@@ -11,6 +11,8 @@ from domain.clock import Clock
 from domain.events import StoredEvent
 from fanout.bus import Bus
 from fanout.hub import Encoder, Hub, Subscriber
+from fanout.presence import CHANNELS as PRESENCE
+from fanout.presence import PresenceRegistry
 from fanout.publisher import Publisher
 from fanout.repair import Repair
 from fanout.sequencer import Sequencer
@@ -61,6 +63,11 @@ class Fabric:
         )
         """Run for as long as the node does."""
         self._reading = asyncio.Semaphore(REPAIRS_AT_ONCE)
+        self._presence: PresenceRegistry | None = None
+
+    def connect_presence(self, registry: PresenceRegistry) -> None:
+        """Hand a registry what comes over the bus for it."""
+        self._presence = registry
 
     async def start(self) -> None:
         """Connect the bus."""
@@ -78,12 +85,17 @@ class Fabric:
     def _receive(self, channel: str, message: bytes) -> None:
         if channel == CHANNEL or channel.startswith(USER):
             self.control.receive(message)
+        elif channel.startswith(PRESENCE):
+            if self._presence is not None:
+                self._presence.receive(channel, message)
         else:
             self.publisher.receive(channel, message)
 
     def _joined(self, channels: Collection[str]) -> None:
         if CHANNEL in channels:
             self.control.may_have_missed()
+        if self._presence is not None:
+            self._presence.joined([each for each in channels if each.startswith(PRESENCE)])
         self.repair.check_soon(channels)
 
 

@@ -112,7 +112,7 @@ EVENTS: tuple[EventType, ...] = (
 """Everything that is told."""
 
 HOUR = 3600.0
-LEASE_RENEWED = 20.0
+LEASE_RENEWED = 5.0
 """Seconds: a node that dies takes its connections offline within a minute."""
 
 
@@ -309,6 +309,7 @@ class Features:
 
     def _add_presence(self, registry: PresenceRegistry) -> None:
         fabric, settings = self._fabric, self._settings
+        fabric.connect_presence(registry)
         kept = PresenceRepository(fabric.engine)
         self.presences = Presences(
             registry, kept, fabric.control, fabric.clock, settings.presence_grace
