@@ -176,6 +176,7 @@ class Mongod:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                process_group=0,  # Ctrl-C is for who started it: others still need it then
             )
         output = self._process.stdout
         assert output is not None
