@@ -84,7 +84,9 @@ class Checkpointer:
                 _, length, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self.finish = length >= LONG and length - moved < length // 2
             except sqlite3.Error as error:
-                # The log keeps what could not be moved; the next commit brings another try.
+                # The log keeps what could not be moved. Tried again without waiting for a commit:
+                # on a full disk there may be none until the log can start from its beginning.
+                self._operations += 1
                 log.warning("store_checkpoint_failed", reason=str(error))
                 if db is not None:
                     db.close()
