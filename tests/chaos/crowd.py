@@ -22,9 +22,19 @@ _NOT_THERE = (aiohttp.ClientError, ConnectionError, TimeoutError, aiohttp.WSMess
 class Guest:
     """One user's connection that comes back with `resume` for as long as `stay` runs."""
 
-    def __init__(self, url: str, account: Account, name: str, follows: Sequence[str]) -> None:
-        """`follows`: the streams it is to know from their start."""
+    def __init__(
+        self,
+        url: str,
+        account: Account,
+        name: str,
+        follows: Sequence[str],
+        others: Sequence[str] = (),
+    ) -> None:
+        """`follows`: the streams it is to know from their start. `others`: where it goes in turn
+        when it cannot connect.
+        """
         self.url = url
+        self._others = list(others)
         self.account = account
         self.name = name
         self.connections = 0
@@ -59,6 +69,8 @@ class Guest:
             while True:
                 wire = await self._connect()
                 if wire is None:
+                    self._others.append(self.url)
+                    self.url = self._others.pop(0)
                     await asyncio.sleep(0.02)
                     continue
                 self.connections += 1

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.chaos.checks import check_everything
-from tests.chaos.crowd import Guest, Ledger, Writer
+from tests.chaos.crowd import FROM_THE_START, Guest, Ledger, Writer
 from tests.support.rest import Account, Api
 
 
@@ -23,9 +23,19 @@ class Load:
     SEED = 20
 
     def __init__(
-        self, api: Api, *, senders: int, listeners: int, rooms: int, writers: int = 3
+        self,
+        api: Api,
+        *,
+        senders: int,
+        listeners: int,
+        rooms: int,
+        writers: int = 3,
+        urls: Sequence[str] = (),
     ) -> None:
-        """`writers`: what each sender does at the same time."""
+        """`writers`: what each sender does at the same time. `urls`: of several nodes, which the
+        clients spread over; otherwise all are where `api` is.
+        """
+        self._urls = list(urls) or [api.url]
         self.ledger = Ledger()
         self.guests: list[Guest] = []
         self.people: list[Account] = []
@@ -47,8 +57,9 @@ class Load:
         self.people = [await self._api.register(f"P{number}") for number in range(count)]
         self.rooms = [await _open(self.people, number) for number in range(self._room_count)]
         self.guests = [
-            Guest(self._api.url, person, f"p{number}", self._streams())
+            Guest(urls[0], person, f"p{number}", self._streams(), urls[1:])
             for number, person in enumerate(self.people)
+            for urls in [_from(self._urls, number)]
         ]
         self.writers = [
             Writer(guest, number, self.rooms[number % self._room_count], self.ledger, self.SEED)
@@ -103,15 +114,32 @@ class Load:
         await self.until(
             lambda: all(task.done() for task in self._writing), timeout=60, what="answers"
         )
+        self.heads = await self.heads_now(self.people[0].api)
+        await self.until(
+            lambda: all(map(self._is_level, self.guests)), timeout=30, what="level of all"
+        )
+
+    async def heads_now(self, api: Api) -> dict[str, dict[str, Any]]:
+        """Where each stream is that has events. `api` speaks as one of the people."""
         query = {stream: {"epoch": "", "seq": 2**53} for stream in self._streams()}
-        answer = await self.people[0].api.post("/sync", {"streams": query})
-        self.heads = {
+        answer = await api.post("/sync", {"streams": query})
+        return {
             stream: {"epoch": head["epoch"], "seq": head["seq"]}
             for stream, head in answer["streams"].items()
             if head["seq"]
         }
-        await self.until(
-            lambda: all(map(self._is_level, self.guests)), timeout=30, what="level of all"
+
+    def all_reached(self, heads: dict[str, dict[str, Any]]) -> bool:
+        """Whether everybody is connected and has seen all up to there."""
+        return all(
+            client.connected
+            and all(
+                client.streams.get(stream, FROM_THE_START)["seq"] >= head["seq"]
+                for stream, head in heads.items()
+                if stream.startswith(f"{space[1:]}/")
+            )
+            for guest in self.guests
+            for space, client in guest.clients.items()
         )
 
     def _is_level(self, guest: Guest) -> bool:
@@ -134,6 +162,11 @@ class Load:
             f"streams, seen by {len(guests)} clients over "
             f"{sum(each.connections for each in guests)} connections"
         )
+
+
+def _from(urls: list[str], number: int) -> list[str]:
+    first = number % len(urls)
+    return urls[first:] + urls[:first]
 
 
 async def _open(people: Sequence[Account], number: int) -> str:
