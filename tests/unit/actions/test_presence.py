@@ -14,13 +14,13 @@ from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
 from actions.streams import Rules
 from domain.clock import timestamp
-from domain.errors import Invalid, NotFound, TooLarge
+from domain.errors import Invalid, NotFound, TooLarge, Unavailable
 from domain.presence import EVENTS, ChosenStatus, Presence, as_others_see
 from domain.principals import Principal
 from domain.streams import StreamName
 from fanout.bus import LocalBus
 from fanout.hub import Hub
-from fanout.presence import LocalPresenceRegistry
+from fanout.presence import LocalPresenceRegistry, Lost
 from fanout.publisher import Publisher
 from fanout.sequencer import Sequencer
 from store import contacts, presence
@@ -363,6 +363,56 @@ async def test_last_seen_outlives_the_node(world: World) -> None:
     world.clock.turn(5)
     await world.presences.close()
     assert await world.kept.seen("org", ["ann", "cy"]) == {"ann": gone, "cy": world.now()}
+
+
+async def test_last_seen_never_goes_back(world: World) -> None:
+    """The node a user left first may store it last."""
+    ann, _ = await world.connect("ann")
+    left = world.now()
+    await world.part(ann)
+    world.clock.turn(3)
+    later = world.now()
+    await world.kept.see("org", {"ann": later})
+    await world.turn(15)
+    assert left < later
+    assert await world.kept.seen("org", ["ann"]) == {"ann": later}
+
+
+async def test_who_went_with_a_node_is_told_once_it_is_stored(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, at_bob = await world.connect("bob")
+    ann, _ = await world.connect("ann")
+    await world.connect("cy")
+    await world.watch(bob, "ann", "cy")
+    # As if they had been on a node that died, and cy had come back to another one.
+    world.registry.unwatch("org", "ann")
+    world.registry.remove("org", "ann", ann.outlet.session_id)
+    world.registry.watch("org", "ann")
+    at = world.now()
+    lost = [Lost("org", "ann", at), Lost("org", "cy", at)]
+
+    async def sweep() -> list[Lost]:
+        found, lost[:] = list(lost), []
+        return found
+
+    monkeypatch.setattr(world.registry, "sweep", sweep)
+    see, fails = world.kept.see, [True]
+
+    async def fail_once(org: str, users: dict[str, str]) -> None:
+        if fails:
+            fails.pop()
+            raise Unavailable("The store is out of reach.")
+        await see(org, users)
+
+    monkeypatch.setattr(world.kept, "see", fail_once)
+    with pytest.raises(Unavailable):
+        await world.presences.maintain()
+    assert await world.heard(at_bob) == []
+    await world.presences.maintain()
+    assert await world.heard(at_bob) == [("ann", "offline", 0)]
+    assert at_bob.data("presence.changed")[0]["last_seen"] == at
+    assert await world.kept.seen("org", ["ann", "cy"]) == {"ann": at}
 
 
 async def test_a_text_is_one_line(world: World) -> None:
