@@ -42,6 +42,8 @@ def main() -> int:
     asked = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    # Debian keeps haproxy where only an administrator's shell looks.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     try:
         for program, package in PROGRAMS.items():
             install(program, package)
