@@ -141,3 +141,19 @@ async def test_a_node_that_is_stopped_takes_nobody_along(nodes: list[ServerProce
             assert told(watcher) == [("online", 1)]
             await again.close()
             await until_told(watcher, ("online", 1), ("offline", 0), within=40)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(150)
+async def test_a_node_that_dies_takes_its_users_offline_within_a_minute(
+    nodes: list[ServerProcess],
+) -> None:
+    async with Api(nodes[0].url) as here:
+        ann, bob = await here.register("Ann"), await here.register("Bob")
+        async with await connect(nodes[0].url, "/presence", bob.token) as watcher:
+            await watcher.call("presence.watch", {"users": [ann.id]})
+            desk = await connect(nodes[1].url, "/presence", ann.token)
+            await until_told(watcher, ("online", 1))
+            nodes[1].kill()
+            await until_told(watcher, ("online", 1), ("offline", 0), within=60)
+            await desk.close()

@@ -12,7 +12,7 @@ from fanout.redis_bus import RedisBus
 from fanout.redis_presence import RedisPresenceRegistry
 from fanout.redis_servers import RedisServers, open_servers
 
-DEAD_AFTER = 0.5
+DEAD_AFTER = 1.0
 
 
 def device(id: str, since: int = 0, **more: Any) -> Device:
