@@ -1,5 +1,6 @@
 """The REST side of the declared commands: one aiohttp handler made per route."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from server.http.middleware import REQUEST_ID, Network, client_address
 from server.http.responses import json_response
 
 PREFIX = "/api/v1"
+
+BODY_SECONDS = 30.0
+"""For a JSON body to arrive whole; uploads have a rule of their own."""
 
 Authenticate = Callable[[str], Awaitable[Principal]]
 
@@ -97,7 +101,13 @@ class Rest:
     async def _body(self, request: web.Request) -> dict[str, Any]:
         if (request.content_length or 0) > self._max_body:
             raise TooLarge(f"A body may have at most {self._max_body} bytes.")
-        raw = await request.read()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                raw = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(
+                text=f"The body did not come within {BODY_SECONDS:g} seconds."
+            ) from None
         if not raw:
             return {}
         if request.content_type not in {"application/json", "application/merge-patch+json"}:
