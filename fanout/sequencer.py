@@ -127,12 +127,6 @@ class Sequencer:
         self._hub.leave(stream, subscriber)
         self._forget_if_unused(stream)
 
-    def follows(self, stream: str, subscriber: Subscriber) -> bool:
-        """Whether the subscriber is in the stream's room or on its way in."""
-        line = self._lines.get(stream)
-        held = line is not None and subscriber in line.waiting
-        return held or self._hub.contains(stream, subscriber)
-
     # -- events -------------------------------------------------------------------------------
 
     def publish(self, event: StoredEvent) -> None:
