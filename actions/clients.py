@@ -30,7 +30,16 @@ class Outlet(Subscriber, Protocol):
 class Client:
     """One authenticated connection to one namespace."""
 
-    __slots__ = ("declined", "id", "namespace", "on_close", "outlet", "principal", "streams")
+    __slots__ = (
+        "declined",
+        "id",
+        "namespace",
+        "on_close",
+        "outlet",
+        "principal",
+        "ready",
+        "streams",
+    )
 
     def __init__(self, id: str, namespace: str, principal: Principal, outlet: Outlet) -> None:
         self.id = id
@@ -42,6 +51,8 @@ class Client:
         """What it is subscribed to."""
         self.declined: Set[str] = frozenset()
         """What it asked not to be subscribed to."""
+        self.ready = False
+        """Whether it was told `ready`: what is told to a user's devices is not for it before."""
         self.on_close: list[Callable[[], None]] | None = None
 
     def when_closed(self, callback: Callable[[], None]) -> None:

@@ -207,6 +207,7 @@ class Streams:
             if stream not in client.streams:
                 places[stream] = {"epoch": "", "seq": 0, "recovered": True}
         ready(places)
+        client.ready = True
         for stream, backlog in backlogs.items():
             self._sequencer.release(stream, client.outlet, backlog.head)
 

@@ -96,7 +96,7 @@ class Unread:
             return
         if seq > feed.last:
             feed.recent.append(Fact(seq, sender, mentions))
-            self._pacer.touch(feed)
+            self._touch(feed)
         elif all(fact.seq != seq for fact in feed.recent):
             # Late: who has counted beyond it counts again.
             if feed.recent and seq > feed.recent[0].seq:
@@ -121,7 +121,7 @@ class Unread:
             if entry.floor < seq <= entry.through and at > entry.counted:
                 unread, mentioned = gone.adds(user)
                 entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
-        self._pacer.touch(feed)
+        self._touch(feed)
 
     def deleted_elsewhere(self, conversation: str, seq: int) -> None:
         """A message was deleted for everyone, on whichever node: who has counted it counts again."""
@@ -223,6 +223,10 @@ class Unread:
             entry.feed.conversation not in wanted
         )
 
+    def _touch(self, feed: Feed) -> None:
+        feed.changed = True
+        self._pacer.touch(feed)
+
     @staticmethod
     def _count_again(feed: Feed) -> None:
         for user in feed.counting:
@@ -250,6 +254,7 @@ class Unread:
 
     def _count(self, feed: Feed) -> None:
         """Add what is new in a conversation to the counts of all who are connected here."""
+        feed.changed = False
         present: set[str] = set()
         for outlet in cast("Collection[Outlet]", self._hub.members(feed.stream)):
             client: Client = outlet.state
@@ -286,7 +291,11 @@ class Unread:
         }
         self._publisher.send(
             UNREAD_UPDATED,
-            [client.outlet for client in self._clients.of_user(inbox.user, NAMESPACE)],
+            [
+                client.outlet
+                for client in self._clients.of_user(inbox.user, NAMESPACE)
+                if client.ready
+            ],
             timestamp(self._clock.now()),
             data,
             key=entry.feed.conversation,
@@ -368,6 +377,7 @@ class Unread:
         """Go on from what was counted."""
         conversation = feed.conversation
         entry = inbox.entries.get(conversation)
+        is_new = entry is None
         if counted is None:
             inbox.tell.discard(conversation)
             if entry is not None:
@@ -381,10 +391,11 @@ class Unread:
         entry.floor = counted.floor
         entry.through = entry.counted = counted.through
         entry.set(*counted.counts)
-        if conversation in inbox.tell:
+        if conversation in inbox.tell or feed.changed:
+            # What happened and is still to be told may be in the count already.
             inbox.tell.discard(conversation)
             entry.sent = None
-        else:
+        elif is_new:
             entry.sent = entry.counts
         entry.fold()
         if entry.counts != entry.sent:

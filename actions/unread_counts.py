@@ -28,7 +28,7 @@ class Fact(NamedTuple):
 class Feed:
     """What happens in one conversation, and who keeps counts of it."""
 
-    __slots__ = ("conversation", "counting", "dropped", "entries", "recent", "stream")
+    __slots__ = ("changed", "conversation", "counting", "dropped", "entries", "recent", "stream")
 
     def __init__(self, conversation: str) -> None:
         self.conversation = conversation
@@ -40,6 +40,8 @@ class Feed:
         self.entries: dict[str, Entry] = {}
         self.counting: dict[str, bool] = {}
         """Users whose count is being loaded, and whether it must be loaded again."""
+        self.changed = False
+        """Whether something has happened that those who keep counts were not asked to tell yet."""
 
     @property
     def last(self) -> int:

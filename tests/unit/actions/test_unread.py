@@ -12,8 +12,8 @@ import pytest
 from actions.streams import Position
 from domain.conversations import Kind, stream_of
 from domain.unread import UNREAD_INTERVAL
-from tests.support.counting import CountingWorld, counting_world, until
-from tests.support.local import LocalOutlet
+from tests.support.counting import EVENTS, CountingWorld, counting_world, until
+from tests.support.local import LocalOutlet, local_client
 
 
 @pytest.fixture
@@ -130,6 +130,47 @@ async def test_nothing_is_kept_of_who_is_not_connected(world: CountingWorld) -> 
     assert world.counts.kept == (0, 0)
     await world.send(ann, room, "y")
     assert world.counts.kept == (0, 0)
+
+
+async def test_what_was_counted_before_it_was_told_is_told(world: CountingWorld) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    busy = (await world.open(ann, bob, cy))["id"]
+    room = (await world.open(ann, bob))["id"]
+    _, at_cy = await world.connect(cy)
+    await world.send(ann, busy, "x")
+    await until(lambda: last(at_cy, busy))
+    # The busy one rests now, and the other makes all of Bob's be counted, this message included.
+    _, at_bob = await world.connect(bob)
+    await world.send(ann, busy, "y")
+    await world.send(ann, room, "z")
+    await until(lambda: last(at_bob, room))
+    await until(lambda: last(at_bob, busy) == (2, 0, 3))
+
+
+async def test_what_is_read_while_counts_are_made_again_and_again_is_told(
+    world: CountingWorld,
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    _, at_bob = await world.connect(bob)
+    message = await world.send(ann, room, "x")
+    await until(lambda: last(at_bob, room) == (1, 0, 1))
+    world.counts.recount()
+    await asyncio.sleep(0)
+    world.counts.recount()
+    await world.moves.move(bob, room, "read", message["seq"])
+    await until(lambda: last(at_bob, room) == (0, 0, 0))
+
+
+async def test_a_device_is_told_nothing_before_it_is_ready(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    _, phone = await world.connect(bob)
+    coming, tablet = local_client(bob, events=EVENTS)
+    world.clients.add(coming)
+    await world.send(ann, room, "x")
+    await until(lambda: last(phone, room) == (1, 0, 1))
+    assert last(tablet, room) is None
 
 
 async def test_many_messages_make_few_events(world: CountingWorld) -> None:
