@@ -13,7 +13,7 @@ FROM python:3.13-slim
 LABEL org.opencontainers.image.title="Parley" \
       org.opencontainers.image.description="A real-time messaging server that a Python team hosts itself" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin parley \
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin parley \
  && install -d -o parley -g parley -m 0700 /data
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
@@ -25,7 +25,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PARLEY_HOST=0.0.0.0 \
     PARLEY_PORT=8000 \
     PARLEY_DATA_DIR=/data
-USER parley
+# By number: Kubernetes cannot tell of a name that it is not root.
+USER 10001:10001
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM

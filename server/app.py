@@ -31,7 +31,8 @@ from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
 from store.engine import Engine, StoreError
 from store.mongo import MongoBlobs, MongoEngine
-from store.sqlite import SqliteEngine
+from store.mongo import new_epoch as mongo_new_epoch
+from store.sqlite import SqliteEngine, archive
 from store.sqlite import backup as sqlite_backup
 from store.sqlite import restore as sqlite_restore
 
@@ -181,7 +182,7 @@ def make_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
 def make_blobs(settings: Settings) -> Blobs:
     """Where uploads are kept: beside SQLite in files, with MongoDB where every node has them."""
     if settings.store_url.startswith("sqlite:"):
-        return DiskBlobs(settings.data_dir / "uploads")
+        return DiskBlobs(_uploads(settings))
     return MongoBlobs(
         settings.store_url,
         clock=SystemClock(),
@@ -218,36 +219,96 @@ def make_peers(settings: Settings, metrics: Metrics | None = None) -> Peers:
     return Peers(bus, presence, share_limits, servers.close)
 
 
-async def backup(settings: Settings, target: Path) -> None:
-    """Copy the database to a file that must not exist yet; a server may be running.
+async def backup(settings: Settings, target: Path, *, database_only: bool = False) -> str:
+    """Copy the database and the uploads to a file that must not exist yet; a server may be running.
+
+    Args:
+        database_only: leave the uploads out.
+
+    Returns:
+        What was copied, in words.
 
     Raises:
-        NotStarted: the store has its own tools for this, or the file exists.
+        NotStarted: the store has its own tools for this, the file exists, or there is no database.
     """
-    await asyncio.to_thread(_backup, _sqlite_file(settings), target)
+    return await asyncio.to_thread(
+        _backup, _sqlite_file(settings), _uploads(settings), target, database_only
+    )
 
 
-def _backup(source: Path, target: Path) -> None:
+def _backup(database: Path, uploads: Path, target: Path, database_only: bool) -> str:
     if target.exists():
         raise NotStarted(f"{target} exists already")
-    if not source.is_file():
-        raise NotStarted(f"there is no database {source}")
-    sqlite_backup(source, target)
+    if not database.is_file():
+        raise NotStarted(f"there is no database {database}")
+    if database_only:
+        sqlite_backup(database, target)
+        return "the database, without uploads"
+    return _told(archive.take(database, uploads, target))
 
 
-async def restore(settings: Settings, source: Path) -> None:
-    """Put a copy in the place of the database; no server may be running.
+async def restore(settings: Settings, source: Path) -> str:
+    """Put a copy in the place of the database, and of the uploads if it has them; no server may be
+    running.
+
+    Returns:
+        What was restored, in words.
 
     Raises:
         NotStarted: the copy cannot be used, or a server is running.
     """
     try:
-        await asyncio.to_thread(sqlite_restore, source, _sqlite_file(settings))
+        return await asyncio.to_thread(_restore, source, _sqlite_file(settings), _uploads(settings))
+    except StoreError as error:
+        raise NotStarted(str(error)) from None
+
+
+def _restore(source: Path, database: Path, uploads: Path) -> str:
+    if archive.is_database(source):
+        sqlite_restore(source, database)
+        return "the database; the uploads are as they were"
+    return _told(archive.put_back(source, database, uploads))
+
+
+def _told(copied: archive.Copied) -> str:
+    text = f"the database and {copied.files} uploads ({copied.bytes:,} bytes)"
+    if copied.missing:
+        text += f"; {len(copied.missing)} uploads have no file: {', '.join(copied.missing[:3])}"
+    if copied.damaged:
+        text += f"; {len(copied.damaged)} uploads are damaged: {', '.join(copied.damaged[:3])}"
+    return text
+
+
+async def new_epoch(settings: Settings) -> None:
+    """Tell clients of a store that was put back by other means that its history is not the one
+    they knew; no server may be running.
+
+    Raises:
+        NotStarted: a server is running, or there is no data.
+    """
+    try:
+        if not settings.store_url.startswith("sqlite:"):
+            await mongo_new_epoch(
+                settings.store_url, clock=SystemClock(), timeout=settings.store_timeout
+            )
+            return
+        if not sqlite_path(settings.store_url).is_file():
+            raise NotStarted(f"there is no database {sqlite_path(settings.store_url)}")
+        engine = make_engine(settings)
+        await engine.start()
+        try:
+            await engine.new_epoch()
+        finally:
+            await engine.stop()
     except StoreError as error:
         raise NotStarted(str(error)) from None
 
 
 def _sqlite_file(settings: Settings) -> Path:
     if not settings.store_url.startswith("sqlite:"):
-        raise NotStarted("back up and restore this store with its own tools")
+        raise NotStarted("back up and restore MongoDB with its own tools: see docs/cluster.md")
     return sqlite_path(settings.store_url)
+
+
+def _uploads(settings: Settings) -> Path:
+    return settings.data_dir / "uploads"

@@ -1,4 +1,4 @@
-"""The command line: serve, back up, restore."""
+"""The command line: serve, back up, restore, new-epoch."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ import uvloop
 from config.load import SettingsError, load
 from config.settings import Settings
 from domain.errors import ParleyError
-from server.app import NotStarted, backup, restore, serve
+from server.app import NotStarted, backup, new_epoch, restore, serve
 from server.logs import configure
 from server.seat import Seat
 from server.version import VERSION
@@ -56,11 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _command(parsed: argparse.Namespace, settings: Settings) -> int:
     match parsed.command:
         case "backup":
-            await backup(settings, parsed.file)
-            print(f"Backed up to {parsed.file}.")
+            done = await backup(settings, parsed.file, database_only=parsed.database_only)
+            print(f"Backed up to {parsed.file}: {done}.")
         case "restore":
-            await restore(settings, parsed.file)
-            print(f"Restored from {parsed.file}. Clients will fetch their state anew.")
+            done = await restore(settings, parsed.file)
+            print(f"Restored from {parsed.file}: {done}. Clients will fetch their state anew.")
+        case "new-epoch":
+            await new_epoch(settings)
+            print("Every stream has a new epoch. Clients will fetch their state anew.")
         case "worker":
             structlog.contextvars.bind_contextvars(worker=parsed.number)
             with socket.socket(fileno=parsed.supervisor) as supervisor:
@@ -82,10 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"Parley {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("serve", help="run the server (the default)")
-    take = commands.add_parser("backup", help="copy the database while the server runs")
-    take.add_argument("file", type=Path, help="where to; must not exist yet")
-    put = commands.add_parser("restore", help="put a copy in place of the database")
+    take = commands.add_parser(
+        "backup", help="copy the database and the uploads (SQLite), also while the server runs"
+    )
+    take.add_argument("file", type=Path, help="where to, a tar archive; must not exist yet")
+    take.add_argument(
+        "--database-only", action="store_true", help="copy to a SQLite file, without the uploads"
+    )
+    put = commands.add_parser("restore", help="put a backup in the place of what there is (SQLite)")
     put.add_argument("file", type=Path, help="a file made by backup")
+    commands.add_parser(
+        "new-epoch",
+        help="after a store was put back by other means than restore: have clients notice",
+    )
     worker = commands.add_parser("worker")  # without help: started by the supervisor alone
     worker.add_argument("number", type=int)
     worker.add_argument("of", type=int)

@@ -22,7 +22,9 @@ EMAILS = Collection("emails", fields=("user",))
 USERS = Collection("users", indexes=(Index(("email",), unique=True),), text="name")
 """`{id, email, name, role, avatar, settings, password, password_at, created_at, disabled_at}`."""
 
-INVITES = Collection("invites", indexes=(Index(("hash",), unique=True), Index(("expires_at",))))
+INVITES = Collection(
+    "invites", indexes=(Index(("hash",), unique=True), Index(("expires_at",), any_org=True))
+)
 """`{id, hash, email, role, created_by, created_at, expires_at, used_by}`."""
 
 COLLECTIONS = (ORGANIZATIONS, EMAILS, USERS, INVITES)

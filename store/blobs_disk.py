@@ -93,8 +93,17 @@ class DiskBlobs(Blobs):
         return await self.run(sweep)
 
     def _path(self, id: str) -> Path:
-        _checked(id)
-        return self._directory / id[-2:] / id[-4:-2] / id
+        return self._directory / place(id)
+
+
+def place(id: str) -> Path:
+    """Where a blob's file is, below the directory.
+
+    Raises:
+        ValueError: no blob is called so.
+    """
+    _checked(id)
+    return Path(id[-2:], id[-4:-2], id)
 
 
 def _checked(id: str) -> str:

@@ -37,7 +37,7 @@ SETTINGS = Collection("conversation_settings")
 DIRECTS = Collection("direct_conversations")
 """`{id: <digest of the two>, conversation}`: which conversation is that of two users."""
 
-CREATIONS = Collection("conversation_creations", indexes=(Index(("created_at",)),))
+CREATIONS = Collection("conversation_creations", indexes=(Index(("created_at",), any_org=True),))
 """`{id: <digest of user and client_id>, conversation, digest, created_at}`: what a `client_id`
 stands for."""
 

@@ -27,6 +27,9 @@ class Index:
     fields: tuple[str, ...]
     unique: bool = False
     """Unique within the organization. Documents in which a field is null are not compared."""
+    any_org: bool = False
+    """Whether `find_any_org` or `delete_any_org` ask by these fields: an engine whose index begins
+    with the organization may need another one for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,17 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Redaction:
+    """Takes content out of events that are in the stream's log already."""
+
+    seqs: Sequence[int]
+    """Of the events. Those that are not in the log, or not before the append's own, are passed
+    over."""
+    set: Mapping[str, Any]
+    """Fields of the events' `data` and the values they have from now on. Other fields stay."""
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """One atomic step of a stream: events, and the state they change."""
 
@@ -152,6 +166,7 @@ class Append:
     changes: Sequence[Change] = ()
     guards: Sequence[Guard] = ()
     key: Key | None = None
+    redactions: Sequence[Redaction] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +255,10 @@ class Engine(ABC):
 
         The values that a document has under a unique index are changed by plain writes only: a
         change of an append may bring them with a new document, or leave them as they are.
+
+        Redactions, in order, are part of the step: whoever sees its events or state sees earlier
+        events redacted, in `read` as in the answer to a retry with an earlier key, and what was
+        redacted is kept nowhere else. Seq, type, time, actor and epoch of an event stay.
 
         Raises:
             GuardFailed: the first guard, in order, that does not hold.

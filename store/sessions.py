@@ -4,7 +4,9 @@ from store.accounts import SERVER
 from store.engine import Collection, Document, Engine, Index, Is
 
 SESSIONS = Collection(
-    "sessions", indexes=(Index(("user",)), Index(("expires_at",))), fields=("revoked_at",)
+    "sessions",
+    indexes=(Index(("user",)), Index(("expires_at",), any_org=True)),
+    fields=("revoked_at",),
 )
 """`{id, user, created_at, last_used_at, expires_at, user_agent, remote, revoked_at, refresh}`;
 `refresh` is the hash of the one refresh token that is good now."""

@@ -18,7 +18,7 @@ UPLOADS = Collection(
     indexes=(
         Index(("owner", "state", "id")),
         Index(("owner", "client_id"), unique=True),
-        Index(("state", "touched_at")),
+        Index(("state", "touched_at"), any_org=True),
     ),
     fields=("size", "kept"),
 )

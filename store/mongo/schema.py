@@ -81,9 +81,11 @@ def _of(kind: Kind) -> list[IndexModel]:
         IndexModel([("_o", 1), *((name, 1) for name in fields), ("id", 1)], name="_".join(fields))
         for fields in sorted(lists)
     ]
-    # Across organizations: whose is this?
-    leading = {fields[0] for fields in lists}
-    models += [IndexModel([(name, 1), ("_o", 1)], name=f"any_{name}") for name in sorted(leading)]
+    across = {index.fields for index in kind.collection.indexes if index.any_org}
+    models += [
+        IndexModel([(name, 1) for name in fields], name="any_" + "_".join(fields))
+        for fields in sorted(across)
+    ]
     models.append(IndexModel([("_o", 1), ("id", 1)], name="id_"))
     models += [
         IndexModel([(field, 1)], name=field, unique=True, sparse=True)
@@ -191,6 +193,13 @@ async def others_write(database: Database) -> bool:
     await database.meta.update_one({"_id": name}, {"$set": {"program": now}}, upsert=True)
     others = {"program": {"$gt": now - WRITTEN}, "_id": {"$ne": name}}
     return await database.meta.find_one(others) is not None
+
+
+async def silence(database: Database) -> float:
+    """Seconds since a node last said that it writes; infinite if none ever did."""
+    rows = await database.meta.find({"program": {"$gt": 0}}).to_list()
+    last = max((int(row["program"]) for row in rows), default=None)
+    return float("inf") if last is None else (database.milliseconds() - last) / 1000
 
 
 async def reshape(database: Database, kind: Kind) -> int:

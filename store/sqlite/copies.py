@@ -1,7 +1,9 @@
 """Copies of the database: taken while a server runs, put back while none does."""
 
+import contextlib
 import os
 import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from domain.errors import Unavailable
@@ -40,9 +42,9 @@ def backup(source: Path, target: Path) -> None:
                 copy.close()
         finally:
             reader.close()
-        _sync(partial)
+        sync(partial)
         partial.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     except (sqlite3.Error, OSError) as error:
         raise Unavailable(f"The backup failed: {error}") from error
     finally:
@@ -67,24 +69,43 @@ def restore(source: Path, target: Path) -> None:
         raise StoreError(f"there is no backup {source}")
     lock = FileLock(target)
     lock.acquire()
-    partial = target.with_name(f"{target.name}.restore")
     try:
-        partial.unlink(missing_ok=True)
-        partial.touch(0o600)
-        _copy(source, partial)
-        _sync(partial)
+        with prepared(source, target) as put:
+            put()
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def prepared(source: Path, target: Path) -> Iterator[Callable[[], None]]:
+    """A copy that was checked and given new epochs. Gives what puts it in the place of the
+    database; the caller holds the lock. Blocks.
+
+    Raises:
+        StoreError: the copy is damaged or of a newer version.
+        Unavailable: a file cannot be read or written.
+    """
+    partial = target.with_name(f"{target.name}.restore")
+
+    def put() -> None:
         # A journal of the old file must never be applied to the new one.
         for suffix in ("-wal", "-shm", "-journal"):
             Path(f"{target}{suffix}").unlink(missing_ok=True)
         partial.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
+
+    try:
+        partial.unlink(missing_ok=True)
+        partial.touch(0o600)
+        _copy(source, partial)
+        sync(partial)
+        yield put
     except (sqlite3.Error, OSError) as error:
         if is_outage(error):
             raise Unavailable(f"The backup cannot be restored: {error}") from error
         raise StoreError(f"{source} cannot be restored: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
-        lock.release()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -115,7 +136,8 @@ def _copy(source: Path, target: Path) -> None:
         original.close()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a directory, on disk. Blocks."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

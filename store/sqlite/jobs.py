@@ -119,6 +119,8 @@ class AppendJob(Job):
             rows.append((place.id, seq, type, at, actor.id, actor.kind, text))
             events.append(StoredEvent(append.stream, epoch, seq, type, at, actor, text))
         tx.advance(append.stream, place, rows)
+        for seqs, fields in prepared.redactions:
+            tx.redact([(place.id, seq) for seq in seqs if seq < first], fields)
         if client is not None and append.key is not None:
             tx.use_key((place.id, client), first, len(rows), append.key.digest, at)
         return Appended(epoch, first, events)

@@ -176,7 +176,7 @@ def prepare_plain(tables: Tables, org: str, changes: Sequence[Change]) -> list[P
 class PreparedAppend:
     """An `Append`, ready for the writer."""
 
-    __slots__ = ("append", "changes", "client", "events", "guards", "needs", "size")
+    __slots__ = ("append", "changes", "client", "events", "guards", "needs", "redactions", "size")
 
     def __init__(self, tables: Tables, append: Append) -> None:
         if not append.events:
@@ -208,8 +208,13 @@ class PreparedAppend:
         for change in self.changes:
             if not isinstance(change, Whole) or change.put:
                 self.needs.append(change.key)
+        self.redactions: list[tuple[Sequence[int], bytes]] = [
+            (tuple(each.seqs), orjson.dumps({**each.set})) for each in append.redactions
+        ]
+        """Seqs, and the fields to set as JSON text."""
         self.size = (
             400
             + sum(len(encoded) for _, encoded in self.events)
             + sum(change.size for change in self.changes)
+            + sum(8 * len(seqs) + len(fields) for seqs, fields in self.redactions)
         )

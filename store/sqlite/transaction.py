@@ -25,6 +25,11 @@ INSERT_EVENTS = Bulk(
     "SELECT stream, seq, type, at, actor, actor_kind, json FROM {rows}",
     "stream seq type at actor actor_kind json",
 )
+LOAD_EVENTS = Bulk(
+    "SELECT e._rowid_, CAST(e.data AS BLOB) FROM {rows} AS v "
+    "CROSS JOIN events AS e ON e.stream = v.stream AND e.seq = v.seq",
+    "stream seq",
+)
 INSERT_KEYS = Bulk(
     "INSERT INTO keys (stream, client, seq, count, digest, at) SELECT * FROM {rows}",
     "stream client seq count digest at",
@@ -125,6 +130,7 @@ class Transaction:
         self._keys: dict[UsedKey, tuple[int, int, str]] = {}
         self._new_keys: list[tuple[Any, ...]] = []
         self._events: list[tuple[Any, ...]] = []
+        self._redactions: list[tuple[list[tuple[int, int]], bytes]] = []
         self._committed: dict[Key, Entry | None] = {}
         self._reread: set[str] = set()
         """Collections of which only the file knows what is there by now."""
@@ -259,6 +265,10 @@ class Transaction:
         moved = Place(place.id, place.org, Head(epoch, seq + len(events), trimmed))
         self._streams[name] = self._moved[name] = moved
 
+    def redact(self, events: list[tuple[int, int]], fields: bytes) -> None:
+        """Set fields, given as JSON text, in the data of events, given by stream and seq."""
+        self._redactions.append((events, fields))
+
     def use_key(self, key: UsedKey, seq: int, count: int, digest: str, at: str) -> None:
         """Remember what an idempotency key was used for."""
         self._keys[key] = (seq, count, digest)
@@ -304,6 +314,10 @@ class Transaction:
         if self._events:
             INSERT_EVENTS.run(self.db, self._events)
             self._events.clear()
+        if self._redactions:
+            for events, fields in self._redactions:
+                self._redact(events, orjson.loads(fields))
+            self._redactions.clear()
         if self._new_keys:
             INSERT_KEYS.run(self.db, self._new_keys)
             self._new_keys.clear()
@@ -316,6 +330,13 @@ class Transaction:
                 self._flush_table(self.tables[name], rows)
             self.place = ""
             self._changed.clear()
+
+    def _redact(self, events: list[tuple[int, int]], fields: Document) -> None:
+        rows = [
+            (orjson.dumps({**orjson.loads(data), **fields}), rowid)
+            for rowid, data in LOAD_EVENTS.select(self.db, list(dict.fromkeys(events)))
+        ]
+        self.db.executemany("UPDATE events SET data = CAST(? AS TEXT) WHERE _rowid_ = ?", rows)
 
     def _flush_table(self, table: Table, rows: list[tuple[Key, Row]]) -> None:
         removed, touched, moved, added = [], [], [], []

@@ -21,7 +21,7 @@ from store.engine import (
     StoreError,
     Update,
 )
-from store.mongo import MongoBlobs, schema
+from store.mongo import MongoBlobs, MongoEngine, copies, new_epoch, schema
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongod import Mongod, Scratch
 from tests.support.stores import (
@@ -125,6 +125,45 @@ async def test_another_node_follows_to_a_new_epoch(mongo: MongoStores) -> None:
     async with asyncio.timeout(10):
         while await two.head(ORG, STREAM) != new:
             await asyncio.sleep(0.02)
+
+
+async def test_a_restored_database_gets_a_new_epoch_while_no_node_runs(
+    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await mongo.node()
+    await send(node, "n1")
+    old = await node.head(ORG, STREAM)
+    assert old is not None
+    with pytest.raises(StoreError, match="stop all nodes"):
+        await new_epoch(mongo.url, clock=SystemClock())
+    await mongo.stop(node)
+    with pytest.raises(StoreError, match="stop all nodes"):
+        await new_epoch(mongo.url, clock=SystemClock())
+    monkeypatch.setattr(copies, "QUIET", 0.0)
+    await new_epoch(mongo.url, clock=SystemClock())
+
+    node = await mongo.node()
+    new = await node.head(ORG, STREAM)
+    assert new is not None
+    assert new.seq == old.seq
+    assert new.epoch != old.epoch
+    assert (await send(node, "n2")).seq == 2
+
+
+async def test_nothing_gets_no_new_epoch(mongo: MongoStores) -> None:
+    with pytest.raises(StoreError, match="no data"):
+        await new_epoch(mongo.url, clock=SystemClock())
+
+
+async def test_only_what_is_asked_across_organizations_has_an_index_for_it(
+    mongo: MongoStores,
+) -> None:
+    indexes = (Index(("owner", "at")), Index(("ends",), any_org=True))
+    node = await mongo.start([Collection("things", indexes=indexes)])
+    assert isinstance(node, MongoEngine)
+    rows = node._database.database["c_things"]
+    names = set(await rows.index_information())
+    assert names == {"_id_", "_c", "_x", "id_", "owner_at", "ends", "any_ends"}
 
 
 # -- starting -------------------------------------------------------------------------------------
