@@ -192,7 +192,7 @@ async def _fall_silent(
         silent = {each.account.id for each in scene.people}
         left = await _metric(api, "parley_connections") - len(silent)
         stop = asyncio.Event()
-        speaking = asyncio.create_task(scene.speak_steadily(stop, 0.05))
+        speaking = asyncio.create_task(scene.speak_steadily(stop, 0.1))
 
         async def gone_from_the_node() -> bool:
             return await _metric(api, "parley_connections") <= left
@@ -256,7 +256,7 @@ async def _proxied(scene: Scene, each: int) -> None:
 
 async def test_on_one_node(start_server: StartServer, full: bool) -> None:
     node = start_server(**SETTINGS)
-    await _proxied(Scene(node, node), 100 if full else 4)
+    await _proxied(Scene(node, node), 25 if full else 4)
 
 
 @pytest.mark.timeout(90)
@@ -267,7 +267,7 @@ async def test_seen_from_another_node(
     with RedisProcess(tmp_path / "redis") as redis, scratch(mongodb) as database:
         shared = {"REDIS_URL": redis.url, "STORE_URL": database.url, "SECRET_KEY": "of both " * 5}
         nodes = [start_server(**SETTINGS, **shared) for _ in range(2)]
-        await _proxied(Scene(*nodes), 30 if full else 4)
+        await _proxied(Scene(*nodes), 15 if full else 4)
         for node in nodes:
             await asyncio.to_thread(node.stop)
 
@@ -279,7 +279,7 @@ async def test_packets_are_dropped(start_server: StartServer, full: bool) -> Non
             async with stalling_proxy(node.port, network.host, network.socket) as proxy:
                 await _fall_silent(
                     Scene(node, node),
-                    {"dropped packets": [proxy.url] * (100 if full else 10)},
+                    {"dropped packets": [proxy.url] * (60 if full else 10)},
                     network.drop_packets,
                     network.pass_packets,
                 )
