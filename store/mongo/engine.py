@@ -181,7 +181,10 @@ class MongoEngine(Engine):
         if limit <= 0:
             return []
         with reaching():
-            place = await self._streams.place(stream)
+            # What is known to be applied stays so. Who asks for no more need not ask where it stands.
+            place = self._streams.known(stream)
+            if place is None or place.seq < after + limit:
+                place = await self._streams.place(stream)
             if not place.seq or place.org != org or after >= place.seq:
                 return []
             return await self._events(stream, place, after, limit, max_bytes)

@@ -63,6 +63,12 @@ class Streams:
         while len(self._known) > self._limit:
             self._known.popitem(last=False)
 
+    def _learn_if_newer(self, stream: str, place: Place) -> None:
+        # An append may have come further while the place was read.
+        known = self.known(stream)
+        if known is None or known.base != place.base or known.seq < place.seq:
+            self.learn(stream, place)
+
     def forget(self, stream: str) -> None:
         """Do not believe what is known."""
         self._known.pop(stream, None)
@@ -100,6 +106,10 @@ class Streams:
         ).to_list()
         moved = {row["_id"].rpartition("#")[0] for row in ahead if "void" not in row}
         found = {row["_id"]: _place(row, None) for row in rows if row["_id"] not in moved}
+        barred = {row["_id"].rpartition("#")[0] for row in ahead if "void" in row}
+        for name, place in found.items():
+            if name not in barred:
+                self._learn_if_newer(name, place)
         for name in moved:
             found[name] = await self.place(name)
         return found

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -50,7 +51,13 @@ func main() {
 	}
 }
 
+// errorsOnly logs errors. Unlike a TextHandler it does nothing for what is not logged.
+type errorsOnly struct{ slog.Handler }
+
+func (h errorsOnly) WithAttrs([]slog.Attr) slog.Handler { return h }
+
 func run(ctx context.Context, address, data string) error {
+	debug.SetGCPercent(400)
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
@@ -66,7 +73,7 @@ func run(ctx context.Context, address, data string) error {
 	socket := filepath.Join(sockets, "s")
 	backend, err := ferretdb.New(&ferretdb.Config{
 		Listener:  ferretdb.ListenerConfig{Unix: socket},
-		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		Logger:    slog.New(errorsOnly{slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})}),
 		Handler:   "sqlite",
 		SQLiteURL: "file:" + filepath.ToSlash(data) + "/?_pragma=synchronous(off)",
 	})

@@ -47,6 +47,11 @@ PATCHES = {
         # As the index on _id writes it, so that the index is used.
         ("DefaultColumn + \"->'$._id'\"", 'DefaultColumn + "->\\"_id\\""'),
     ],
+    "internal/util/resource/resource.go": [
+        # It looks for leaks of its own, at a twentieth of its time.
+        ("\tcheckArgs(obj, token)\n\n\tname :=", "\tif true {\n\t\treturn\n\t}\n\n\tname :="),
+        ("\tcheckArgs(obj, token)\n\n\tp :=", "\tif true {\n\t\treturn\n\t}\n\n\tp :="),
+    ],
 }
 """What of FerretDB is built otherwise: texts in its files, and what stands there instead."""
 
