@@ -1,17 +1,19 @@
-"""`python -m bench`: measure the servers in turns and print how they compare."""
+"""`python -m bench`: measure the servers in turns and print how they compare.
+
+`python -m bench growth` measures clusters of them as nodes are added.
+"""
 
 import argparse
 import json
 import os
-import platform
 import signal
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import profile
+from bench import growth, profile
+from bench.options import names
 from bench.parley import Parley
 from bench.peers import (
     LOGS,
@@ -26,7 +28,7 @@ from bench.peers import (
     scratch,
 )
 from bench.process import BenchError, run_load
-from bench.report import Environment, Report, number, write_between_markers
+from bench.report import END, START, Report, environment, number, write_between_markers
 from bench.scenarios import PAYLOAD, SCALES, SCENARIOS, Scale, Scenario
 
 LOADGEN = OUT / "bin/loadgen"
@@ -56,29 +58,18 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class names:  # noqa: N801
-    """Reads names separated by commas, all of which must be known."""
-
-    def __init__(self, known: Sequence[str]) -> None:
-        self._known = known
-
-    def __call__(self, text: str) -> list[str]:
-        chosen = [name.strip() for name in text.split(",") if name.strip()]
-        for name in chosen:
-            if name not in self._known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(self._known)}")
-        return [name for name in self._known if name in chosen]
-
-
 def main(argv: Sequence[str]) -> int:
     """Run; 0 when everything was measured, 1 with a message when not."""
-    options = arguments(argv)
+    if argv[:1] == ["growth"]:
+        measure, options = growth.run, growth.arguments(argv[1:])
+    else:
+        measure, options = run, arguments(argv)
     # However it is ended, every server is stopped on the way out: also where the shell started this
     # in the background and so had SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        run(options)
+        measure(options)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -108,7 +99,8 @@ def run(options: argparse.Namespace) -> None:
         for peer in peers:
             peer.build()
         scenarios = [s for s in SCENARIOS if s.name in options.scenario]
-        report = Report(environment(peers, rounds, seconds), scenarios, peers)
+        versions = {peer.name: peer.version() for peer in peers}
+        report = Report(environment(versions, rounds, seconds), scenarios, peers)
         runner = Runner(scale, seconds, options.profile, report)
         for turn in range(rounds):
             print(f"\nround {turn + 1} of {rounds}", flush=True)
@@ -201,28 +193,10 @@ def details(result: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def environment(peers: Sequence[Peer], rounds: int, seconds: float) -> Environment:
-    """Where and with what this run measures."""
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return Environment(
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        cpu=models[0] if models else platform.machine(),
-        kernel=platform.release(),
-        versions={peer.name: peer.version() for peer in peers},
-        rounds=rounds,
-        seconds=seconds,
-        load_before=os.getloadavg()[0],
-    )
-
-
 def write_docs(report: Report) -> None:
     """Put the table where the documentation shows it."""
     for path in (ROOT / "README.md", ROOT / "docs/benchmarks.md"):
-        if write_between_markers(path, report.markdown()):
+        if write_between_markers(path, report.markdown(), START, END):
             print(f"written to {path.relative_to(ROOT)}")
         else:
             raise BenchError(f"{path.relative_to(ROOT)} has no markers for the table")

@@ -85,17 +85,8 @@ class Parley(Peer):
     @contextmanager
     def _serving(self, directory: Path, log: Path, prefix: Sequence[str] = ()) -> Iterator[Running]:
         port = free_port()
-        env = {
-            "PARLEY_PORT": str(port),
-            "PARLEY_DATA_DIR": str(directory),
-            "PARLEY_SECRET_KEY": SECRET,
-            "PARLEY_ACCESS_TTL": "1d",
-            "PARLEY_BCRYPT_COST": "4",
-            "PARLEY_RATE_LIMITS": ",".join(f"{bucket}={LIMIT}" for bucket in BUCKETS),
-            "PARLEY_LOG_FORMAT": "json",
-        }
         command = (*prefix, sys.executable, "-m", "server")
-        with serving(command, port, log, env) as pid:
+        with serving(command, port, log, environment(port, directory)) as pid:
             yield Running(pid, port)
 
     @contextmanager
@@ -119,6 +110,19 @@ class Parley(Peer):
                 ]
             clients.append(client)
         return clients
+
+
+def environment(port: int, directory: Path) -> dict[str, str]:
+    """The settings that a measured server has other than by default."""
+    return {
+        "PARLEY_PORT": str(port),
+        "PARLEY_DATA_DIR": str(directory),
+        "PARLEY_SECRET_KEY": SECRET,
+        "PARLEY_ACCESS_TTL": "1d",
+        "PARLEY_BCRYPT_COST": "4",
+        "PARLEY_RATE_LIMITS": ",".join(f"{bucket}={LIMIT}" for bucket in BUCKETS),
+        "PARLEY_LOG_FORMAT": "json",
+    }
 
 
 class Api:
@@ -151,53 +155,73 @@ async def api(port: int) -> AsyncIterator[Api]:
         yield Api(session)
 
 
+@dataclass(frozen=True, slots=True)
+class User:
+    """A registered user."""
+
+    id: str
+    token: str
+
+
+async def register(server: Api, count: int) -> list[User]:
+    """Make so many users."""
+    accounts = await asyncio.gather(
+        *(
+            server.post(
+                "/auth/register",
+                {
+                    "email": f"user{i}@bench.example.com",
+                    "password": f"Benchmark-{i:04}-password",
+                    "name": f"User {i}",
+                },
+            )
+            for i in range(count)
+        )
+    )
+    return [User(account["user"]["id"], account["access_token"]) for account in accounts]
+
+
+async def converse(server: Api, kind: str, users: Sequence[User], name: str) -> str:
+    """Make a conversation of these users, the first being its owner; gives its id."""
+    body = {
+        "kind": kind,
+        "title": name,
+        "members": [user.id for user in users[1:]],
+        "client_id": name,
+    }
+    made = await server.post("/conversations", body, users[0].token)
+    identifier: str = made["id"]
+    return identifier
+
+
+async def make_groups(server: Api, users: Sequence[User], k: int) -> list[str]:
+    """Make the `k`-th groups, so that each user is in one; `members` says who is in which."""
+    size = len(users)
+    return await asyncio.gather(
+        *(
+            converse(
+                server, "group", [users[i] for i in members(k, part, size)], f"group-{k}-{part}"
+            )
+            for part in range(size // ROOM)
+        )
+    )
+
+
 async def populate(port: int, size: int, groups_each: int) -> Data:
     """Make users, and groups of ten so that each user is in `groups_each`.
 
     With one group each: also a channel of all users, and some history in every group.
     """
     async with api(port) as server:
-        accounts = await asyncio.gather(
-            *(
-                server.post(
-                    "/auth/register",
-                    {
-                        "email": f"user{i}@bench.example.com",
-                        "password": f"Benchmark-{i:04}-password",
-                        "name": f"User {i}",
-                    },
-                )
-                for i in range(size)
-            )
-        )
-        users = [account["user"]["id"] for account in accounts]
-        tokens = [account["access_token"] for account in accounts]
-
-        async def conversation(kind: str, members: Sequence[int], name: str) -> str:
-            made = await server.post(
-                "/conversations",
-                {
-                    "kind": kind,
-                    "title": name,
-                    "members": [users[i] for i in members[1:]],
-                    "client_id": name,
-                },
-                tokens[members[0]],
-            )
-            identifier: str = made["id"]
-            return identifier
-
+        users = await register(server, size)
+        tokens = [user.token for user in users]
         channel = ""
         if groups_each == 1:
-            channel = await conversation("channel", range(size), "everybody")
+            channel = await converse(server, "channel", users, "everybody")
         groups: list[list[str]] = [[] for _ in users]
         for k in range(groups_each):
-            parts = [members(k, part, size) for part in range(size // ROOM)]
-            made = await asyncio.gather(
-                *(conversation("group", part, f"group-{k}-{n}") for n, part in enumerate(parts))
-            )
-            for identifier, part in zip(made, parts, strict=True):
-                for i in part:
+            for part, identifier in enumerate(await make_groups(server, users, k)):
+                for i in members(k, part, size):
                     groups[i].append(identifier)
 
         if groups_each == 1:

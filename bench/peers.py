@@ -124,17 +124,10 @@ class Node(SmallServer):
     env: Mapping[str, str] = {"NODE_ENV": "production"}
 
     def build(self) -> None:
-        directory = HERE / "peers/node"
-        needs("node", "npm")
-        installed_lock = directory / "node_modules/.package-lock.json"
-        lock = directory / "package-lock.json"
-        if not installed_lock.exists() or installed_lock.stat().st_mtime < lock.stat().st_mtime:
-            run_step(("npm", "ci", "--no-fund", "--no-audit"), directory)
+        install_packages(HERE / "peers/node")
 
     def version(self) -> str:
-        package = json.loads((HERE / "peers/node/package-lock.json").read_text())["packages"]
-        release = package["node_modules/socket.io"]["version"]
-        return f"Socket.IO {release} on Node {output('node', '--version').removeprefix('v')}"
+        return node_version(HERE / "peers/node")
 
 
 class Centrifuge(SmallServer):
@@ -165,6 +158,22 @@ def needs(*tools: str) -> None:
 def output(*command: str) -> str:
     """The trimmed output of a command that tells a version."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def install_packages(directory: Path) -> None:
+    """Install what a directory's package-lock.json names, unless that is done."""
+    needs("node", "npm")
+    done = directory / "node_modules/.package-lock.json"
+    lock = directory / "package-lock.json"
+    if not done.exists() or done.stat().st_mtime < lock.stat().st_mtime:
+        run_step(("npm", "ci", "--no-fund", "--no-audit"), directory)
+
+
+def node_version(directory: Path) -> str:
+    """The Socket.IO of a directory's package-lock.json, and Node."""
+    packages = json.loads((directory / "package-lock.json").read_text())["packages"]
+    release = packages["node_modules/socket.io"]["version"]
+    return f"Socket.IO {release} on Node {output('node', '--version').removeprefix('v')}"
 
 
 def build_go(directory: Path, target: Path) -> None:

@@ -1,13 +1,16 @@
 """Processes of a run: pinned to a core, logged to a file, and ended by whoever started them."""
 
+import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Self
 
 SERVER_CORE = 0
 LOAD_CORE = 1
@@ -35,32 +38,52 @@ def pinned(core: int, command: Sequence[str]) -> list[str]:
 
 @contextmanager
 def serving(
-    command: Sequence[str], port: int, log: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    core: int = SERVER_CORE,
 ) -> Iterator[int]:
     """Run a server on its core while the block runs; gives its process id once it listens.
-
-    It has a session of its own, so that Ctrl-C reaches it through this function alone.
 
     Raises:
         BenchError: it ended or did not listen in time.
     """
+    process = launch(command, log, env, core)
+    try:
+        wait_for_port(process, port, log)
+        yield process.pid
+    finally:
+        stop(process)
+
+
+def launch(
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    core: int = SERVER_CORE,
+) -> subprocess.Popen[bytes]:
+    """Start a server on a core, to be ended with `stop`.
+
+    It has a session of its own, so that Ctrl-C reaches it through this program alone.
+    """
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            pinned(SERVER_CORE, command),
+        return subprocess.Popen(
+            pinned(core, command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
             start_new_session=True,
         )
-        try:
-            _wait_for_port(process, port, log)
-            yield process.pid
-        finally:
-            stop(process)
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return when a server that was launched listens.
+
+    Raises:
+        BenchError: it ended or did not listen in time.
+    """
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -72,16 +95,18 @@ def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> No
     raise BenchError(f"the server did not listen within {START_LIMIT:.0f} s; see {log}")
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process this program started: politely, then for good."""
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_LIMIT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def stop(*processes: subprocess.Popen[bytes]) -> None:
+    """End processes this program started, all at the same time: politely, then for good."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_LIMIT
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def tail(log: Path, lines: int = 15) -> str:
@@ -112,6 +137,64 @@ def run_load(command: Sequence[str], spec: str, limit: float) -> str:
     if process.returncode:
         raise BenchError(errors.decode(errors="replace").strip())
     return output.decode()
+
+
+class Load:
+    """A load generator that is told one thing after the other, and answers each with a line."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        """Start it on its core. What it complains of goes to `log`."""
+        self._log = log
+        self._heard = b""
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                pinned(LOAD_CORE, command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "GOMAXPROCS": "1", "GOGC": "400"},
+                start_new_session=True,
+            )
+
+    def ask(self, message: object, limit: float) -> Any:
+        """Tell it something; gives its answer.
+
+        Raises:
+            BenchError: it ended, or did not answer within `limit` seconds.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise BenchError(self._complaint()) from None
+        return json.loads(self._line(time.monotonic() + limit))
+
+    def _line(self, deadline: float) -> bytes:
+        assert self._process.stdout is not None
+        while b"\n" not in self._heard:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._process.stdout], [], [], left)[0]:
+                raise BenchError("the load generator did not answer in time")
+            data = os.read(self._process.stdout.fileno(), 65536)
+            if not data:
+                raise BenchError(self._complaint())
+            self._heard += data
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
+
+    def _complaint(self) -> str:
+        return tail(self._log) or "the load generator ended without a word"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stop(self._process)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
 
 
 def run_step(command: Sequence[str], directory: Path) -> None:

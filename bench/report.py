@@ -1,10 +1,13 @@
 """What was measured, as a table on the terminal, in Markdown and in JSON."""
 
 import json
+import os
+import platform
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,33 @@ class Environment:
     seconds: float
     load_before: float
     """Load average of the minute before: above zero, others had a share of the cores."""
+
+    def notes(self) -> list[str]:
+        """What a reader must know of it."""
+        if self.load_before <= 0.5:
+            return []
+        return [
+            "The machine had other work to do (load average "
+            f"{self.load_before:.1f} before the run), which adds noise."
+        ]
+
+
+def environment(versions: Mapping[str, str], rounds: int, seconds: float) -> Environment:
+    """Where this run measures, and with what; `versions` by server."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return Environment(
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        cpu=models[0] if models else platform.machine(),
+        kernel=platform.release(),
+        versions=versions,
+        rounds=rounds,
+        seconds=seconds,
+        load_before=os.getloadavg()[0],
+    )
 
 
 @dataclass(slots=True)
@@ -124,11 +154,7 @@ class Report:
     def notes(self) -> list[str]:
         """What a reader must know of single figures."""
         notes = [f"Failed: {failure}" for failure in self.failures]
-        if self.environment.load_before > 0.5:
-            notes.append(
-                "The machine had other work to do (load average "
-                f"{self.environment.load_before:.1f} before the run), which adds noise."
-            )
+        notes += self.environment.notes()
         for (row, peer), cell in self.cells.items():
             loads = [
                 r["generator_cpu_seconds"] / r["wall_seconds"]
@@ -232,12 +258,11 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
-def write_between_markers(path: Path, fragment: str) -> bool:
-    """Replace what stands between the markers of a document; False if it has none."""
-    text = path.read_text()
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
+def write_between_markers(path: Path, fragment: str, start: str, end: str) -> bool:
+    """Replace what stands between two markers of a document; False if it has them not."""
+    before, found, rest = path.read_text().partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
         return False
-    path.write_text(f"{before}{START}\n{fragment}{END}{after}")
+    path.write_text(f"{before}{start}\n{fragment}{end}{after}")
     return True

@@ -25,7 +25,7 @@ func (r *reader) greeting(c *conn) []byte {
 	path := c.client.Paths[c.nextID%len(c.client.Paths)]
 	c.nextID++
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAuthorization: Bearer %s\r\n"+
-		"Accept: application/json\r\n\r\n", path, c.loop.address.Port, c.client.Token)
+		"Accept: application/json\r\n\r\n", path, c.port, c.client.Token)
 }
 
 func (r *reader) read(c *conn, data []byte) ([]byte, error) {

@@ -12,6 +12,7 @@ import (
 // conn is one TCP connection to the server under test.
 type conn struct {
 	fd       int
+	port     int
 	index    int
 	loop     *loop
 	handler  handler
@@ -42,13 +43,13 @@ type handler interface {
 // loop drives all connections from one thread with epoll. A goroutine for each connection would
 // spend most of the core on waking and parking at the rates measured here.
 type loop struct {
-	epoll   int
-	address *unix.SockaddrInet4
-	conns   map[int]*conn
-	buffer  []byte
-	events  []unix.EpollEvent
-	opened  int
-	bytes   int64 // received in total
+	epoll  int
+	port   int
+	conns  map[int]*conn
+	buffer []byte
+	events []unix.EpollEvent
+	opened int
+	bytes  int64 // received in total
 }
 
 // sources is how many loopback addresses connections come from, so that repeated runs do not run
@@ -61,11 +62,11 @@ func newLoop(port int) (*loop, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	return &loop{
-		epoll:   epoll,
-		address: &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}},
-		conns:   make(map[int]*conn),
-		buffer:  make([]byte, 1<<20),
-		events:  make([]unix.EpollEvent, 512),
+		epoll:  epoll,
+		port:   port,
+		conns:  make(map[int]*conn),
+		buffer: make([]byte, 1<<20),
+		events: make([]unix.EpollEvent, 512),
 	}, nil
 }
 
@@ -75,7 +76,10 @@ func (l *loop) open(h handler, owner *client) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	c := &conn{fd: fd, index: l.opened, loop: l, handler: h, client: owner}
+	c := &conn{fd: fd, port: l.port, index: l.opened, loop: l, handler: h, client: owner}
+	if owner.Port != 0 {
+		c.port = owner.Port
+	}
 	l.opened++
 	source := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + c.index%sources)}}
 	_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
@@ -84,7 +88,8 @@ func (l *loop) open(h handler, owner *client) (*conn, error) {
 		return nil, fmt.Errorf("bind: %w", err)
 	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	if err := unix.Connect(fd, l.address); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	address := &unix.SockaddrInet4{Port: c.port, Addr: [4]byte{127, 0, 0, 1}}
+	if err := unix.Connect(fd, address); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("connect: %w", err)
 	}

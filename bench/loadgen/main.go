@@ -1,7 +1,8 @@
 // Command loadgen drives one benchmark scenario against one server on the loopback interface.
 //
 // It reads a JSON description of the scenario from standard input, and writes the result as JSON to
-// standard output. An error is one line on standard error and exit code 1.
+// standard output. The scenario "paced" then goes on reading orders and answering each with a line.
+// An error is one line on standard error and exit code 1.
 package main
 
 import (
@@ -22,12 +23,16 @@ func main() {
 
 func run() error {
 	var s spec
-	if err := json.NewDecoder(os.Stdin).Decode(&s); err != nil {
+	input := json.NewDecoder(os.Stdin)
+	if err := input.Decode(&s); err != nil {
 		return fmt.Errorf("the scenario: %w", err)
 	}
 	b, err := newSession(&s)
 	if err != nil {
 		return err
+	}
+	if s.Scenario == "paced" {
+		return runPaced(b, input)
 	}
 	result, err := dispatch(b)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 // spec is what the driver asks for: one scenario against one running server.
 type spec struct {
 	Protocol    string   `json:"protocol"` // plain, parley or centrifuge
-	Scenario    string   `json:"scenario"` // volatile, acked, connect, idle or history
-	Port        int      `json:"port"`
+	Scenario    string   `json:"scenario"` // volatile, acked, connect, idle, history or paced
+	Port        int      `json:"port"`     // of clients that name none
 	PID         int      `json:"pid"`
 	Namespaces  []string `json:"namespaces"`
 	Clients     []client `json:"clients"`
@@ -30,6 +30,7 @@ type client struct {
 	Token string   `json:"token"`
 	Rooms []string `json:"rooms"`
 	Paths []string `json:"paths"` // what the history scenario asks for
+	Port  int      `json:"port"`  // of its node
 
 	room *room
 }

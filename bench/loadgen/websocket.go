@@ -30,7 +30,7 @@ func (w *websocket) greeting(c *conn) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"+
 		"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-		w.session.protocol.path(), c.loop.address.Port)
+		w.session.protocol.path(), c.port)
 }
 
 func (w *websocket) read(c *conn, data []byte) ([]byte, error) {

@@ -1,9 +1,9 @@
 """Stock python-socketio on aiohttp and uvloop, as its documentation sets it up.
 
-    python server.py PORT DATABASE SECRET
+    python server.py PORT DATABASE SECRET [REDIS_URL]
 
 Events: join(room), pub(room, payload), send(room, payload) -> msg(payload) to the room.
-`send` is acknowledged after the payload is committed to SQLite.
+`send` is acknowledged after the payload is committed to SQLite. With Redis it is one of several nodes.
 """
 
 import asyncio
@@ -52,9 +52,13 @@ class Log:
                 done.set_result(None)
 
 
-def application(database: str, secret: str) -> web.Application:
+def application(database: str, secret: str, redis: str | None = None) -> web.Application:
     """The server, with the same events in every namespace."""
-    server: Any = socketio.AsyncServer(async_mode="aiohttp", namespaces=list(NAMESPACES))
+    server: Any = socketio.AsyncServer(
+        async_mode="aiohttp",
+        namespaces=list(NAMESPACES),
+        client_manager=socketio.AsyncRedisManager(redis) if redis else None,
+    )
     log = Log(database)
 
     for namespace in NAMESPACES:
@@ -90,17 +94,17 @@ def application(database: str, secret: str) -> web.Application:
     return app
 
 
-async def main(port: int, database: str, secret: str) -> None:
+async def main(port: int, database: str, secret: str, redis: str | None = None) -> None:
     """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR2, gc.collect)
-    runner = web.AppRunner(application(database, secret), access_log=None)
+    runner = web.AppRunner(application(database, secret, redis), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
     await stop.wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    uvloop.run(main(int(sys.argv[1]), *sys.argv[2:]))
