@@ -1,0 +1,268 @@
+"""Backups of a running server, uploads included, put back elsewhere and in the same place."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.conftest import StartServer
+from tests.support.rest import Account, Api
+from tests.support.server import ROOT, ServerProcess
+
+
+async def command(server: ServerProcess, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`python -m server …` with this server's settings."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "server", *map(str, arguments)],
+        cwd=ROOT,
+        env=server.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def done(server: ServerProcess, *arguments: object) -> str:
+    ended = await command(server, *arguments)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+async def upload(who: Account, body: bytes) -> str:
+    form = aiohttp.FormData()
+    form.add_field("file", body, content_type="application/octet-stream", filename="file.bin")
+    answer: Any = (await who.api.request("POST", "/uploads", data=form)).expect(201)
+    return str(answer["id"])
+
+
+async def download(who: Account, file: str) -> bytes | None:
+    answer = await who.api.request("GET", f"/uploads/{file}")
+    return answer.body if answer.status == 200 else None
+
+
+def files(server: ServerProcess) -> list[str]:
+    """The names of all files of uploads."""
+    found = (server.data_dir / "uploads").rglob("*")
+    return sorted(path.name for path in found if path.is_file())
+
+
+async def test_a_server_restored_elsewhere_serves_the_uploads(
+    fresh_server: ServerProcess, start_server: StartServer, tmp_path: Path
+) -> None:
+    copy = tmp_path / "backup.tar"
+    async with Api(fresh_server.url) as api:
+        ann = await api.register("Ann")
+        bodies = {await upload(ann, body): body for body in (b"one", os.urandom(3_000_000))}
+        gone = await upload(ann, b"deleted before")
+        await ann.api.delete(f"/uploads/{gone}", 200)
+        told = await done(fresh_server, "backup", copy)
+        assert "2 uploads" in told
+        assert copy.stat().st_mode & 0o077 == 0
+        await upload(ann, b"uploaded after")
+
+    other = start_server()
+    await asyncio.to_thread(other.stop)
+    assert "2 uploads" in await done(other, "restore", copy)
+    await asyncio.to_thread(other.start)
+    async with Api(other.url) as api:
+        restored = await api.login(ann.email)
+        page = await restored.api.get("/uploads")
+        assert {item["id"] for item in page["items"]} == bodies.keys()
+        for file, body in bodies.items():
+            assert await download(restored, file) == body
+    assert files(other) == sorted(bodies)
+
+
+async def test_restored_in_place_is_as_it_was(fresh_server: ServerProcess, tmp_path: Path) -> None:
+    server, copy = fresh_server, tmp_path / "backup.tar"
+    async with Api(server.url) as api:
+        ann = await api.register("Ann")
+        deleted, kept = await upload(ann, b"deleted later"), await upload(ann, b"kept")
+        await done(server, "backup", copy)
+        await ann.api.delete(f"/uploads/{deleted}", 200)
+        new = await upload(ann, b"new")
+        refused = await command(server, "restore", copy)
+        assert refused.returncode == 1
+        assert "in use" in refused.stderr
+        assert await download(ann, new) == b"new"
+        await asyncio.to_thread(server.stop)
+        await done(server, "restore", copy)
+        await asyncio.to_thread(server.start)
+        assert [await download(ann, each) for each in (deleted, kept, new)] == [
+            b"deleted later",
+            b"kept",
+            None,
+        ]
+    assert files(server) == sorted([deleted, kept])
+
+
+async def test_a_backup_taken_while_files_come_and_go(
+    fresh_server: ServerProcess, start_server: StartServer, tmp_path: Path
+) -> None:
+    copy = tmp_path / "backup.tar"
+    running = True
+    async with Api(fresh_server.url) as api:
+        ann = await api.register("Ann")
+        staying = [await upload(ann, os.urandom(200_000)) for _ in range(10)]
+
+        async def come_and_go() -> None:
+            while running:
+                first, second = await upload(ann, b"first"), await upload(ann, b"second")
+                await ann.api.delete(f"/uploads/{first}", 200)
+                await ann.api.delete(f"/uploads/{second}", 200)
+
+        busy = asyncio.create_task(come_and_go())
+        await done(fresh_server, "backup", copy)
+        running = False
+        await busy
+
+    other = start_server()
+    await asyncio.to_thread(other.stop)
+    await done(other, "restore", copy)
+    await asyncio.to_thread(other.start)
+    async with Api(other.url) as api:
+        restored = await api.login(ann.email)
+        shown = {item["id"] for item in (await restored.api.get("/uploads"))["items"]}
+        assert shown >= set(staying)
+        assert len(shown) <= len(staying) + 2
+        assert all([await download(restored, file) for file in staying])
+    assert shown >= set(files(other)), "no file that the database does not know"
+
+
+async def test_an_upload_whose_file_is_lost_is_told(
+    fresh_server: ServerProcess, tmp_path: Path
+) -> None:
+    async with Api(fresh_server.url) as api:
+        ann = await api.register("Ann")
+        lost, kept = await upload(ann, b"lost"), await upload(ann, b"kept")
+        (path,) = (fresh_server.data_dir / "uploads").rglob(lost)
+        path.unlink()
+        told = await done(fresh_server, "backup", tmp_path / "backup.tar")
+        assert "1 uploads have no file" in told
+        assert lost in told
+        await asyncio.to_thread(fresh_server.stop)
+        assert lost in await done(fresh_server, "restore", tmp_path / "backup.tar")
+        await asyncio.to_thread(fresh_server.start)
+        assert [await download(ann, each) for each in (lost, kept)] == [None, b"kept"]
+
+
+async def test_the_database_alone(fresh_server: ServerProcess, tmp_path: Path) -> None:
+    server, copy = fresh_server, tmp_path / "copy.db"
+    async with Api(server.url) as api:
+        ann = await api.register("Ann")
+        old = await upload(ann, b"old")
+        assert "without uploads" in await done(server, "backup", "--database-only", copy)
+        new = await upload(ann, b"new")
+        await asyncio.to_thread(server.stop)
+        assert "as they were" in await done(server, "restore", copy)
+        await asyncio.to_thread(server.start)
+        assert [await download(ann, each) for each in (old, new)] == [b"old", None]
+    assert files(server) == sorted([old, new])
+
+
+def damaged(whole: Path, directory: Path) -> dict[str, Path]:
+    """Archives that are no whole backups, by what is wrong with them."""
+    directory.mkdir()
+    content = whole.read_bytes()
+    with tarfile.open(whole) as archive:
+        members = archive.getmembers()
+        places = [member.offset_data for member in members]
+        bad = {
+            "without its end": content[: places[-1] - 512],
+            "cut in a file": content[: places[-2] + 1000],
+            "text": b"hello" * 1000,
+            "nothing": b"",
+        }
+        paths = {name: directory / f"{number}.tar" for number, name in enumerate(bad)}
+        for name, path in paths.items():
+            path.write_bytes(bad[name])
+        paths["foreign"] = directory / "foreign.tar"
+        with tarfile.open(paths["foreign"], "w") as other:
+            other.add(__file__, "something")
+        paths["escaping"] = directory / "escaping.tar"
+        with tarfile.open(paths["escaping"], "w") as changed:
+            for member in members:
+                member.name = member.name.replace("uploads/", "../../")
+                changed.addfile(member, archive.extractfile(member))
+    return paths
+
+
+async def test_a_damaged_backup_changes_nothing(
+    fresh_server: ServerProcess, tmp_path: Path
+) -> None:
+    server, copy = fresh_server, tmp_path / "backup.tar"
+    async with Api(server.url) as api:
+        ann = await api.register("Ann")
+        for _ in range(2):
+            await upload(ann, os.urandom(50_000))
+        await done(server, "backup", copy)
+        new = await upload(ann, b"new")
+        await asyncio.to_thread(server.stop)
+        before = files(server)
+        for what, path in damaged(copy, tmp_path / "bad").items():
+            refused = await command(server, "restore", path)
+            assert refused.returncode == 1, what
+            assert refused.stderr.count("\n") == 1, what
+            assert "damaged" in refused.stderr or "cut short" in refused.stderr, what
+            assert files(server) == before, what
+        left = {path.name for path in server.data_dir.iterdir()}
+        assert not {name for name in left if "restore" in name}
+        await asyncio.to_thread(server.start)
+        assert await download(ann, new) == b"new"
+
+
+async def test_changed_bytes_are_told(fresh_server: ServerProcess, tmp_path: Path) -> None:
+    copy = tmp_path / "backup.tar"
+    async with Api(fresh_server.url) as api:
+        ann = await api.register("Ann")
+        file = await upload(ann, b"as it was received")
+        await done(fresh_server, "backup", copy)
+        copy.write_bytes(copy.read_bytes().replace(b"as it was received", b"as it was not rec."))
+        await asyncio.to_thread(fresh_server.stop)
+        told = await done(fresh_server, "restore", copy)
+        assert "1 uploads are damaged" in told
+        assert file in told
+
+
+async def test_a_new_epoch_on_demand(fresh_server: ServerProcess) -> None:
+    server = fresh_server
+    async with Api(server.url) as api:
+        ann = await api.register("Ann")
+        group = await ann.api.post("/conversations", {"kind": "group", "client_id": "g"}, 201)
+        stream = f"messages/{group['id']}"
+        positions = {"streams": {stream: {"epoch": "", "seq": 0}}}
+        old = (await ann.api.post("/sync", positions))["streams"][stream]
+        refused = await command(server, "new-epoch")
+        assert refused.returncode == 1
+        assert "in use" in refused.stderr
+        await asyncio.to_thread(server.stop)
+        await done(server, "new-epoch")
+        await asyncio.to_thread(server.start)
+        new = (await ann.api.post("/sync", positions))["streams"][stream]
+        assert new["epoch"] != old["epoch"]
+
+
+async def test_there_must_be_something_to_copy(
+    start_server: StartServer, fresh_server: ServerProcess, tmp_path: Path
+) -> None:
+    assert (await command(fresh_server, "backup", tmp_path / "no" / "where")).returncode == 1
+    (tmp_path / "there").touch()
+    refused = await command(fresh_server, "backup", tmp_path / "there")
+    assert "exists already" in refused.stderr
+    fresh_server.settings["STORE_URL"] = f"sqlite:///{tmp_path}/missing.db"
+    for arguments in (("backup", tmp_path / "copy"), ("new-epoch",)):
+        refused = await command(fresh_server, *arguments)
+        assert refused.returncode == 1
+        assert "there is no database" in refused.stderr
+    fresh_server.settings["STORE_URL"] = "mongodb://127.0.0.1:1/parley"
+    refused = await command(fresh_server, "backup", tmp_path / "copy")
+    assert "its own tools" in refused.stderr
+    assert {path.name for path in tmp_path.iterdir()} >= {"there"}
+    assert not list(tmp_path.glob("*partial*"))
