@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -165,70 +164,6 @@ async def test_the_database_alone(fresh_server: ServerProcess, tmp_path: Path) -
         await asyncio.to_thread(server.start)
         assert [await download(ann, each) for each in (old, new)] == [b"old", None]
     assert files(server) == sorted([old, new])
-
-
-def damaged(whole: Path, directory: Path) -> dict[str, Path]:
-    """Archives that are no whole backups, by what is wrong with them."""
-    directory.mkdir()
-    content = whole.read_bytes()
-    with tarfile.open(whole) as archive:
-        members = archive.getmembers()
-        places = [member.offset_data for member in members]
-        bad = {
-            "without its end": content[: places[-1] - 512],
-            "cut in a file": content[: places[-2] + 1000],
-            "text": b"hello" * 1000,
-            "nothing": b"",
-        }
-        paths = {name: directory / f"{number}.tar" for number, name in enumerate(bad)}
-        for name, path in paths.items():
-            path.write_bytes(bad[name])
-        paths["foreign"] = directory / "foreign.tar"
-        with tarfile.open(paths["foreign"], "w") as other:
-            other.add(__file__, "something")
-        paths["escaping"] = directory / "escaping.tar"
-        with tarfile.open(paths["escaping"], "w") as changed:
-            for member in members:
-                member.name = member.name.replace("uploads/", "../../")
-                changed.addfile(member, archive.extractfile(member))
-    return paths
-
-
-async def test_a_damaged_backup_changes_nothing(
-    fresh_server: ServerProcess, tmp_path: Path
-) -> None:
-    server, copy = fresh_server, tmp_path / "backup.tar"
-    async with Api(server.url) as api:
-        ann = await api.register("Ann")
-        for _ in range(2):
-            await upload(ann, os.urandom(50_000))
-        await done(server, "backup", copy)
-        new = await upload(ann, b"new")
-        await asyncio.to_thread(server.stop)
-        before = files(server)
-        for what, path in damaged(copy, tmp_path / "bad").items():
-            refused = await command(server, "restore", path)
-            assert refused.returncode == 1, what
-            assert refused.stderr.count("\n") == 1, what
-            assert "damaged" in refused.stderr or "cut short" in refused.stderr, what
-            assert files(server) == before, what
-        left = {path.name for path in server.data_dir.iterdir()}
-        assert not {name for name in left if "restore" in name}
-        await asyncio.to_thread(server.start)
-        assert await download(ann, new) == b"new"
-
-
-async def test_changed_bytes_are_told(fresh_server: ServerProcess, tmp_path: Path) -> None:
-    copy = tmp_path / "backup.tar"
-    async with Api(fresh_server.url) as api:
-        ann = await api.register("Ann")
-        file = await upload(ann, b"as it was received")
-        await done(fresh_server, "backup", copy)
-        copy.write_bytes(copy.read_bytes().replace(b"as it was received", b"as it was not rec."))
-        await asyncio.to_thread(fresh_server.stop)
-        told = await done(fresh_server, "restore", copy)
-        assert "1 uploads are damaged" in told
-        assert file in told
 
 
 async def test_a_new_epoch_on_demand(fresh_server: ServerProcess) -> None:
