@@ -257,8 +257,8 @@ class Engine(ABC):
         change of an append may bring them with a new document, or leave them as they are.
 
         Redactions, in order, are part of the step: whoever sees its events or state sees earlier
-        events redacted, in `read` as in the answer to a retry with an earlier key, and what was
-        redacted is kept nowhere else. Seq, type, time, actor and epoch of an event stay.
+        events redacted, in `read` as in the answer to a retry with an earlier key, and no record
+        of the store has their old content. Seq, type, time, actor and epoch of an event stay.
 
         Raises:
             GuardFailed: the first guard, in order, that does not hold.

@@ -291,12 +291,16 @@ class _Attempt:
         key = key_of(append)
         if key is None or append.key is None:
             return None
-        row = await self._database.log.find_one({"key": key})
+        used = await self._database.log.find_one({"key": key}, {"digest": 1})
+        if used is None:
+            return None
+        if used["digest"] != append.key.digest:
+            raise KeyReused
+        # The first one may have been cut short, or one that redacts it.
+        place = await self._streams.place(append.stream)
+        row = await self._database.log.find_one({"_id": used["_id"]})
         if row is None:
             return None
-        if row["digest"] != append.key.digest:
-            raise KeyReused
-        place = await self._streams.place(append.stream)  # the first one may have been cut short
         epoch = self._database.epoch(place.base)
         whole = is_append(row) and row["seq"] > place.trimmed
         events = stored(row, epoch) if whole else ()

@@ -7,7 +7,7 @@ from store.conditions import matches
 from store.engine import Append, Change, Delete, Document, Duplicate, GuardFailed, Insert, Put
 from store.mongo.database import Database
 from store.mongo.kinds import Kind, Row, document, live, row_id
-from store.mongo.log import encoded
+from store.mongo.log import encoded, ordered
 from store.mongo.projection import Image, Op, owned, tombstone
 from store.mongo.query import changed
 
@@ -40,6 +40,7 @@ class Prepared:
         if not append.events:
             raise ValueError("an append needs an event")
         encoded(append, 1)
+        ordered(append, 1)
         self.append = append
         self._database = database
         org = append.org

@@ -1,5 +1,5 @@
 """The log's rows. An append is one row, so that it is there as a whole or not at all: its events,
-its idempotency key, and, until it is applied, the documents that it decided.
+its idempotency key, and, until it is applied, the documents and redactions that it decided.
 
 The row's `_id` is the stream and the seq of its first event. Whoever inserts it has that place.
 """
@@ -43,6 +43,21 @@ def encoded(append: Append, seq: int) -> list[dict[str, str]]:
     return events
 
 
+def ordered(append: Append, seq: int) -> list[dict[str, Any]]:
+    """The redactions, for `store.mongo.redaction`, of an append whose first event has this seq.
+
+    Raises:
+        TypeError: a value is no JSON.
+    """
+    return [
+        {
+            "seqs": [each for each in redaction.seqs if 0 < each < seq],
+            "set": orjson.dumps({**redaction.set}).decode(),
+        }
+        for redaction in append.redactions
+    ]
+
+
 def new_row(
     append: Append, seq: int, base: str, token: str, changes: Sequence[dict[str, Any]]
 ) -> Row:
@@ -62,6 +77,8 @@ def new_row(
         "changes": list(changes),
         "pending": PENDING,
     }
+    if append.redactions:
+        row["redactions"] = ordered(append, seq)
     key = key_of(append)
     if key is not None and append.key is not None:
         row |= {"key": key, "digest": append.key.digest}

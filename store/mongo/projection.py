@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from store.mongo.database import Database, Rows
 from store.mongo.kinds import Kind, Row, version
+from store.mongo.redaction import redact
 
 Op = Literal["new", "set", "put", "gone"]
 """What becomes of a document: stored if there is none; replaced if it is there; stored either way;
@@ -34,11 +35,14 @@ class Image(NamedTuple):
 
 
 async def apply(database: Database, row: Row) -> int:
-    """Bring the documents to where a row of the log left them, then the stream's head.
+    """Bring earlier rows and the documents to where a row of the log left them, then the stream's
+    head.
 
     Returns:
         When a node last asked to be let in (see `appender`), in Unix milliseconds; 0 for never.
     """
+    if "redactions" in row:
+        await redact(database, row)
     changes = row.get("changes", ())
     for place in range(0, len(changes), AT_ONCE):
         await asyncio.gather(

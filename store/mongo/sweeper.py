@@ -76,7 +76,8 @@ class Sweeper:
             ids = self._applied[:MARKED]
             with reaching():
                 await self._database.log.update_many(
-                    {"_id": {"$in": ids}}, {"$unset": {"pending": "", "changes": ""}}
+                    {"_id": {"$in": ids}},
+                    {"$unset": {"pending": "", "changes": "", "redactions": ""}},
                 )
             del self._applied[:MARKED]
 

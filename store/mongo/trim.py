@@ -18,7 +18,19 @@ STUBS = 24 * 3600 * 1000
 TOMBSTONES = 3600 * 1000
 """Milliseconds for which a removed document is kept from coming back."""
 
-_CONTENT = ("stream", "org", "base", "actor", "kind", "events", "token", "changes", "pending")
+_CONTENT = (
+    "stream",
+    "org",
+    "base",
+    "actor",
+    "kind",
+    "events",
+    "token",
+    "changes",
+    "redactions",
+    "redacted",
+    "pending",
+)
 
 
 async def trim(database: Database, conflicts: Conflicts, keep: int, before: str) -> int:

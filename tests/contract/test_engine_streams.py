@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from domain.streams import Head
-from store.engine import Engine, Key, NewEvent
+from store.engine import Engine, Key, NewEvent, Update
 from tests.support.stores import NOTES, ORG, OTHER, Stores, appending, send, seqs
 
 STREAM = "messages/r1"
@@ -69,6 +69,33 @@ async def test_a_head_is_never_ahead_of_what_can_be_read(engine: Engine) -> None
     assert head.seq == 500
     stop = True
     assert await watching > 0
+
+
+async def test_a_head_is_never_older_than_what_a_read_has_shown(engine: Engine) -> None:
+    count = 150
+
+    async def watch() -> None:
+        shown = 0
+        while shown < count:
+            doc = await engine.get(ORG, NOTES, "last")
+            shown = max(shown, doc["seq"] if doc is not None else 0)
+            events = await engine.read(ORG, STREAM, shown, 100)
+            shown = max(shown, *(event.seq for event in events), 0)
+            newest = await engine.find(ORG, NOTES, {"room": STREAM}, order=("-seq",), limit=1)
+            shown = max(shown, newest[0]["seq"] if newest else 0)
+            head = (await engine.heads(ORG, [STREAM])).get(STREAM)
+            assert (head.seq if head is not None else 0) >= shown
+            head = await engine.head(ORG, STREAM)
+            assert (head.seq if head is not None else 0) >= shown
+
+    async def write() -> None:
+        for n in range(count):
+            await send(
+                engine, f"n{n}", changes=[Update(NOTES, "last", set={"body": str(n)}, stamp="seq")]
+            )
+
+    await engine.insert(ORG, NOTES, {"id": "last", "seq": 0})
+    await asyncio.gather(write(), watch(), watch(), watch())
 
 
 # -- reading ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from store.engine import (
     KeyReused,
     NewEvent,
     Put,
+    Redaction,
     Update,
 )
 from tests.support.stores import ADA, AT, BOB, NOTES, ORG, PEOPLE, note
@@ -58,6 +59,13 @@ def guards(draw: st.DrawFn, stream: str) -> Guard:
     return Guard(NOTES, id, where, absent=draw(st.booleans()))
 
 
+redactions = st.builds(
+    Redaction,
+    st.lists(st.integers(0, 12), max_size=4),
+    st.dictionaries(st.sampled_from(["n", "gone"]), st.integers(10, 12), min_size=1),
+)
+
+
 @st.composite
 def appends(draw: st.DrawFn) -> Append:
     """An append that may well fail."""
@@ -76,6 +84,7 @@ def appends(draw: st.DrawFn) -> Append:
         draw(st.lists(changes(stream), max_size=3)),
         draw(st.lists(guards(stream), max_size=1)),
         key,
+        draw(st.lists(redactions, max_size=1)),
     )
 
 
@@ -117,6 +126,11 @@ class Model:
                 return Duplicate
         self.notes, self.people = notes, people
         log = self.logs.setdefault(append.stream, Log())
+        for redaction in append.redactions:
+            for seq in redaction.seqs:
+                if log.trimmed < seq < first:
+                    type, data = log.events[seq - 1]
+                    log.events[seq - 1] = (type, {**data, **redaction.set})
         for seq, event in enumerate(append.events, first):
             stamp = {event.stamp: seq} if event.stamp else {}
             log.events.append((event.type, {**event.data, **stamp}))

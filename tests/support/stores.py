@@ -18,6 +18,7 @@ from store.engine import (
     Insert,
     Key,
     NewEvent,
+    Redaction,
 )
 
 ORG = "acme"
@@ -51,6 +52,7 @@ def appending(
     changes: Sequence[Change] = (),
     guards: Sequence[Guard] = (),
     key: Key | None = None,
+    redactions: Sequence[Redaction] = (),
 ) -> Append:
     """An append; with one event if none is given."""
     return Append(
@@ -62,6 +64,7 @@ def appending(
         changes,
         guards,
         key,
+        redactions,
     )
 
 

@@ -17,6 +17,7 @@ from store.engine import (
     Key,
     NewEvent,
     Put,
+    Redaction,
     Update,
 )
 from store.mongo import MongoEngine
@@ -73,11 +74,14 @@ class Scene:
                 Insert(PEOPLE, {"id": self.id("person"), "email": self.email}),
             ],
             key=Key(key, "d"),
+            redactions=[Redaction([1], {"text": "redacted"})],
         )
 
     async def state(self, engine: Engine) -> State:
-        """All documents, without their ids' common part."""
+        """All documents, without their ids' common part, and what the first event says."""
         found: State = {}
+        (first,) = await engine.read(ORG, self.stream, 0, 1)
+        found["first"] = first.content()["text"]
         for kind in (NOTES, ROOMS, PEOPLE):
             ids = [self.id(what) for what in ("old", "gone", "room", "new", "put", "person")]
             for id, doc in (await engine.get_many(ORG, kind, ids)).items():
@@ -99,8 +103,10 @@ class Scene:
                 "gone": {"body": "before"},
                 "room": {"n": 0},
                 "found": [],
+                "first": "hello",
             }
         return {
+            "first": "redacted",
             "old": {"body": "after", "n": 1, "last": 2},
             "room": {"n": 1},
             "new": {"seq": 2, "body": "after"},
@@ -220,6 +226,7 @@ async def test_a_node_that_stands_still_undoes_nothing(
                     Delete(NOTES, scene.id("put")),
                     Update(NOTES, scene.id("old"), set={"body": "later"}, inc={"n": 10}),
                 ],
+                redactions=[Redaction([1], {"text": "later"})],
             )
         )
         await other.append(appending(scene.stream))
@@ -236,11 +243,46 @@ async def test_a_node_that_stands_still_undoes_nothing(
             assert state == between, "a late projection changes nothing"
             assert "new" not in state
             assert "put" not in state
-            assert state["old"]["body"] == "later"
+            assert state["old"]["body"] == state["first"] == "later"
         else:
+            assert state["first"] == "redacted"
             assert state["new"]["seq"] == done.seq
             assert state["old"]["body"] == "after"
         return done.seq < quick.seq
+
+    await at_every_command(mongo, other, "hold", play)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("many", [True, False])
+async def test_a_head_is_not_older_than_what_an_append_half_done_shows(
+    mongo: MongoStores, other: MongoEngine, *, begun: bool, many: bool
+) -> None:
+    reader = await mongo.node(sweep_every=600.0)
+
+    async def play(scene: Scene, node: MongoEngine, proxy: WireProxy) -> bool:
+        stream = scene.stream if begun else f"{scene.stream}-new"
+        word = f"{scene.name}x"  # no other scene's begins with it
+        doc = note(scene.id("shown"), seq=None, body=word)
+        insert = Insert(NOTES, doc, stamp="seq")
+        slow = asyncio.create_task(
+            node.append(appending(stream, NewEvent("a", doc, stamp="seq"), changes=[insert]))
+        )
+        await until_held(slow, proxy)
+        shown = await reader.get(ORG, NOTES, scene.id("shown"))
+        found = await reader.search(ORG, NOTES, word, {}, limit=1)
+        if many:
+            head = (await other.heads(ORG, [stream, "messages/none"])).get(stream)
+        else:
+            head = await other.head(ORG, stream)
+        known = head.seq if head is not None else 0
+        if shown is not None or found:
+            assert known == 1 + begun
+        events = await reader.read(ORG, stream, 0, 10)
+        assert known <= len(events)
+        proxy.release()
+        await slow
+        return shown is not None
 
     await at_every_command(mongo, other, "hold", play)
 
