@@ -23,6 +23,7 @@ from domain.messages import (
     MessageDeleted,
     attachment_url,
     check_body,
+    emptied,
 )
 from domain.principals import Principal, Role
 from fanout.publisher import Publisher
@@ -39,9 +40,10 @@ from store.engine import (
     Key,
     KeyReused,
     NewEvent,
+    Redaction,
     Update,
 )
-from store.messages import MESSAGES, PINS, REPLIES, MessageRepository, hide, is_in
+from store.messages import MESSAGES, PINS, REPLIES, TOLD, MessageRepository, hide, is_in
 from store.unread import mention, unmention
 from store.uploads import UploadRepository
 
@@ -140,15 +142,16 @@ class Messages:
             guards.append(is_in(draft.reply_to, conversation))
         if draft.thread is not None:
             guards.append(is_in(draft.thread, conversation, thread=None))
+        id = new_id()
         attachments: list[Attachment] = []
         changes: list[Change] = []
         if draft.attachments:
-            attachments = await self._attach(principal, draft, guards, changes)
+            attachments = await self._attach(principal, draft, id, guards, changes)
 
         at = timestamp(self._clock.now())
         # The document and the event's data are one object: the engine encodes it once.
         doc: Document = {
-            "id": new_id(),
+            "id": id,
             "conversation": conversation,
             "seq": 0,
             "sender": user,
@@ -204,7 +207,12 @@ class Messages:
         return cast(Message, doc)
 
     async def _attach(
-        self, principal: Principal, draft: Draft, guards: list[Guard], changes: list[Change]
+        self,
+        principal: Principal,
+        draft: Draft,
+        message: str,
+        guards: list[Guard],
+        changes: list[Change],
     ) -> list[Attachment]:
         """The attachments on the wire; adds what gives the conversation's members the right to
         download them.
@@ -216,7 +224,7 @@ class Messages:
             upload = uploads.get(id)
             if upload is None or upload["owner"] != principal.user:
                 raise no_upload(id)
-            guard, link = self._uploads.link(id, stream_of(draft.conversation), at)
+            guard, link = self._uploads.link(id, stream_of(draft.conversation), message, at)
             guards.append(guard)
             changes.append(link)
             attachments.append(
@@ -290,22 +298,26 @@ class Messages:
             deleted_at=doc["deleted_at"],
             pinned_at=doc["pinned_at"],
         )
-        view = await self._views.one(principal.org, {**doc, **values})
+        org, stream = principal.org, stream_of(conversation)
+        view = await self._views.one(org, {**doc, **values})
+        told = await self._messages.last_told(org, id)
+        head = await self._engine.head(org, stream)
+        trimmed = await self._messages.trimmed(org, id, head.trimmed if head is not None else 0)
         guards = may_write(facts, conversation, principal.user)
         try:
             appended = await self._engine.append(
                 Append(
-                    principal.org,
-                    stream_of(conversation),
+                    org,
+                    stream,
                     principal.actor,
                     at,
                     [NewEvent(event, {**view})],
-                    [Update(MESSAGES, id, set=values), *changes],
-                    [*guards, as_read],
+                    [Update(MESSAGES, id, set=values), *changes, *trimmed, told.more()],
+                    [*guards, as_read, told.is_all],
                 )
             )
         except GuardFailed as failed:
-            if failed.guard.collection is MESSAGES:
+            if failed.guard.collection in (MESSAGES, TOLD):
                 return False
             raise refused(failed.guard, conversation, principal.user) from None
         self._publisher.stored(appended.events)
@@ -314,7 +326,8 @@ class Messages:
     # -- deleting -----------------------------------------------------------------------------
 
     async def delete(self, principal: Principal, message: str) -> Message:
-        """Take a message's content away for everyone. It keeps its place.
+        """Take a message's content away for everyone, from history and from the log, and the right
+        to download its attachments. It keeps its place.
 
         Raises:
             NotFound: there is no such message for the caller.
@@ -324,25 +337,20 @@ class Messages:
         org, user = principal.org, principal.user
         doc, _ = await self.find(principal, message)
         conversation = doc["conversation"]
+        stream = stream_of(conversation)
         while not doc["deleted_at"]:
             guard = is_member(conversation, user)
             if doc["sender"] != user and not principal.role.at_least(Role.ADMIN):
                 guard = has_role(conversation, user, "owner")
             at = timestamp(self._clock.now())
-            gone: Document = {
-                "body": "",
-                "attachments": [],
-                "mentions": [],
-                "deleted_at": at,
-                "pinned_at": None,
-                "pinned_by": None,
-            }
+            gone = emptied(at)
+            told = await self._messages.told(org, message)
             data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
             try:
                 appended = await self._engine.append(
                     Append(
                         org,
-                        stream_of(conversation),
+                        stream,
                         principal.actor,
                         at,
                         [NewEvent(MESSAGE_DELETED.name, {**data})],
@@ -350,11 +358,17 @@ class Messages:
                             Update(MESSAGES, message, set=gone),
                             Delete(PINS, message),
                             *unmention(message, doc["mentions"]),
+                            *(
+                                self._uploads.withdraw(each["id"], stream, message, at)
+                                for each in doc["attachments"]
+                            ),
                         ],
                         [
                             guard,
                             is_in(message, conversation, deleted_at=None, version=doc["version"]),
+                            told.is_all,
                         ],
+                        redactions=[Redaction([doc["seq"], *told.seqs], gone)],
                     )
                 )
             except GuardFailed as failed:
@@ -368,6 +382,8 @@ class Messages:
                 conversation, doc["seq"], doc["sender"], doc["mentions"], appended.seq
             )
             doc = {**doc, **gone}
+        # Also when it was deleted before: a crash may have left them.
+        await self._messages.forget_told(org, message)
         return await self._views.one(org, doc)
 
     async def hide(self, principal: Principal, message: str) -> Message:

@@ -12,6 +12,7 @@ import structlog
 from actions.streams import Rules
 from actions.upload_quota import STALE, TOO_SLOW, Reservation
 from domain.clock import Clock, timestamp
+from domain.conversations import stream_of
 from domain.errors import Conflict, Invalid, NotFound, ParleyError, TooLarge, Unavailable
 from domain.ids import new_id
 from domain.media import HEAD, content_type
@@ -47,7 +48,7 @@ class Incoming:
     name: str | None
     content_type: str | None
     conversation: str | None = None
-    """Whose members may download it before a message carries it."""
+    """Whose members may download it before a message of it carries it."""
     client_id: str | None = None
     size: int | None = None
     """Bytes, if that is known: an upper bound that is reserved at once."""
@@ -221,11 +222,18 @@ class Uploads:
         if doc["owner"] == principal.user:
             return True
         conversation = doc["conversation"]
-        if conversation is not None and await self._may_read(principal, conversation):
+        if (
+            conversation is not None
+            and await self._may_read(principal, conversation)
+            # Once a message has carried it, the conversation's messages decide.
+            and not await self._repository.was_attached(
+                principal.org, doc["id"], stream_of(conversation)
+            )
+        ):
             return True
         after = ""
         while streams := await self._repository.streams(principal.org, doc["id"], after=after):
-            for stream in streams:
+            for stream in dict.fromkeys(streams):
                 if await self._rules.may_read(principal, stream):
                     return True
             after = streams[-1]
@@ -257,7 +265,7 @@ class Uploads:
             raise NotFound("There is no such conversation.")
 
     async def _may_read(self, principal: Principal, conversation: str) -> bool:
-        return await self._rules.may_read(principal, f"messages/{conversation}")
+        return await self._rules.may_read(principal, stream_of(conversation))
 
     # -- removing -----------------------------------------------------------------------------
 
@@ -298,13 +306,13 @@ class Uploads:
 
     async def _remove_unattached(self, doc: Document) -> bool:
         org, id = doc["org"], doc["id"]
-        if await self._repository.streams(org, id, limit=1):
+        if await self._repository.was_attached(org, id):
             await self._repository.keep(org, id)
             return False
         if not await self._repository.condemn(org, id, State.READY, self._now()):
             return False
         # Nothing can attach it from here on, but something may have just before.
-        if await self._repository.streams(org, id, limit=1):
+        if await self._repository.was_attached(org, id):
             await self._repository.spare(org, id, self._now())
             return False
         await self._remove(org, doc)

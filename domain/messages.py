@@ -1,6 +1,6 @@
 """Messages: what they are, their limits, which events tell of them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -121,6 +121,19 @@ def check_body(body: str) -> None:
         raise TooLarge(f"A body may have at most {MAX_BODY} bytes.")
     if has_control_characters(body):
         raise Invalid.field("body", "control characters other than newline and tab")
+
+
+def emptied(at: str) -> dict[str, Any]:
+    """The fields of a message that are others once it was deleted for everyone at this time."""
+    return {
+        "body": "",
+        "attachments": [],
+        "mentions": [],
+        "reactions": {},
+        "deleted_at": at,
+        "pinned_at": None,
+        "pinned_by": None,
+    }
 
 
 def status_of(seq: int, delivered: int, read: int) -> MessageStatus:

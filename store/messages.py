@@ -7,9 +7,20 @@ appends to the stream of the user who hides.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from store.engine import Collection, Document, Engine, Filter, Guard, Index, Insert, Is, Value
+from store.engine import (
+    Collection,
+    Delete,
+    Document,
+    Engine,
+    Filter,
+    Guard,
+    Index,
+    Insert,
+    Is,
+    Value,
+)
 
 MESSAGES = Collection(
     "messages",
@@ -29,7 +40,12 @@ HIDDEN = Collection("hidden_messages", indexes=(Index(("user", "conversation", "
 """`{id: "<message>:<user>", message, user, conversation, seq}`: what a user has deleted for this
 user alone; `seq` is the message's."""
 
-COLLECTIONS = (MESSAGES, REPLIES, PINS, HIDDEN)
+TOLD = Collection("message_events", indexes=(Index(("message", "seq")),))
+"""`{id: "<message>:<number>", message, number, seq}`: the events of the conversation's stream that
+carry a message after the one that brought it. `number` counts a message's from 1, so that two
+cannot be told at the same moment; of those that have left the log only the newest is kept."""
+
+COLLECTIONS = (MESSAGES, REPLIES, PINS, HIDDEN, TOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,31 @@ class Range:
 def is_in(message: str, conversation: str, **fields: Value) -> Guard:
     """Holds as long as the message is in the conversation and has these values."""
     return Guard(MESSAGES, message, {"conversation": conversation, **fields})
+
+
+class Told(NamedTuple):
+    """Which events carry a message, besides the one that brought it."""
+
+    message: str
+    seqs: Sequence[int]
+    last: int
+    """The number of the newest, 0 if there is none."""
+
+    @property
+    def is_all(self) -> Guard:
+        """Holds until another event carries the message."""
+        return Guard(TOLD, f"{self.message}:{self.last + 1}", absent=True)
+
+    def more(self) -> Insert:
+        """Notes that the append's event, guarded by `is_all`, carries the message."""
+        number = self.last + 1
+        doc: Document = {
+            "id": f"{self.message}:{number}",
+            "message": self.message,
+            "number": number,
+            "seq": 0,
+        }
+        return Insert(TOLD, doc, "seq")
 
 
 def hide(message: Document, user: str) -> tuple[Guard, Insert]:
@@ -218,6 +259,36 @@ class MessageRepository:
             else:
                 low = found[0]["seq"] + 1
         return low
+
+    # -- events that carry a message ----------------------------------------------------------
+
+    async def told(self, org: str, message: str) -> Told:
+        """Which events carry a message."""
+        found = await self._engine.find(
+            org, TOLD, {"message": message}, order=("seq", "id"), limit=None
+        )
+        last = max((doc["number"] for doc in found), default=0)
+        return Told(message, [doc["seq"] for doc in found], last)
+
+    async def last_told(self, org: str, message: str) -> Told:
+        """As `told`, for `Told.more` alone: without the seqs."""
+        found = await self._engine.find(
+            org, TOLD, {"message": message}, order=("-seq", "-id"), limit=1
+        )
+        return Told(message, (), found[0]["number"] if found else 0)
+
+    async def trimmed(self, org: str, message: str, upto: int) -> list[Delete]:
+        """Forgets a few of the events that carry a message and have left the log, which is gone
+        up to this seq: more than one event adds.
+        """
+        found = await self._engine.find(
+            org, TOLD, {"message": message, "seq": Is("<=", upto)}, order=("seq", "id"), limit=2
+        )
+        return [Delete(TOLD, doc["id"]) for doc in found]
+
+    async def forget_told(self, org: str, message: str) -> None:
+        """Forget which events carry a message, once nothing is left in them."""
+        await self._engine.delete(org, TOLD, {"message": message})
 
     # -- pins ---------------------------------------------------------------------------------
 

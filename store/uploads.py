@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from store.engine import Collection, Document, Engine, Guard, Index, Insert, Is
+from store.engine import Collection, Document, Engine, Guard, Index, Insert, Is, Update
 
 UPLOADS = Collection(
     "uploads",
@@ -25,9 +25,10 @@ UPLOADS = Collection(
 """`{id, owner, name, content_type, size, sha256, conversation, client_id, state, kept, created_at,
 touched_at}`. While it is being received `size` is what is reserved for it."""
 
-LINKS = Collection("upload_links", indexes=(Index(("upload", "id")),))
-"""`{id: "<upload>:<stream>", upload, stream, linked_at}`: who may read the stream may read the
-upload. Each link belongs to its stream and is written by the stream's appends alone."""
+LINKS = Collection("upload_links", indexes=(Index(("upload", "id")),), fields=("withdrawn_at",))
+"""`{id: "<upload>:<stream>:<message>", upload, stream, message, linked_at, withdrawn_at}`: who may
+read the stream may read the upload, as long as one of its links is not withdrawn. Each link belongs
+to its stream and is written by the stream's appends alone."""
 
 USAGE = Collection("upload_usage")
 """`{id: <user>, used, version}`: bytes counted; `version` goes up with each change."""
@@ -211,25 +212,48 @@ class UploadRepository:
 
     # -- attaching ----------------------------------------------------------------------------
 
-    def link(self, upload: str, stream: str, at: str) -> tuple[Guard, Insert]:
-        """What attaches an upload to a stream, for the append of the event that shows it.
+    def link(self, upload: str, stream: str, message: str, at: str) -> tuple[Guard, Insert]:
+        """What attaches an upload to a message of a stream, for the append of the event that
+        shows it.
 
         The guard holds as long as the upload is there: no event can show one that has gone.
         Whether the author of the event may attach it is the caller's to check first: only its
         owner may.
         """
         doc: Document = {
-            "id": f"{upload}:{stream}",
+            "id": _link_id(upload, stream, message),
             "upload": upload,
             "stream": stream,
+            "message": message,
             "linked_at": at,
+            "withdrawn_at": None,
         }
         return Guard(UPLOADS, upload, {"state": State.READY.value}), Insert(LINKS, doc)
+
+    def withdraw(self, upload: str, stream: str, message: str, at: str) -> Update:
+        """What takes back the right that `link` gave, for the append that takes the message's
+        content away.
+        """
+        return Update(LINKS, _link_id(upload, stream, message), set={"withdrawn_at": at})
 
     async def streams(
         self, org: str, upload: str, *, after: str = "", limit: int = 100
     ) -> list[str]:
-        """The streams an upload is attached to, behind the stream `after`."""
-        where: dict[str, Any] = {"upload": upload, "id": Is(">", f"{upload}:{after}")}
+        """The streams an upload is attached to, behind the stream `after`, ascending; one to
+        which it is attached several times may come as often.
+        """
+        behind = f"{upload}:{after}:~" if after else f"{upload}:"
+        where: dict[str, Any] = {"upload": upload, "withdrawn_at": None, "id": Is(">", behind)}
         found = await self._engine.find(org, LINKS, where, order=("id",), limit=limit)
         return [link["stream"] for link in found]
+
+    async def was_attached(self, org: str, upload: str, stream: str | None = None) -> bool:
+        """Whether an upload was ever attached to anything, or to anything of one stream."""
+        where: dict[str, Any] = {"upload": upload}
+        if stream is not None:
+            where["id"] = Is("prefix", _link_id(upload, stream, ""))
+        return bool(await self._engine.find(org, LINKS, where, order=("id",), limit=1))
+
+
+def _link_id(upload: str, stream: str, message: str) -> str:
+    return f"{upload}:{stream}:{message}"

@@ -180,7 +180,7 @@ async def test_attachments_are_ones_own_uploads(world: MessagingWorld) -> None:
             "url": "/api/v1/uploads/u1",
         }
     ]
-    link = await world.engine.get("org", LINKS, f"u1:messages/{group['id']}")
+    link = await world.engine.get("org", LINKS, f"u1:messages/{group['id']}:{sent['id']}")
     assert link is not None
     for id in ("u2", "u3", "nothing"):
         with pytest.raises(Invalid) as refused:

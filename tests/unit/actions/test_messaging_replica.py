@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from domain.conversations import Kind
+from domain.conversations import Kind, personal_stream, stream_of
 from domain.errors import ParleyError
 from domain.principals import Principal
 from store.messages import Range
@@ -42,6 +43,7 @@ class Watcher:
         self.outlet = outlet
         self.taken = len(outlet.received)
         self.replica: Replica | None = None
+        self.begun: tuple[Any, Any] | None = None
 
     async def fetched(self, conversation: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The conversation and all its messages, `status` as far as nobody has read anything."""
@@ -52,7 +54,8 @@ class Watcher:
 
     async def start(self, conversation: str) -> None:
         """Fetch the state. What was heard until now is in it, and is applied all the same."""
-        self.replica = Replica(*await self.fetched(conversation))
+        self.begun = await self.fetched(conversation)
+        self.replica = Replica(*self.begun)
 
     def catch_up(self) -> Replica:
         assert self.replica is not None
@@ -61,6 +64,15 @@ class Watcher:
             self.replica.apply(self.who.user, envelope)
         self.taken = len(self.outlet.received)
         return self.replica
+
+    async def come_back(self) -> Replica:
+        """As a device that was away since `start`, and is told from the log what it missed."""
+        assert self.begun is not None
+        replica = Replica(*self.begun)
+        for stream in (stream_of(replica.id), personal_stream(self.who.user)):
+            for event in await self.world.engine.read("org", stream, 0, 1000):
+                replica.apply(self.who.user, orjson.loads(event.payload))
+        return replica
 
 
 async def step(
@@ -117,3 +129,4 @@ async def test_applied_events_give_what_is_fetched(
         if number > 20 and number % 10 == 0:
             assert watcher.catch_up().state() == await watcher.fetched(opened["id"])
     assert watcher.catch_up().state() == await watcher.fetched(opened["id"])
+    assert (await watcher.come_back()).state() == await watcher.fetched(opened["id"])

@@ -75,11 +75,11 @@ class Stage:
         incoming = Incoming(**{"name": "a.bin", "content_type": None, **said})  # type: ignore[arg-type]
         return await self.uploads.receive(by, incoming, stream(chunks))
 
-    async def attach(self, upload: str, conversation: str) -> None:
+    async def attach(self, upload: str, conversation: str, message: str = "m") -> None:
         """As `message.send` does it."""
         at = timestamp(self.clock.now())
         name = f"messages/{conversation}"
-        guard, link = self.repository.link(upload, name, at)
+        guard, link = self.repository.link(upload, name, message, at)
         events = [NewEvent("message.created", {})]
         await self.engine.append(
             Append("default", name, Actor("ada"), at, events, changes=[link], guards=[guard])
