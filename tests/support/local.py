@@ -1,6 +1,7 @@
 """Clients without a network: what a hub sends to each is kept, decoded."""
 
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
 from typing import Any
 
 import orjson
@@ -16,6 +17,12 @@ from fanout.hub import Outgoing
 async def no_log(org: str, stream: str, after: int) -> list[StoredEvent]:
     """A log in which nothing is missing: for a sequencer that has nothing to fetch."""
     return []
+
+
+@cache
+def _adapter(declared: Any) -> TypeAdapter[Any]:
+    # Building one takes milliseconds, and a test makes many clients.
+    return TypeAdapter(declared)
 
 
 class TurnedClock:
@@ -53,7 +60,7 @@ class LocalOutlet:
         self.closing: str | None = None
         self.direct: Callable[[bytes], object] | None = self._take
         self._declared: dict[str, TypeAdapter[Any]] = {
-            each.name: TypeAdapter(each.data) for each in events
+            each.name: _adapter(each.data) for each in events
         }
 
     def _take(self, data: bytes) -> None:
