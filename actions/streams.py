@@ -1,26 +1,41 @@
 """Following streams: subscribing, resuming, fetching what was missed."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import orjson
 
 from actions.clients import Client, Clients
 from actions.control import Control
+from actions.shared_log import SharedLog
 from domain.errors import Invalid, NotFound
 from domain.events import StoredEvent
 from domain.principals import Principal
 from domain.streams import Head, StreamName, parse_stream
 from fanout.publisher import Publisher
 from fanout.sequencer import Sequencer
-from store.engine import Engine
 
 MAX_BACKLOG = 1000
 """Events a gap may have and still be filled event by event."""
 
 MAX_BACKLOG_BYTES = 4 * 1024 * 1024
-"""Bytes of event data a gap may have, for the same reason."""
+"""Bytes of event data that all gaps of one call may have together, for the same reason."""
+
+BACKLOGS_AT_ONCE = 16
+"""Calls that may hold what was missed in memory at a time; others wait."""
+
+STEP = 250
+"""Streams dealt with in one go, before others have their turn."""
 
 MAX_STREAMS = 10_000
 """Streams one connection may follow."""
@@ -108,19 +123,20 @@ class Streams:
 
     def __init__(
         self,
-        engine: Engine,
+        log: SharedLog,
         sequencer: Sequencer,
         publisher: Publisher,
         rules: Rules,
         clients: Clients,
         control: Control,
     ) -> None:
-        self._engine = engine
+        self._log = log
         self._sequencer = sequencer
         self._publisher = publisher
         self._rules = rules
         self._clients = clients
         self._control = control
+        self._reading = asyncio.Semaphore(BACKLOGS_AT_ONCE)
         self._coming: dict[Client, set[str]] = {}
         """Clients whose right to read is being checked, and what they were put out of meanwhile."""
         self.on_expelled: list[Callable[[str, str], None]] = []
@@ -149,7 +165,8 @@ class Streams:
             raise NotFound(f"There is no stream {stream}.")
         if len(client.streams | wanted.keys()) > MAX_STREAMS:
             raise Invalid.field("streams", f"a connection may follow at most {MAX_STREAMS}")
-        backlogs = await self._hold(client, wanted)
+        async with self._reading:
+            backlogs = await self._hold(client, wanted)
         if client.declined:
             client.declined = client.declined - wanted.keys()
         for stream, backlog in backlogs.items():
@@ -166,12 +183,15 @@ class Streams:
         self, principal: Principal, positions: Mapping[str, Position]
     ) -> dict[str, dict[str, Any]]:
         """Everything missed in many streams; those the caller may not read are left out."""
-        allowed = {
-            stream: position
-            for stream, position in positions.items()
-            if await self._rules.may_read(principal, stream)
-        }
-        backlogs = await self._backlogs(principal.org, allowed)
+        own: set[str] = set()
+        for namespace in {stream.partition("/")[0] for stream in positions}:
+            own.update(await self._rules.own(principal, namespace))
+        allowed: dict[str, Position | None] = {}
+        async for stream in _in_steps(positions):
+            if stream in own or await self._rules.may_read(principal, stream):
+                allowed[stream] = positions[stream]
+        async with self._reading:
+            backlogs = await self._backlogs(principal.org, allowed)
         return {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
 
     # -- at connect ---------------------------------------------------------------------------
@@ -186,14 +206,31 @@ class Streams:
             own = await self._rules.own(client.principal, client.namespace)
             later = await self._rules.later(client.principal, client.namespace)
             wanted: dict[str, Position | None] = {stream: resume.get(stream) for stream in own}
-            for stream, position in resume.items():
+            async for stream in _in_steps(resume):
                 if stream not in wanted and await self._may_resume(client, stream):
-                    wanted[stream] = position
+                    wanted[stream] = resume[stream]
         for stream in lost:
             wanted.pop(stream, None)
-        backlogs = await self._hold(client, wanted)
-        for backlog in backlogs.values():
-            self._publisher.replay(client.outlet, backlog.events)
+        async with self._reading if resume else nullcontext():
+            backlogs = await self._hold(client, wanted)
+            await self._tell(client, backlogs, later, ready)
+        async for stream in _in_steps(backlogs):
+            self._sequencer.release(stream, client.outlet, backlogs[stream].head)
+
+    async def _tell(
+        self,
+        client: Client,
+        backlogs: Mapping[str, Backlog],
+        later: Sequence[str],
+        ready: Callable[[Any], None],
+    ) -> None:
+        """Send what was missed, then `ready`."""
+        async for stream in _in_steps(backlogs):
+            events = backlogs[stream].events
+            for start in range(0, len(events), STEP):
+                if start:
+                    await asyncio.sleep(0)
+                self._publisher.replay(client.outlet, events[start : start + STEP])
         places = {
             stream: {
                 "epoch": backlog.head.epoch,
@@ -208,8 +245,6 @@ class Streams:
                 places[stream] = {"epoch": "", "seq": 0, "recovered": True}
         ready(places)
         client.ready = True
-        for stream, backlog in backlogs.items():
-            self._sequencer.release(stream, client.outlet, backlog.head)
 
     def exit(self, client: Client) -> None:
         """The client has gone: leave everything."""
@@ -318,16 +353,25 @@ class Streams:
     async def _backlogs(
         self, org: str, wanted: Mapping[str, Position | None]
     ) -> dict[str, Backlog]:
-        heads = await self._engine.heads(org, list(wanted))
+        names = list(wanted)
+        heads: dict[str, Head] = {}
+        for start in range(0, len(names), STEP):
+            heads |= await self._log.heads(org, names[start : start + STEP])
+            await asyncio.sleep(0)
         nothing = Head("", 0, 0)
-        return {
-            stream: await self._backlog(org, stream, heads.get(stream, nothing), position)
-            for stream, position in wanted.items()
-        }
+        room = MAX_BACKLOG_BYTES
+        backlogs: dict[str, Backlog] = {}
+        async for stream in _in_steps(names):
+            head = heads.get(stream, nothing)
+            backlog = await self._backlog(org, stream, head, wanted[stream], room)
+            room -= sum([len(event.payload) for event in backlog.events])
+            backlogs[stream] = backlog
+        return backlogs
 
     async def _backlog(
-        self, org: str, stream: str, head: Head, position: Position | None
+        self, org: str, stream: str, head: Head, position: Position | None, room: int
     ) -> Backlog:
+        """What was missed of one stream, if it has at most about `room` bytes."""
         if position is None or (position.epoch == head.epoch and position.seq == head.seq):
             return Backlog(head, True, ())
         from_start = position.epoch == "" and position.seq == 0
@@ -337,11 +381,18 @@ class Streams:
             or missed < 0
             or missed > MAX_BACKLOG
             or position.seq < head.trimmed
+            or room <= 0
         ):
             return Backlog(head, False, ())
-        events = await self._engine.read(
-            org, stream, position.seq, missed, max_bytes=MAX_BACKLOG_BYTES
-        )
+        events = await self._log.gap(org, stream, position.seq, head, room)
         # Trimmed or cut by size meanwhile: a partial replay is never presented as whole.
         whole = [event.seq for event in events] == list(range(position.seq + 1, head.seq + 1))
         return Backlog(head, True, events) if whole else Backlog(head, False, ())
+
+
+async def _in_steps(streams: Iterable[str]) -> AsyncIterator[str]:
+    """The streams; with thousands of them, others have their turn in between."""
+    for number, stream in enumerate(streams, 1):
+        yield stream
+        if number % STEP == 0:
+            await asyncio.sleep(0)

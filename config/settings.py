@@ -258,6 +258,11 @@ class Settings(BaseSettings):
     max_frame: Annotated[int, Bytes(KIB, 16 * MIB)] = Field(
         default=64 * KIB, description="Largest frame from a client; larger files are uploads."
     )
+    max_connect: Annotated[int, Bytes(KIB, 8 * MIB)] = Field(
+        default=MIB,
+        description="Largest packet that connects to a namespace: it carries `resume`, about 85 "
+        "bytes a stream. A larger one is refused with `too_large`.",
+    )
     send_queue: Annotated[int, Bytes(16 * KIB, GIB)] = Field(
         default=MIB,
         description="What may wait for one slow client; beyond it is closed with `slow_consumer`.",

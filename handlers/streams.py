@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, PlainValidator, ValidationInfo
 from typing_extensions import TypedDict
 
 from actions.streams import MAX_STREAMS, Position, Streams
+from domain.errors import Invalid, TooLarge
 from domain.events import ActorView
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
@@ -38,15 +39,42 @@ class Known(Request):
     seq: int = Field(ge=0, le=2**53)
 
 
-def _few(value: object) -> object:
-    """Looked at before what is in it: pydantic counts afterwards."""
-    if isinstance(value, dict) and len(value) > MAX_STREAMS:
-        raise ValueError(f"at most {MAX_STREAMS} streams")
-    return value
+def _positions(value: Any, info: ValidationInfo) -> dict[str, Position]:
+    """By hand: there may be thousands, and of wrong ones the model would name each."""
+    field = info.field_name or "streams"
+    if type(value) is not dict:
+        raise Invalid.field(field, "must be positions by stream")
+    if len(value) > MAX_STREAMS:
+        raise TooLarge(f"{field}: at most {MAX_STREAMS} streams.", data={"limit": MAX_STREAMS})
+    positions: dict[str, Position] = {}
+    for stream, known in value.items():
+        wrong = _wrong(known)
+        if wrong is not None:
+            raise Invalid.field(f"{field}.{stream[:100]}{wrong[0]}", wrong[1])
+        positions[stream] = Position(known["epoch"], known["seq"])
+    return positions
 
 
-KnownStreams = Annotated[dict[str, Known], Field(max_length=MAX_STREAMS), BeforeValidator(_few)]
-"""Where a client stands, by stream."""
+def _wrong(known: Any) -> tuple[str, str] | None:
+    """Where a position is wrong, and how."""
+    if type(known) is not dict or len(known) > 2:
+        return "", "must be {epoch, seq}"
+    epoch, seq = known.get("epoch"), known.get("seq")
+    if type(epoch) is not str or len(epoch) > 64:
+        return ".epoch", "must be a text of at most 64 characters"
+    if type(seq) is not int or not 0 <= seq <= 2**53:
+        return ".seq", "must be a whole number from 0 to 2^53"
+    return None
+
+
+KnownStreams = Annotated[
+    dict[str, Position],
+    PlainValidator(
+        _positions,
+        json_schema_input_type=Annotated[dict[str, Known], Field(max_length=MAX_STREAMS)],
+    ),
+]
+"""Where a client stands, by stream. More than `MAX_STREAMS` are `TooLarge`."""
 
 
 class Sync(Request):
@@ -135,5 +163,4 @@ class SyncCommands(CommandSet):
     @command("stream.sync", route=Route("POST", "/sync"), socket=False)
     async def sync(self, context: Context, request: Sync) -> Subscribed:
         """Fetch everything missed in many streams in one call."""
-        known = {stream: Position(each.epoch, each.seq) for stream, each in request.streams.items()}
-        return {"streams": await self._streams.sync(context.principal, known)}  # type: ignore[typeddict-item]
+        return {"streams": await self._streams.sync(context.principal, request.streams)}  # type: ignore[typeddict-item]

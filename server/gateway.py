@@ -16,7 +16,7 @@ from domain.principals import Principal
 from handlers.command import Command, Registry, Request
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher, validate
-from handlers.streams import Known, KnownStreams
+from handlers.streams import KnownStreams
 from server.transport.application import Connection, ConnectRefused
 
 log = structlog.get_logger(__name__)
@@ -25,10 +25,15 @@ Authenticate = Callable[[str], Awaitable[Principal]]
 """The principal of a token; raises `Unauthenticated`."""
 
 
-class ConnectAuth(Request):
-    """What a client sends when it connects to a namespace."""
+class Credentials(Request):
+    """Who connects to a namespace."""
 
     token: str = Field(min_length=1, max_length=8192)
+
+
+class Resume(Request):
+    """Where a client stands that was here before."""
+
     resume: KnownStreams = Field(default_factory=dict)
 
 
@@ -69,9 +74,8 @@ class Gateway:
     async def connect(self, connection: Connection, auth: Any) -> None:
         """Authenticate, join the client's streams, send what it missed, then `ready`."""
         try:
-            asked = _connect_auth(auth)
-            principal = await self._authenticate(asked.token)
-            await self._enter(connection, principal, asked.resume)
+            principal = await self._authenticate(_credentials(auth).token)
+            await self._enter(connection, principal, _resume(auth))
         except ParleyError as error:
             raise _refusal(error) from error
         except Exception as error:
@@ -79,7 +83,7 @@ class Gateway:
             raise _refusal(Internal("Something went wrong here; it has been logged.")) from error
 
     async def _enter(
-        self, connection: Connection, principal: Principal, resume: Mapping[str, Known]
+        self, connection: Connection, principal: Principal, resume: Mapping[str, Position]
     ) -> None:
         namespace = connection.namespace.removeprefix("/")
         client = Client(connection.id, namespace, principal, connection)
@@ -98,8 +102,7 @@ class Gateway:
             )
 
         try:
-            positions = {name: Position(known.epoch, known.seq) for name, known in resume.items()}
-            await self._streams.enter(client, positions, ready)
+            await self._streams.enter(client, resume, ready)
             for follower in self._followers:
                 await follower.entered(client, resume.keys())
         except BaseException:
@@ -150,10 +153,17 @@ class Gateway:
                 log.warning("leave_incomplete", connection=client.id, code=error.code)
 
 
-def _connect_auth(auth: Any) -> ConnectAuth:
+def _credentials(auth: Any) -> Credentials:
+    """Looked at first: what a stranger wants to resume is nobody's business yet."""
     if not isinstance(auth, dict) or not auth.get("token"):
         raise Unauthenticated("Connect with auth: {token}.")
-    return validate(ConnectAuth, auth)
+    return validate(Credentials, {name: auth[name] for name in auth if name != "resume"})
+
+
+def _resume(auth: dict[str, Any]) -> Mapping[str, Position]:
+    if "resume" not in auth:
+        return {}
+    return validate(Resume, {"resume": auth["resume"]}).resume
 
 
 def _refusal(error: ParleyError) -> ConnectRefused:

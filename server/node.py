@@ -263,6 +263,7 @@ def _transport_options(settings: Settings) -> TransportOptions:
         origins=settings.cors_origins.allows,
         address=partial(client_address, trusted=settings.trusted_proxies),
         max_frame=settings.max_frame,
+        max_connect=settings.max_connect,
         max_queue=settings.send_queue,
         max_queued_total=settings.send_queue_total,
         stuck_timeout=settings.send_stall,

@@ -12,11 +12,12 @@ class Assembly:
     `late` is called when `seconds` pass without the next one.
     """
 
-    __slots__ = ("_attachments", "_late", "_limit", "_loop", "_seconds", "_timer", "packet")
+    __slots__ = ("_attachments", "_late", "_limit", "_loop", "_seconds", "_timer", "packet", "size")
 
     def __init__(
         self,
         packet: Incoming,
+        size: int,
         *,
         limit: int,
         seconds: float,
@@ -24,6 +25,8 @@ class Assembly:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.packet = packet
+        self.size = size
+        """Bytes of the packet and of the attachments that have come."""
         self._attachments: list[bytes] = []
         self._limit = limit
         self._seconds = seconds
@@ -37,6 +40,7 @@ class Assembly:
         Raises MalformedPacket if they are too large or do not fit the packet's placeholders.
         """
         self._limit -= len(content)
+        self.size += len(content)
         if self._limit < 0:
             raise MalformedPacket("attachments too large")
         self._attachments.append(content)

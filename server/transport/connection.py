@@ -97,7 +97,8 @@ class ClientConnection:
             return
         self._held.extend(events)
         self._held_size += sum([len(event.data) for event in events])
-        if self._held_size > self._session.options.max_queue:
+        options = self._session.options
+        if self._held_size > options.max_queue + options.max_held:
             self._session.overflow_soon()
 
     def accept(self) -> None:
@@ -115,7 +116,7 @@ class ClientConnection:
     def _release(self) -> None:
         held, self._held = self._held or [], None
         if not self.closed:
-            self._session.out.deliver(held)
+            self._session.out.replay(held, self._held_size)
             self.direct = self._session.direct
 
     def close(self, code: str, *, reconnect: bool) -> None:

@@ -4,13 +4,17 @@ Frames of a server are not masked, so one `bytes` object serves every recipient.
 bytes. There is no compression and no extension.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from server.transport.large import HEAD, MAX_PASSED_OVER
 
 TEXT = 0x1
 BINARY = 0x2
 CLOSE = 0x8
 PING = 0x9
 PONG = 0xA
+PASSED_OVER = -1
+"""In place of an opcode: a message that was too large; the payload is its beginning."""
 
 NORMAL = 1000
 GOING_AWAY = 1001
@@ -82,18 +86,74 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
     return number.to_bytes(size, "little")
 
 
+Admit = Callable[[bytes, int], bool]
+"""Asked about a text message beyond `max_size`, by its first two bytes and the bytes it has at
+least: True, take it; False, pass it over. May raise `FrameError`."""
+
+
+class _Passing:
+    """A message that is passed over."""
+
+    __slots__ = ("done", "final", "head", "left", "mask", "total")
+
+    def __init__(self, head: bytes, before: int) -> None:
+        self.head = bytearray(head)
+        self.total = before
+        self.left = 0
+        """Of the frame that is coming."""
+        self.done = 0
+        """Of the frame that is coming."""
+        self.mask = b""
+        self.final = False
+
+    def begin(self, size: int, mask: bytes, *, final: bool) -> None:
+        """The next frame of it."""
+        self.total += size
+        if self.total > MAX_PASSED_OVER:
+            raise FrameError(TOO_BIG, "the message is too large")
+        self.left, self.done, self.mask, self.final = size, 0, mask, final
+
+    def take(self, data: bytes, position: int) -> int:
+        """Pass over what there is of the frame; how much it was."""
+        taken = min(self.left, len(data) - position)
+        wanted = min(HEAD - len(self.head), taken)
+        if wanted > 0:
+            turn = self.done % 4
+            mask = self.mask[turn:] + self.mask[:turn]
+            self.head += unmask(data[position : position + wanted], mask)
+        self.left -= taken
+        self.done += taken
+        return taken
+
+
 class FrameReader:
     """Client frames from a stream of bytes; one per connection, kept small.
 
     `feed` takes what the network brought, `messages` yields (opcode, payload) of each complete
     message and control frame in it. A message larger than `max_size` raises `FrameError` as soon
-    as its header says so.
+    as its header says so, unless `admit` takes it, or passes it over: then `PASSED_OVER` and its
+    first bytes are yielded in its place.
     """
 
-    __slots__ = ("_data", "_max_size", "_message", "_need", "_opcode", "_partial", "_position")
+    __slots__ = (
+        "_admit",
+        "_admitted",
+        "_data",
+        "_max_size",
+        "_message",
+        "_need",
+        "_opcode",
+        "_partial",
+        "_passing",
+        "_position",
+    )
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, admit: Admit | None = None) -> None:
         self._max_size = max_size
+        self._admit = admit
+        self._admitted = 0
+        """Bytes that `admit` has taken of the message that is coming."""
+        self._passing: _Passing | None = None
         self._data = b""
         self._position = 0
         self._partial: bytearray | None = None
@@ -125,6 +185,8 @@ class FrameReader:
             if not data:
                 return None
             position = self._position
+            if self._passing is not None and self._passing.left:
+                return self._pass_over(self._passing)
             available = len(data) - position
             if available < 2:
                 self._wait(2)
@@ -147,9 +209,24 @@ class FrameReader:
                 raise FrameError(PROTOCOL_ERROR, "a client's frame must be masked")
             if opcode >= CLOSE and (size > _MAX_CONTROL or not first & _FIN):
                 raise FrameError(PROTOCOL_ERROR, "a control frame is too long or in fragments")
+            if self._passing is not None and opcode < CLOSE:
+                if available < header - position + 4:
+                    self._wait(header - position + 4)
+                    return None
+                return self._pass_frame(self._passing, first, opcode, size, header)
             before = len(self._message) if self._message is not None and opcode == 0 else 0
-            if before + size > self._max_size:
-                raise FrameError(TOO_BIG, "the message is too large")
+            if before + size > max(self._max_size, self._admitted):
+                if self._admit is None or before + size > MAX_PASSED_OVER:
+                    raise FrameError(TOO_BIG, "the message is too large")
+                need = header - position + (4 if opcode == 0 else 6)
+                if available < need:
+                    self._wait(need)
+                    return None
+                if not self._take_in(opcode, before + size, data[header : header + 6]):
+                    beginning = bytes((self._message or b"")[:HEAD])
+                    self._message = None
+                    self._passing = _Passing(beginning, before)
+                    return self._pass_frame(self._passing, first, 0, size, header)
             end = header + 4 + size
             if end > len(data):
                 self._wait(end - position)
@@ -161,6 +238,7 @@ class FrameReader:
             else:
                 self._position = end
             if first & _FIN and self._message is None and opcode in (TEXT, BINARY):
+                self._admitted = 0
                 return opcode, payload
             message = self._assemble(first, opcode, payload)
             if message is not None:
@@ -173,6 +251,44 @@ class FrameReader:
             self._need = need
         self._data = b""
         self._position = 0
+
+    def _take_in(self, opcode: int, size: int, start: bytes) -> bool:
+        """Whether a message beyond `max_size` is taken; `start` is a frame's mask, and of the
+        message's first frame two bytes.
+        """
+        begun = self._message
+        if (opcode == 0) is (begun is None):
+            raise FrameError(PROTOCOL_ERROR, "a message inside another's fragments, or of nothing")
+        if self._admit is None or (opcode or self._opcode) != TEXT:
+            raise FrameError(TOO_BIG, "the message is too large")
+        beginning = unmask(start[4:], start[:4]) if begun is None else bytes(begun[:2])
+        if not self._admit(beginning, size):
+            return False
+        self._admitted = size
+        return True
+
+    def _pass_frame(
+        self, passing: _Passing, first: int, opcode: int, size: int, header: int
+    ) -> tuple[int, bytes] | None:
+        """Begin to pass over a frame whose mask is at `header`."""
+        if opcode != 0:
+            raise FrameError(PROTOCOL_ERROR, "a message inside another's fragments")
+        mask = self._data[header : header + 4]
+        passing.begin(size, mask, final=bool(first & _FIN))
+        self._position = header + 4
+        return self._pass_over(passing)
+
+    def _pass_over(self, passing: _Passing) -> tuple[int, bytes] | None:
+        self._position += passing.take(self._data, self._position)
+        if self._position == len(self._data):
+            self._data = b""
+            self._position = 0
+        if passing.left:
+            return None
+        if not passing.final:
+            return 0, b""
+        self._passing = None
+        return PASSED_OVER, bytes(passing.head)
 
     def _assemble(self, first: int, opcode: int, payload: bytes) -> tuple[int, bytes] | None:
         if opcode in (CLOSE, PING, PONG):
@@ -192,4 +308,5 @@ class FrameReader:
             # Counted by the caller as one frame, so that empty fragments do not go unseen.
             return 0, b""
         message, self._message = bytes(self._message), None
+        self._admitted = 0
         return self._opcode, message

@@ -34,12 +34,18 @@ class TransportOptions:
     """The network address of whoever sends a request."""
     max_frame: int = 65536
     """Of one message from a client, and of one polling request."""
+    max_connect: int = 1048576
+    """Of one CONNECT packet, and of a polling request that begins with one."""
+    max_large: int = 16
+    """CONNECT packets beyond `max_frame` received or handled at a time, of all sessions."""
     max_attachment_bytes: int = 262144
     """Of one packet's binary attachments together."""
     max_payload: int = 262144
     """Of one polling response; a single larger packet still goes."""
     max_queue: int = 1048576
     """Waiting for one session; past it the session is closed as a slow consumer."""
+    max_held: int = 8388608
+    """Sent to a connection before its CONNECT reply: what it missed. Comes on top of `max_queue`."""
     max_queued_total: int = 268435456
     """Waiting for all sessions together; past it the worst are closed first."""
     high_water: int = 65536
@@ -51,6 +57,8 @@ class TransportOptions:
     max_sessions: int = 100_000
     max_pending: int = 64
     """Packets of one session waiting for their turn; past it nothing more is read from it."""
+    max_pending_bytes: int = 262144
+    """The same in bytes, as they were received."""
     max_packet_rate: int = 2_000
     """Packets per second from one session, on average over five seconds; past it, `flood`."""
     polling: bool = True

@@ -32,6 +32,7 @@ class Outbound:
     """
 
     __slots__ = (
+        "_allowance",
         "_ended",
         "_outbox",
         "_overflowed",
@@ -49,6 +50,8 @@ class Outbound:
         self._outbox: Outbox | None = None
         self._poll: asyncio.Future[None] | None = None
         self._paused = False
+        self._allowance = 0
+        """Bytes that may wait beyond `max_queue`, until nothing waits."""
         self._overflowed = False
         self._ended: bytes | None = None
         """What goes out last, once the queue is empty; nothing is accepted after it."""
@@ -101,6 +104,15 @@ class Outbound:
             self._queue(event)
         self._wake()
 
+    def replay(self, events: Collection[Outgoing], size: int) -> None:
+        """Send what a connection missed, `size` bytes that are bounded where they were gathered:
+        a client that comes back for it must not be sent away for their number.
+        """
+        if self._socket is None or self._paused or self._outbox:
+            most = 2 * self._pressure.options.max_held
+            self._allowance = min(self._allowance + size, most)
+        self.deliver(events)
+
     def _queue(self, event: Outgoing) -> None:
         outbox = self._outbox
         if outbox is None:
@@ -116,7 +128,7 @@ class Outbound:
             self._pressure.counters.coalesced += 1
         self._pressure.add(self)
         self._pressure.queued(outbox.size - before)
-        if outbox.size > options.max_queue and not self._overflowed:
+        if outbox.size > options.max_queue + self._allowance and not self._overflowed:
             # Not at once: a room may be in the middle of its members.
             self._overflowed = True
             asyncio.get_running_loop().call_soon(self.overflow)
@@ -170,6 +182,7 @@ class Outbound:
         if self._outbox is not None:
             self._pressure.queued(-self._outbox.size)
             self._outbox = None
+        self._allowance = 0
         self._pressure.remove(self)
 
     def end(self, last: bytes, code: int, *, flush: bool) -> None:

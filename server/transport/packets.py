@@ -108,6 +108,22 @@ def decode(packet: bytes) -> Incoming:
     return Incoming(kind, namespace, ack, data, attachments)
 
 
+def connecting_to(head: bytes) -> str:
+    """The namespace of an Engine.IO message that begins with `head` and is a CONNECT.
+
+    Raises MalformedPacket if it does not end within `head`.
+    """
+    if head[2:3] != b"/":
+        return "/"
+    comma = head.find(b",", 2, MAX_NAMESPACE + 3)
+    if comma < 0:
+        raise MalformedPacket("namespace too long")
+    try:
+        return head[2:comma].decode().partition("?")[0]
+    except UnicodeDecodeError:
+        raise MalformedPacket("not UTF-8") from None
+
+
 _FROM_CLIENT = frozenset({CONNECT, DISCONNECT, EVENT, ACK, BINARY_EVENT, BINARY_ACK})
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from fanout.hub import Hub
 from server.transport.application import Application
 from server.transport.heartbeat import Heartbeat
+from server.transport.large import Places
 from server.transport.options import TransportCounters, TransportOptions
 from server.transport.pressure import Pressure
 
@@ -22,6 +23,7 @@ class Services(Protocol):
     counters: TransportCounters
     pressure: Pressure
     heartbeat: Heartbeat
+    places: Places
     loop: asyncio.AbstractEventLoop
 
     def new_id(self) -> str:

@@ -11,6 +11,7 @@ from server.transport import frames, packets
 from server.transport.application import ConnectRefused
 from server.transport.assembly import Assembly
 from server.transport.connection import ClientConnection
+from server.transport.large import MAX_FAILURES, Place
 from server.transport.options import TransportOptions
 from server.transport.outbound import Outbound
 from server.transport.services import Services
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 FLOOD_WINDOW_SECONDS = 5.0
 
+_TOO_LARGE = ("too_large", "The connect packet is too large: resume fewer streams.")
+_TOO_MANY = ("unavailable", "Too many large connect packets at a time: try again.")
+
 
 class _Job(NamedTuple):
     """Something to be done in its turn."""
@@ -29,6 +33,10 @@ class _Job(NamedTuple):
     packet: packets.Incoming | None
     left: ClientConnection | None = None
     reason: str = ""
+    size: int = 0
+    """Bytes of the packet."""
+    place: Place | None = None
+    """With a large packet."""
 
 
 class Session:
@@ -40,10 +48,14 @@ class Session:
     __slots__ = (
         "_assembly",
         "_discard",
+        "_failures",
+        "_full",
         "_input",
         "_packets",
         "_pending",
+        "_pending_bytes",
         "_quiet",
+        "_refusal",
         "_room",
         "_services",
         "_timer",
@@ -81,13 +93,21 @@ class Session:
         self._services = services
         self._assembly: Assembly | None = None
         self._discard = False
+        self._failures = 0
+        """Large packets since one was accepted."""
+        self._full = False
+        """Whether so much waits that nothing more is taken in."""
         self._input: list[_Job] = []
         self._packets = 0
         """Since `_window` began."""
         self._pending = 0
         """Jobs taken in and not done."""
+        self._pending_bytes = 0
+        """Of their packets."""
         self._quiet = False
         """Whether packets are read and passed over, because the session ends soon."""
+        self._refusal = _TOO_LARGE
+        """Why a large packet is passed over that is coming."""
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._window = self._services.loop.time()
@@ -111,7 +131,7 @@ class Session:
     @property
     def blocked(self) -> bool:
         """Whether nothing more is taken in until the application has caught up."""
-        return self._pending >= self._services.options.max_pending
+        return self._full
 
     # Sending.
 
@@ -128,11 +148,14 @@ class Session:
 
     # Taking in.
 
-    def receive(self, binary: bool, packet: bytes) -> None:
-        """Take one Engine.IO packet.
+    def receive(self, binary: bool, packet: bytes, place: Place | None = None) -> None:
+        """Take one Engine.IO packet. One beyond `max_frame` comes with the place that it has.
 
         Raises MalformedPacket for what breaks the protocol; the caller then calls `fail`.
         """
+        if place is not None:
+            self._receive_large(packet, place)
+            return
         if self.closing or self._quiet:
             return
         services = self._services
@@ -154,13 +177,14 @@ class Session:
             if incoming.attachments:
                 self._assembly = Assembly(
                     incoming,
+                    len(packet),
                     limit=services.options.max_attachment_bytes,
                     seconds=services.options.attachment_timeout,
                     late=self._attachments_late,
                     loop=services.loop,
                 )
             else:
-                self._enqueue(_Job(incoming))
+                self._enqueue(_Job(incoming, size=len(packet)))
         elif kind == packets.PONG:
             if self.pong_due:
                 services.heartbeat.pong(self)
@@ -168,6 +192,54 @@ class Session:
             self.lost("client disconnect")
         elif kind not in (packets.UPGRADE, packets.NOOP):
             raise packets.MalformedPacket("unknown packet type")
+
+    def admit_large(self, size: int, place: Place | None) -> Place | None:
+        """The place of a CONNECT packet that has at least `size` bytes, more than `max_frame`; the
+        one it has already, if it has one. None: it is passed over, then call `refuse_large`.
+
+        Raises MalformedPacket if the session has sent too many of them without success.
+        """
+        if place is None:
+            self._failures += 1
+            if self._failures > MAX_FAILURES:
+                raise packets.MalformedPacket("too many large packets")
+        if size > self.options.max_connect:
+            if place is not None:
+                place.leave()
+            self._refusal = _TOO_LARGE
+            return None
+        self._refusal = _TOO_MANY
+        return place or self._services.places.take()
+
+    def refuse_large(self, head: bytes) -> None:
+        """Refuse the CONNECT packet that was passed over; `head` is its beginning.
+
+        Raises MalformedPacket if it names no namespace.
+        """
+        if self.closing or self._quiet:
+            return
+        namespace = packets.connecting_to(head)
+        code, message = self._refusal
+        logger.info("large connect refused, session %s: %s", self.id, code)
+        self._services.counters.refused[f"CONNECT {code}"] += 1
+        data: dict[str, Any] = {"code": code, "message": message}
+        if code == "too_large":
+            data["data"] = {"limit": self.options.max_connect}
+        if namespace not in self.connections:
+            self.send_frame(packets.refused(namespace, message, data))
+
+    def _receive_large(self, packet: bytes, place: Place) -> None:
+        queued = False
+        try:
+            if not self.closing and not self._quiet:
+                if self._assembly is not None:
+                    raise packets.MalformedPacket("text where an attachment is due")
+                self._services.counters.packets_in += 1
+                self._enqueue(_Job(packets.decode(packet[1:]), size=len(packet), place=place))
+                queued = True
+        finally:
+            if not queued:
+                place.leave()
 
     def count_frame(self) -> None:
         """Account for a frame that carries no packet (a fragment, a websocket ping)."""
@@ -191,7 +263,7 @@ class Session:
             raise packets.MalformedPacket("an attachment without its packet")
         if assembly.add(content):
             self._assembly = None
-            self._enqueue(_Job(assembly.packet))
+            self._enqueue(_Job(assembly.packet, size=assembly.size))
 
     def _attachments_late(self) -> None:
         self.fail("attachments did not come")
@@ -199,6 +271,10 @@ class Session:
     def _enqueue(self, job: _Job) -> None:
         self._input.append(job)
         self._pending += 1
+        self._pending_bytes += job.size
+        options = self.options
+        if self._pending >= options.max_pending or self._pending_bytes >= options.max_pending_bytes:
+            self._full = True
         if self._worker is None:
             self._worker = self._services.loop.create_task(self._work())
 
@@ -222,15 +298,28 @@ class Session:
                 jobs, self._input = self._input, []
                 for job in jobs:
                     await self._handle(job)
+                    if job.place is not None:
+                        job.place.leave()
                     self._pending -= 1
-                    if self._pending == self.options.max_pending // 2:
-                        self._release_room()
-                        if self.socket is not None:
-                            self.socket.resume_input()
+                    self._pending_bytes -= job.size
+                    if self._full:
+                        self._make_room()
         finally:
             self._worker = None
             if self.closed:
                 self._services.settled(self)
+
+    def _make_room(self) -> None:
+        """Take in again what comes, if enough has been handled."""
+        options = self.options
+        if (
+            self._pending <= options.max_pending // 2
+            and self._pending_bytes <= options.max_pending_bytes // 2
+        ):
+            self._full = False
+            self._release_room()
+            if self.socket is not None:
+                self.socket.resume_input()
 
     async def _handle(self, job: _Job) -> None:
         packet = job.packet
@@ -270,6 +359,10 @@ class Session:
         if namespace not in services.application.namespaces:
             self.send_frame(packets.refused(namespace, "Invalid namespace"))
             return
+        if self._timer is not None:
+            # The client has done its part; how long the answer takes is not its fault.
+            self._timer.cancel()
+            self._timer = None
         connection = ClientConnection(self, services.new_id(), namespace)
         self.connections[namespace] = connection
         refusal: ConnectRefused | None = None
@@ -285,14 +378,14 @@ class Session:
             connection.end()
             if not self.closing:
                 self.send_frame(packets.refused(namespace, refusal.message, refusal.data))
+                if not self.connections:
+                    self.expect_connect()
             return
         services.counters.connections[namespace] += 1
         if connection.closed:
             await self._leave(connection, "transport close")
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._failures = 0
         connection.accept()
 
     async def _leave(self, connection: ClientConnection, reason: str) -> None:

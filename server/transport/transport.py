@@ -14,6 +14,7 @@ from server.transport import polling
 from server.transport.application import Application
 from server.transport.frames import text_frame
 from server.transport.heartbeat import Heartbeat
+from server.transport.large import Places
 from server.transport.options import TransportCounters, TransportOptions
 from server.transport.origins import OriginPolicy
 from server.transport.packets import Handshake, open_packet
@@ -81,6 +82,7 @@ class Transport:
         options = self.options
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout, loop.time)
         self.pressure = Pressure(options, self.counters, loop.time)
+        self.places = Places(options.max_large)
         self._draining = False
 
     async def drain(self, seconds: float = 5.0) -> None:

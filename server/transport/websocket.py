@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from server.transport import frames
 from server.transport.frames import FrameError, FrameReader, text_frame
+from server.transport.large import PREFIX, Place
 from server.transport.packets import MalformedPacket
 
 if TYPE_CHECKING:
@@ -113,11 +114,13 @@ def take_over(request: web.Request, protocol: "WebSocket", head: bytes) -> Taken
 class WebSocket(asyncio.Protocol):
     """One websocket: the transport of a session, or of one about to be upgraded to it."""
 
-    __slots__ = ("_blocked", "_probing", "_reader", "_timer", "_transport", "session")
+    __slots__ = ("_blocked", "_place", "_probing", "_reader", "_timer", "_transport", "session")
 
     def __init__(self, session: "Session", *, probing: bool) -> None:
         self.session: Session | None = session
-        self._reader = FrameReader(session.options.max_frame)
+        self._reader = FrameReader(session.options.max_frame, self._admit)
+        self._place: Place | None = None
+        """Of a large packet that is coming."""
         self._transport: asyncio.Transport | None = None
         self._probing = probing
         self._blocked = False
@@ -156,6 +159,7 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         session, self.session = self.session, None
         self._transport = None
+        self._leave_place()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -197,16 +201,32 @@ class WebSocket(asyncio.Protocol):
                     if self._probing:
                         self._probe(opcode, payload)
                     else:
-                        session.receive(opcode == frames.BINARY, payload)
+                        place, self._place = self._place, None
+                        session.receive(opcode == frames.BINARY, payload, place)
                         if session.blocked and not session.closing:
                             self._block()
                             return
+                elif opcode == frames.PASSED_OVER:
+                    session.refuse_large(payload)
                 else:
                     self._control(session, opcode, payload)
         except FrameError as error:
             self._fail(str(error), error.code)
         except MalformedPacket as error:
             self._fail(str(error), frames.INVALID_DATA)
+
+    def _admit(self, start: bytes, size: int) -> bool:
+        """Whether a message beyond `max_frame` is taken (`FrameReader`)."""
+        session = self.session
+        if self._probing or session is None or start != PREFIX:
+            raise FrameError(frames.TOO_BIG, "the message is too large")
+        self._place = session.admit_large(size, self._place)
+        return self._place is not None
+
+    def _leave_place(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
 
     def _block(self) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from server.transport.frames import (
     BINARY,
+    PASSED_OVER,
     TEXT,
     FrameError,
     FrameReader,
@@ -74,3 +75,40 @@ def test_server_frames_of_every_length(size: int) -> None:
 @given(st.binary(max_size=100), st.binary(min_size=4, max_size=4))
 def test_unmask(payload: bytes, mask: bytes) -> None:
     assert unmask(payload, mask) == bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+
+
+@given(
+    st.lists(st.binary(max_size=400), min_size=1, max_size=6),
+    st.booleans(),
+    st.lists(st.integers(1, 200), min_size=1, max_size=50),
+)
+def test_what_is_too_large_is_taken_or_passed_over_whatever_the_cuts(
+    parts: list[bytes], take: bool, cuts: list[int]
+) -> None:
+    parts = [b"40" + parts[0], *parts[1:]]
+    whole = b"".join(parts)
+    asked: list[tuple[bytes, int]] = []
+
+    def admit(start: bytes, size: int) -> bool:
+        asked.append((start, size))
+        return take
+
+    last = len(parts) - 1
+    stream = b"".join(
+        [
+            frame(part, 0 if n else TEXT, fin=n == last) + frame(b"", 9)
+            for n, part in enumerate(parts)
+        ]
+    ) + frame(b"next")
+    reader = FrameReader(300, admit)
+    got: list[tuple[int, bytes]] = []
+    position = turn = 0
+    while position < len(stream):
+        size = cuts[turn % len(cuts)]
+        reader.feed(stream[position : position + size])
+        position, turn = position + size, turn + 1
+        got += [each for each in reader.messages() if each[0] not in (0, 9)]
+    expected = (TEXT, whole) if take or len(whole) <= 300 else (PASSED_OVER, whole[:256])
+    assert got == [expected, (TEXT, b"next")]
+    assert bool(asked) == (len(whole) > 300)
+    assert {start for start, _ in asked} <= {b"40"}
