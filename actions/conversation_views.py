@@ -7,13 +7,19 @@ from typing import Any, Protocol
 from actions.last_messages import LastMessages
 from actions.memberships import Memberships
 from actions.message_views import MessageViews, Positions
-from domain.conversations import Conversation, ConversationKind, ConversationMember, Kind
+from domain.conversations import (
+    Conversation,
+    ConversationChange,
+    ConversationKind,
+    ConversationMember,
+    Kind,
+)
 from domain.errors import NotFound
 from domain.messages import Message
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal, Role
-from store.conversations import NO_SETTINGS, ConversationRepository
-from store.engine import Document
+from store.conversations import NO_SETTINGS, ConversationRepository, are_members
+from store.engine import Document, Guard
 from store.messages import MessageRepository
 
 
@@ -42,6 +48,22 @@ def member_view(member: Document, position: Mapping[str, Any] | None) -> Convers
         "joined_at": member["joined_at"],
         "read_seq": position["read_seq"] if position else 0,
         "delivered_seq": position["delivered_seq"] if position else 0,
+    }
+
+
+def change_of(doc: Document) -> ConversationChange:
+    """What a conversation's document says of it; the rest is null."""
+    return {
+        "id": doc["id"],
+        "kind": doc["kind"],
+        "title": doc["title"],
+        "topic": doc["topic"],
+        "members": None,
+        "created_at": doc["created_at"],
+        "last_message": None,
+        "unread": None,
+        "muted": None,
+        "archived": None,
     }
 
 
@@ -149,6 +171,21 @@ class ConversationViews:
                     visible.append(older)
         views = await self._message_views.many(org, visible)
         return {view["conversation"]: view for view in views}
+
+    # -- as all members see it ----------------------------------------------------------------
+
+    async def shared(self, org: str, doc: Document) -> tuple[ConversationChange, list[Guard]]:
+        """A conversation without what each member sees differently, as of its document; and what
+        holds as long as those in it are its members.
+        """
+        view = change_of(doc)
+        if doc["kind"] == Kind.CHANNEL:
+            return {**view, "members": []}, []
+        id = doc["id"]
+        members = await self._conversations.members(org, id)
+        positions = (await self._positions.positions(org, [id]))[id]
+        view["members"] = [member_view(each, positions.get(each["user"])) for each in members]
+        return view, are_members(id, members)
 
     # -- lists --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from actions.conversation_views import ConversationViews, may_discover
+from actions.conversation_views import ConversationViews, change_of, may_discover
 from actions.memberships import Memberships
 from actions.streams import Streams
 from domain.clock import Clock, timestamp
@@ -16,7 +16,6 @@ from domain.conversations import (
     MAX_TITLE,
     MAX_TOPIC,
     Conversation,
-    ConversationChange,
     Kind,
     clean_line,
     personal_stream,
@@ -277,6 +276,7 @@ class Conversations:
                     raise Forbidden("Only the owner may change this.")
                 return doc
             as_read = is_as(id, title=doc["title"], topic=doc["topic"])
+            data, members = await self._views.shared(principal.org, changed)
             try:
                 appended = await self._engine.append(
                     Append(
@@ -284,9 +284,9 @@ class Conversations:
                         stream_of(id),
                         principal.actor,
                         timestamp(self._clock.now()),
-                        [NewEvent(CONVERSATION_UPDATED.name, {**_change(changed)})],
+                        [NewEvent(CONVERSATION_UPDATED.name, {**data})],
                         [Update(CONVERSATIONS, id, set=values)],
-                        [guard, as_read],
+                        [guard, as_read, *members],
                     )
                 )
             except GuardFailed as failed:
@@ -302,7 +302,7 @@ class Conversations:
         self, principal: Principal, doc: Document, values: Mapping[str, bool]
     ) -> None:
         org, user, id = principal.org, principal.user, doc["id"]
-        data = _change(doc)
+        data = change_of(doc)
         data["muted"], data["archived"] = values.get("muted"), values.get("archived")
         stream = personal_stream(user)
         try:
@@ -367,19 +367,4 @@ def _opened(
         "unread": 0,
         "muted": False,
         "archived": False,
-    }
-
-
-def _change(doc: Document) -> ConversationChange:
-    return {
-        "id": doc["id"],
-        "kind": doc["kind"],
-        "title": doc["title"],
-        "topic": doc["topic"],
-        "members": None,
-        "created_at": doc["created_at"],
-        "last_message": None,
-        "unread": None,
-        "muted": None,
-        "archived": None,
     }

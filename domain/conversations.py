@@ -74,8 +74,9 @@ class Conversation(TypedDict):
 
 @with_config(extra="forbid")
 class ConversationChange(TypedDict):
-    """A conversation after a change. A field that may be null though a conversation's may not, and
-    `last_message`, is null when this event does not change it.
+    """A conversation after a change. In its own stream it is as all members see it, and what may be
+    another for each of them is null: `last_message`, `unread`, `muted`, `archived`. In a user's
+    stream `muted` or `archived` is what changed, and what else is null did not.
     """
 
     id: str

@@ -83,6 +83,17 @@ def is_as(conversation: str, **fields: str | int | None) -> Guard:
     return Guard(CONVERSATIONS, conversation, fields)
 
 
+def are_members(conversation: str, members: Sequence[Document]) -> list[Guard]:
+    """Hold as long as these documents are those of all members."""
+    return [
+        is_as(conversation, size=len(members)),
+        *(
+            Guard(MEMBERS, each["id"], {"role": each["role"], "joined_at": each["joined_at"]})
+            for each in members
+        ),
+    ]
+
+
 def add_member(conversation: str, user: str, role: str, at: str) -> Insert:
     """Puts somebody into a conversation."""
     return Insert(
@@ -150,6 +161,15 @@ class ConversationRepository:
             org, MEMBERS, {"user": user}, order=("conversation",), limit=MAX_CONVERSATIONS
         )
         return [doc["conversation"] for doc in found]
+
+    async def of_users(self, org: str, users: Sequence[str]) -> dict[str, list[str]]:
+        """As `of_user`, for several; all users are there."""
+        lists: dict[str, list[str]] = {each: [] for each in users}
+        where = {"user": Is("in", list(lists))}
+        order = ("user", "conversation")
+        for doc in await self._engine.find(org, MEMBERS, where, order=order, limit=None):
+            lists[doc["user"]].append(doc["conversation"])
+        return lists
 
     async def members(
         self,

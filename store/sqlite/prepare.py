@@ -208,13 +208,15 @@ class PreparedAppend:
         for change in self.changes:
             if not isinstance(change, Whole) or change.put:
                 self.needs.append(change.key)
-        self.redactions: list[tuple[Sequence[int], bytes]] = [
-            (tuple(each.seqs), orjson.dumps({**each.set})) for each in append.redactions
-        ]
-        """Seqs, and the fields to set as JSON text."""
         self.size = (
             400
             + sum(len(encoded) for _, encoded in self.events)
             + sum(change.size for change in self.changes)
-            + sum(8 * len(seqs) + len(fields) for seqs, fields in self.redactions)
         )
+        self.redactions: Sequence[tuple[Sequence[int], bytes]] = ()
+        """Seqs, and the fields to set as JSON text."""
+        if append.redactions:
+            self.redactions = [
+                (tuple(each.seqs), orjson.dumps({**each.set})) for each in append.redactions
+            ]
+            self.size += sum(8 * len(seqs) + len(fields) for seqs, fields in self.redactions)

@@ -5,6 +5,9 @@ from typing import Any
 TRANSPARENT = ("reactions", "status")
 """What events of the conversation's stream carry but do not decide."""
 
+POSITIONS = ("read_seq", "delivered_seq")
+"""What of a member never moves back."""
+
 
 class Replica:
     """What one user's client knows of one conversation and all of its messages."""
@@ -42,11 +45,16 @@ class Replica:
                         "pinned_by": None,
                     }
             case "conversation.updated":
-                if data["id"] == self.id:
-                    fields = ("muted", "archived") if own else ("title", "topic")
-                    for field in fields:
-                        if data[field] is not None or not own:
+                if data["id"] == self.id and own:
+                    for field in ("muted", "archived"):
+                        if data[field] is not None:
                             self.conversation[field] = data[field]
+                elif data["id"] == self.id:
+                    self.conversation |= {
+                        "title": data["title"],
+                        "topic": data["topic"],
+                        "members": [self._not_behind(each) for each in data["members"]],
+                    }
             case "member.added":
                 if data["conversation"] == self.id and self.conversation["kind"] != "channel":
                     self.conversation["members"] = [
@@ -68,6 +76,12 @@ class Replica:
                         each | {"role": data["role"]} if each["user"] == data["user"] else each
                         for each in self.conversation["members"]
                     ]
+
+    def _not_behind(self, member: dict[str, Any]) -> dict[str, Any]:
+        for held in self.conversation["members"]:
+            if held["user"] == member["user"]:
+                return member | {each: max(held[each], member[each]) for each in POSITIONS}
+        return member
 
     def _without(self, user: str) -> list[dict[str, Any]]:
         return [each for each in self.conversation["members"] if each["user"] != user]

@@ -1,17 +1,20 @@
 """Opening conversations, changing and listing them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actions.conversation_views import ConversationViews
 from actions.conversations import CLIENT_IDS_KEPT
 from actions.streams import Position
 from domain.conversations import Kind
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.principals import Role
 from store.contacts import BLOCKS
+from store.engine import Document
 from tests.support.messaging import MessagingWorld, messaging_world
 
 
@@ -147,6 +150,67 @@ async def test_title_and_topic_are_changed_by_the_owner_for_all(world: Messaging
     direct = await world.open(ann, bob, kind=Kind.DIRECT)
     with pytest.raises(Invalid):
         await world.conversations.update(ann, direct["id"], {"title": "us"})
+
+
+async def test_a_change_is_told_with_the_conversation_as_all_see_it(world: MessagingWorld) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    group = await world.open(ann, bob, title="a")
+    channel = await world.open(ann, bob, kind=Kind.CHANNEL, title="a")
+    _, at_bob = await world.connect(bob)
+    sent = await world.send(ann, group["id"], "hello")
+    await world.members.add(ann, group["id"], cy.user)
+    nowhere = await world.receipts.get("org", group["id"], "bob")
+    await world.receipts.move("org", nowhere, {**nowhere, "delivered_seq": sent["seq"]})
+    changed = await world.views.get(ann, group["id"])
+    for changes in ({"title": "b"}, {"topic": "t"}):
+        changed = await world.conversations.update(ann, group["id"], changes)
+        world.hub.flush()
+        own = dict.fromkeys(("last_message", "unread", "muted", "archived"))
+        assert at_bob.data("conversation.updated")[-1] == {**changed, **own}
+    assert [each["user"] for each in changed["members"]] == ["ann", "bob", "cy"]
+    assert changed["members"][1]["delivered_seq"] == sent["seq"]
+    await world.conversations.update(ann, channel["id"], {"title": "b"})
+    world.hub.flush()
+    assert at_bob.data("conversation.updated")[-1]["members"] == []
+
+
+async def test_who_comes_and_goes_at_the_same_moment_is_told_right(
+    world: MessagingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log tells the members as of each change's place in it."""
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    group = await world.open(ann, bob, title="a")
+    id = group["id"]
+    look = ConversationViews.shared
+    meanwhile: list[Callable[[], Awaitable[object]]] = [
+        # As many as before, but others; then the same ones, one of them anew.
+        lambda: world.members.remove(ann, id, "bob"),
+        lambda: world.members.add(ann, id, "cy"),
+        lambda: world.members.remove(ann, id, "cy"),
+        lambda: world.members.add(ann, id, "cy"),
+    ]
+    together = [meanwhile[:2], meanwhile[2:]]
+
+    async def shared(self: ConversationViews, org: str, doc: Document) -> Any:
+        found = await look(self, org, doc)
+        if together:
+            world.clock.turn(1)
+            for happen in together.pop(0):
+                await happen()
+        return found
+
+    monkeypatch.setattr(ConversationViews, "shared", shared)
+    await world.conversations.update(ann, id, {"title": "b"})
+    assert not together
+    events = await world.engine.read("org", f"messages/{id}", 0, 100)
+    joined = events[-2]
+    told = events[-1].content()
+    assert (joined.type, events[-1].type) == ("member.added", "conversation.updated")
+    assert [(each["user"], each["joined_at"]) for each in told["members"]] == [
+        ("ann", group["created_at"]),
+        ("cy", joined.at),
+    ]
+    assert told["members"] == (await world.views.get(cy, id))["members"]
 
 
 async def test_changes_at_the_same_moment_lose_nothing(world: MessagingWorld) -> None:
