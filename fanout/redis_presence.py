@@ -93,7 +93,7 @@ class RedisPresenceRegistry:
         self._settled_after = settled_after
         self._looked_again = looked_again
         self._parts = [
-            PresenceStore(servers, f"{{{prefix}:presence:{number}}}", self.node)
+            PresenceStore(servers, f"{prefix}:{{presence:{number}}}", self.node)
             for number in range(PARTS if servers.clustered else 1)
         ]
         self._here_of: dict[User, tuple[Device, ...]] = {}

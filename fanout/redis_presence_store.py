@@ -1,15 +1,16 @@
 """How presence is kept in Redis: the devices of each user by node, and the nodes that live.
 
-All keys of a part carry one hash tag, so a script may touch several of them also in a cluster:
+All keys of a part carry one hash tag, so a script may touch several of them also in a cluster
+(`…` is `<prefix>:{presence:<part>}`):
 
 | key | what |
 |---|---|
-| `{…}:nodes` | sorted set of the nodes by the time of their last renewal, in ms of Redis's clock |
-| `{…}:of:["org","user"]` | hash: for each node the user's devices there, in JSON; `#`: number of changes |
-| `{…}:on:<node>` | set of the users who have a field of that node |
-| `{…}:dead` | like `nodes`: those that are dead and not cleared up after yet |
-| `{…}:left:<node>` | what `on` was when the node was found dead |
-| `{…}:sweeper` | the node that clears up after dead ones |
+| `…:nodes` | sorted set of the nodes by the time of their last renewal, in ms of Redis's clock |
+| `…:of:["org","user"]` | hash: for each node the user's devices there, in JSON; `#`: number of changes |
+| `…:on:<node>` | set of the users who have a field of that node |
+| `…:dead` | like `nodes`: those that are dead and not cleared up after yet |
+| `…:left:<node>` | what `on` was when the node was found dead |
+| `…:sweeper` | the node that clears up after dead ones |
 
 A field counts as long as its node is in `nodes`. A node says each time all it knows of a user, so
 saying it twice does no harm. One that was taken for dead and is not finds itself missing there and

@@ -119,7 +119,7 @@ async def test_what_a_newer_version_says_beyond_is_ignored(tmp_path: Path) -> No
             await until_ids(here, "desk")
             newer = orjson.dumps([{**device("new")._asdict(), "battery": 0.4}]).decode()
             node = str(there.registry.node)  # type: ignore[attr-defined]
-            redis.say("HSET", '{parley:presence:0}:of:["org","ann"]', node, newer)
+            redis.say("HSET", 'parley:{presence:0}:of:["org","ann"]', node, newer)
             assert await here.device("new") == Device(*device("new"))
 
 
