@@ -115,11 +115,11 @@ class GrowthReport:
     def table(self, spread: Spread) -> list[list[str]]:
         """What each server costs in each size, the first row being the head."""
         rows = [
-            ["", "nodes", "kB/s from Redis, each node", "all", "kB/s to Redis, all",
-                "CPU %, each node", "all", "Redis", "delivered"]
+            ["", "nodes", "from Redis, each node, kB/s", "all nodes", "to Redis, all nodes",
+                "CPU, each node, %", "CPU, all nodes", "CPU, Redis", "delivered"]
         ]  # fmt: skip
         if spread.spare:
-            rows[0] += ["node without members: B/s from Redis", "CPU %"]
+            rows[0] += ["node without members: from Redis, B/s", "its CPU"]
         for kind in self.kinds:
             for count in self.counts:
                 found = self.of(kind.name, spread, count)

@@ -28,7 +28,8 @@ class Pace:
 
 
 PACES: dict[Size, Pace] = {
-    "small": Pace(rounds=1, seconds=4.0, warm=1.0, rooms=40, rate=200.0, limit=1200.0),
+    # Parley's nodes look at the store and renew what they say of themselves every five seconds.
+    "small": Pace(rounds=1, seconds=5.0, warm=1.0, rooms=40, rate=200.0, limit=1200.0),
     "full": Pace(rounds=3, seconds=15.0, warm=2.0, rooms=80, rate=200.0, limit=3600.0),
 }
 
