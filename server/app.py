@@ -21,6 +21,7 @@ from fanout.redis_limits import RedisRateLimiter
 from fanout.redis_presence import RedisPresenceRegistry
 from fanout.redis_servers import open_servers
 from server.features import COLLECTIONS
+from server.http.listener import listen
 from server.metrics import Metrics
 from server.node import Node
 from server.numbers import bus_numbers
@@ -92,7 +93,6 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
         access_log=None,
         shutdown_timeout=settings.shutdown_grace,
         handler_cancellation=False,
-        keepalive_timeout=75.0,
     )
     await runner.setup()
     stop = asyncio.Event()
@@ -100,22 +100,21 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        site = web.TCPSite(
-            runner, settings.host, settings.port, backlog=4096, reuse_port=seat is not None
-        )
         try:
-            await site.start()
+            listener = await listen(
+                runner, settings.host, settings.port, reuse_port=seat is not None
+            )
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise NotStarted(f"cannot listen on {where}: {error.strerror}") from None
         if seat is None:
-            welcome(settings, runner.addresses[0][1])
+            welcome(settings, listener.sockets[0].getsockname()[1])
         else:
             await _sit_down(seat, stop)
         await stop.wait()
         log.info("stopping", connections=node.transport.sessions)
         node.health.draining = True
-        await site.stop()
+        listener.close()
         await node.transport.drain(settings.shutdown_grace / 2)
     finally:
         await runner.cleanup()

@@ -204,9 +204,8 @@ async def test_what_the_transport_takes_from_aiohttp_is_there(server: ReferenceS
     handler = web_protocol.RequestHandler
     assert callable(handler.set_parser)
     assert callable(handler.connection_lost)
-    assert "transport" in {
-        name for cls in handler.__mro__ for name in getattr(cls, "__slots__", ())
-    }
+    names = {name for cls in handler.__mro__ for name in getattr(cls, "__slots__", ())}
+    assert {"transport", "_request_count", "_waiter"} <= names
     assert isinstance(web.BaseRequest.protocol, property)
     assert isinstance(web.BaseRequest.transport, property)
 

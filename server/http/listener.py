@@ -1,0 +1,132 @@
+"""Taking connections: a peer has so long to say what it wants, and to take what it asked for."""
+
+import asyncio
+import functools
+from typing import Any
+
+from aiohttp import web
+
+HEAD_SECONDS = 15.0
+"""For a request's head: from the connection's begin, or from its own first bytes on a connection
+that has served one. Bodies have limits of their own."""
+
+KEEP_ALIVE = 75.0
+"""Seconds that a connection may be idle between requests: longer than proxies keep theirs."""
+
+STALL_SECONDS = 60.0
+"""Within which a peer must take something of a response that waits for it."""
+
+BACKLOG = 4096
+
+
+class HttpConnection(web.RequestHandler):
+    """One connection, as long as it speaks HTTP."""
+
+    __slots__ = ("_head_seconds", "_head_timer", "_stall_seconds", "_stall_timer")
+
+    def __init__(
+        self,
+        server: web.Server,
+        *,
+        head_seconds: float = HEAD_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
+        **options: Any,
+    ) -> None:
+        super().__init__(server, **options)
+        self._head_seconds = head_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_seconds = stall_seconds
+        self._stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_waiting()
+        self._drained()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        heads = self._request_count
+        super().data_received(data)
+        if self._request_count != heads:
+            self._stop_waiting()
+        elif self._idle and self._head_timer is None:
+            self._await_head()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is handled, and none has come whole."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def _await_head(self) -> None:
+        self._head_timer = self._loop.call_later(self._head_seconds, self._head_late)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        if self._idle:
+            self.force_close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._drained()
+
+    def _watch_writing(self) -> None:
+        if self.transport is not None:
+            self._stall_timer = self._loop.call_later(
+                self._stall_seconds, self._look_at_writing, self.transport.get_write_buffer_size()
+            )
+
+    def _look_at_writing(self, before: int) -> None:
+        transport = self.transport
+        if transport is not None and transport.get_write_buffer_size() >= before:
+            transport.abort()
+        else:
+            self._watch_writing()
+
+    def _drained(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+
+async def listen(
+    runner: web.AppRunner,
+    host: str,
+    port: int,
+    *,
+    reuse_port: bool = False,
+    head_seconds: float = HEAD_SECONDS,
+    stall_seconds: float = STALL_SECONDS,
+) -> asyncio.Server:
+    """Serve the application of a runner that is set up; close what is returned to take no more
+    connections. The runner's own cleanup ends those that are there.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    server = runner.server
+    assert server is not None
+    loop = asyncio.get_running_loop()
+    connection = functools.partial(
+        HttpConnection,
+        server,
+        loop=loop,
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE,
+        head_seconds=head_seconds,
+        stall_seconds=stall_seconds,
+    )
+    return await loop.create_server(
+        connection, host, port, backlog=BACKLOG, reuse_port=reuse_port or None
+    )

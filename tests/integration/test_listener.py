@@ -1,0 +1,164 @@
+"""Connections that say nothing, say it slowly, or take nothing: none of them is kept."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from server.http.listener import HEAD_SECONDS, KEEP_ALIVE, listen
+from tests.support.rest import Api
+from tests.support.server import ServerProcess
+
+REQUEST = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = 32 * 1024 * 1024
+
+Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[], Awaitable[Opened]]
+
+
+@asynccontextmanager
+async def serving(head_seconds: float, stall_seconds: float = 60.0) -> AsyncIterator[Connect]:
+    """A small application; how to connect to it."""
+    async def live(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(text="ok")
+
+    async def slow(_: web.Request) -> web.Response:
+        await asyncio.sleep(4 * head_seconds)
+        return web.Response(text="ok")
+
+    async def large(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(LARGE))
+
+    app = web.Application()
+    app.router.add_route("*", "/health/live", live)
+    app.router.add_get("/slow", slow)
+    app.router.add_get("/large", large)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    listener = await listen(
+        runner, "127.0.0.1", 0, head_seconds=head_seconds, stall_seconds=stall_seconds
+    )
+    port = listener.sockets[0].getsockname()[1]
+    opened: list[asyncio.StreamWriter] = []
+
+    async def connect() -> Opened:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        opened.append(writer)
+        return reader, writer
+
+    try:
+        yield connect
+    finally:
+        for writer in opened:
+            writer.transport.abort()
+        listener.close()
+        await runner.cleanup()
+
+
+async def answered(reader: asyncio.StreamReader) -> bytes:
+    """A response without more than `ok` in it."""
+    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 10)
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the server closes the connection, with nothing said."""
+    try:
+        return await asyncio.wait_for(reader.read(), 10) == b""
+    except ConnectionResetError:
+        return True  # what was sent to it meanwhile is answered so
+
+
+@pytest.mark.parametrize("said", [b"", b"G", REQUEST[:-1], b"POST / HTTP/1.1\r\nX: y\r\n"])
+async def test_a_head_that_does_not_come_ends_the_connection(said: bytes) -> None:
+    async with serving(0.3) as connect:
+        reader, writer = await connect()
+        writer.write(said)
+        assert await ended(reader)
+
+
+async def test_a_head_that_comes_byte_by_byte_ends_the_connection() -> None:
+    async with serving(0.3) as connect:
+        reader, writer = await connect()
+        ending = asyncio.create_task(ended(reader))
+        for byte in REQUEST * 100:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.02)
+            if ending.done():
+                break
+        assert await ending
+
+
+async def test_the_next_head_has_to_come_as_well_once_it_has_begun() -> None:
+    async with serving(0.3) as connect:
+        reader, writer = await connect()
+        writer.write(REQUEST)
+        await answered(reader)
+        await asyncio.sleep(0.6)  # idle as long as it likes
+        writer.write(REQUEST)
+        await answered(reader)
+        writer.write(REQUEST[:5])
+        assert await ended(reader)
+
+
+async def test_a_body_and_an_answer_may_take_longer() -> None:
+    async with serving(0.2) as connect:
+        reader, writer = await connect()
+        writer.write(b"POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n")
+        for _ in range(6):
+            await asyncio.sleep(0.1)
+            writer.write(b"x")
+        await answered(reader)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await answered(reader)
+
+
+async def test_many_stalled_connections_go_and_others_are_served() -> None:
+    async with serving(0.5) as connect:
+        stalled = [await connect() for _ in range(200)]
+        for _, writer in stalled:
+            writer.write(REQUEST[:20])
+        reader, writer = await connect()
+        writer.write(REQUEST)
+        await answered(reader)
+        assert all([await ended(reader) for reader, _ in stalled])
+
+
+async def test_a_peer_that_takes_nothing_of_its_answer_is_cut_off() -> None:
+    async with serving(0.3, stall_seconds=0.3) as connect:
+        reader, writer = await connect()
+        writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(1.0)
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(reader.readexactly(LARGE), 10)
+
+
+async def test_a_peer_that_takes_its_answer_slowly_gets_it() -> None:
+    async with serving(0.3, stall_seconds=0.3) as connect:
+        reader, writer = await connect()
+        writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert f"Content-Length: {LARGE}".encode() in head
+        came, pause = 0, time.monotonic()
+        while came < LARGE:
+            came += len(await asyncio.wait_for(reader.read(1 << 20), 10))
+            if came < LARGE // 2 and time.monotonic() - pause > 0.01:
+                await asyncio.sleep(0.02)
+                pause = time.monotonic()
+
+
+async def test_the_server_lets_go_of_what_says_nothing(server: ServerProcess) -> None:
+    """With its real times, which proxies have to agree with."""
+    assert HEAD_SECONDS < KEEP_ALIVE
+    assert KEEP_ALIVE > 60  # what nginx keeps its connections for
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    began = time.monotonic()
+    writer.write(b"GET /health/live HTTP/1.1\r\nHost")
+    assert await asyncio.wait_for(reader.read(), HEAD_SECONDS + 10) == b""
+    assert time.monotonic() - began > HEAD_SECONDS - 1
+    writer.close()
+    async with Api(server.url) as api:
+        (await api.request("GET", "//health/live")).expect(200)
