@@ -6,12 +6,14 @@ connect; it is dropped on every node whenever the user comes or goes, and forgot
 while in any case, because an order to other nodes may be lost.
 """
 
+import asyncio
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from actions.control import Control
+from actions.gathered import Gathered
 from domain.clock import Clock
 from domain.conversations import Kind, personal_stream
 from domain.errors import NotFound
@@ -31,6 +33,9 @@ MAX_LISTED = 500_000
 
 LIST_TTL = 15.0
 """Seconds a list is kept."""
+
+READ_AT_ONCE = 200
+"""Users whose lists are read together, about."""
 
 _DROP = "memberships.drop"
 
@@ -71,6 +76,7 @@ class Memberships:
         self._lists: OrderedDict[tuple[str, str], _List] = OrderedDict()
         self._listed = 0
         self._loading: dict[tuple[str, str], object] = {}
+        self._reading = Gathered(self._read, READ_AT_ONCE)
         control.on(_DROP, self._drop_here)
         control.on_missed.append(self.forget_all)
 
@@ -139,8 +145,7 @@ class Memberships:
         # A list read while it changed must not be kept: the change takes the ticket away.
         ticket = self._loading[key] = object()
         try:
-            conversations = await self._conversations.of_user(org, user)
-            personal = await self._engine.head(org, personal_stream(user)) is not None
+            conversations, personal = (await self._reading.get(org, [user]))[user]
         finally:
             valid = self._loading.get(key) is ticket
             if valid:
@@ -152,6 +157,16 @@ class Memberships:
         if valid:
             self._keep(key, found)
         return found
+
+    async def _read(
+        self, org: str, users: Sequence[str]
+    ) -> Mapping[str, tuple[Sequence[str], bool]]:
+        """The conversations of some users, and whether the user's own stream has begun."""
+        lists, heads = await asyncio.gather(
+            self._conversations.of_users(org, users),
+            self._engine.heads(org, [personal_stream(each) for each in users]),
+        )
+        return {user: (lists[user], personal_stream(user) in heads) for user in users}
 
     def _keep(self, key: tuple[str, str], found: _List) -> None:
         self._forget(key)

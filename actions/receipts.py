@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from weakref import WeakValueDictionary
 
 import structlog
@@ -39,6 +40,12 @@ ATTEMPTS = 20
 
 INTERVAL = 0.25
 """Seconds between two `receipt.updated` of one member in one conversation."""
+
+RESENT_AT_ONCE = 50
+"""Clients that came back for which positions are read together, about."""
+
+RESENT_ROOMS = 500
+"""Conversations whose positions are read together, but for a client that is in more."""
 
 MAX_HEADS = 50_000
 """Conversations of which it is remembered how far they reach."""
@@ -255,50 +262,78 @@ class Receipts:
         """A client has gone."""
         self._returned.pop(client, None)
 
-    async def resend(self, client: Client, conversations: Iterable[str]) -> None:
-        """Send a client the positions of the members of conversations it follows; in channels
-        only its user's own.
+    async def resend(self, returned: Mapping[Client, Sequence[str]]) -> None:
+        """Send clients of one organization the positions of the members of conversations they
+        follow; in channels only their user's own.
         """
-        org, user = client.principal.org, client.principal.user
-        tracked: list[str] = []
-        channels: list[str] = []
-        for each in conversations:
-            if each == user:
-                continue
-            facts = await self._memberships.facts(org, each)
-            (channels if facts.kind is Kind.CHANNEL else tracked).append(each)
+        org = next(iter(returned)).principal.org
+        tracked: dict[Client, list[str]] = {}
+        channels: dict[Client, list[Key]] = {}
+        for client, conversations in returned.items():
+            user = client.principal.user
+            tracked[client], channels[client] = [], []
+            for each in conversations:
+                if each == user:
+                    continue
+                if (await self._memberships.facts(org, each)).kind is Kind.CHANNEL:
+                    channels[client].append((each, user))
+                else:
+                    tracked[client].append(each)
         meanwhile = self._meanwhile = set[Key]()
-        found = await self._repository.positions(org, tracked)
-        own = await self._repository.of_user(org, user, channels)
-        self._meanwhile = None
-        current = [position for each in found.values() for position in _newest(each.values())]
-        current += [each for each in own.values() if each["delivered_seq"]]
-        at = timestamp(self._clock.now())
-        for position in current:
-            conversation, member = position["conversation"], position["user"]
-            # What moved while it was read is told by itself, and is not overtaken by the old.
-            if (conversation, member) not in meanwhile:
-                self._publisher.send(
-                    RECEIPT_UPDATED,
-                    [client.outlet],
-                    at,
-                    position,
-                    actor=Actor(member),
-                    stream=stream_of(conversation),
-                    key=f"{conversation}:{member}",
-                )
+        try:
+            found = await self._repository.positions(
+                org, list(dict.fromkeys(chain.from_iterable(tracked.values())))
+            )
+            own = await self._repository.of_pairs(
+                org, list(dict.fromkeys(chain.from_iterable(channels.values())))
+            )
+            newest = {each: _newest(docs.values()) for each, docs in found.items()}
+            at = timestamp(self._clock.now())
+            for client in returned:
+                current = [position for each in tracked[client] for position in newest[each]]
+                current += [own[pair] for pair in channels[client] if own[pair]["delivered_seq"]]
+                for position in current:
+                    # What has moved meanwhile is told by itself, and not overtaken by the old.
+                    if (position["conversation"], position["user"]) not in meanwhile:
+                        self._send_position(client, at, position)
+                await asyncio.sleep(0)
+        finally:
+            self._meanwhile = None
+
+    def _send_position(self, client: Client, at: str, position: Position) -> None:
+        conversation, member = position["conversation"], position["user"]
+        self._publisher.send(
+            RECEIPT_UPDATED,
+            [client.outlet],
+            at,
+            position,
+            actor=Actor(member),
+            stream=stream_of(conversation),
+            key=f"{conversation}:{member}",
+        )
+
+    def _next_returned(self) -> dict[Client, Sequence[str]]:
+        """Some of those who have come back, of one organization."""
+        org = next(iter(self._returned)).principal.org
+        batch: dict[Client, Sequence[str]] = {}
+        rooms = 0
+        for client in [each for each in self._returned if each.principal.org == org]:
+            rooms += len(self._returned[client])
+            if batch and (rooms > RESENT_ROOMS or len(batch) == RESENT_AT_ONCE):
+                break
+            batch[client] = self._returned.pop(client)
+        return batch
 
     async def _resend_all(self) -> None:
         try:
             while self._returned:
-                client = next(iter(self._returned))
-                conversations = self._returned.pop(client)
+                batch = self._next_returned()
                 try:
-                    await self.resend(client, conversations)
+                    await self.resend(batch)
                 except ParleyError as error:
-                    log.warning("receipts_not_resent", connection=client.id, code=error.code)
+                    log.warning("receipts_not_resent", code=error.code, clients=len(batch))
                 except Exception:
-                    log.exception("receipts_not_resent", connection=client.id)
+                    log.exception("receipts_not_resent", clients=len(batch))
         finally:
             self._resender = None
 

@@ -6,6 +6,7 @@ from typing import cast
 
 from actions.clients import Clients, Outlet
 from actions.control import CHANNEL, USER, Control
+from actions.shared_log import SharedLog
 from actions.streams import Rules, Streams
 from domain.clock import Clock
 from domain.events import StoredEvent
@@ -55,7 +56,12 @@ class Fabric:
         self.clients = Clients(on_first=self.control.follow, on_last=self.control.unfollow)
         self.rules = Rules()
         self.streams = Streams(
-            engine, self.sequencer, self.publisher, self.rules, self.clients, self.control
+            SharedLog(engine, clock),
+            self.sequencer,
+            self.publisher,
+            self.rules,
+            self.clients,
+            self.control,
         )
         self.repair = Repair(self.sequencer, engine.heads, every=head_check)
         self.services: list[Callable[[], Awaitable[object]]] = (

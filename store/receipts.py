@@ -56,15 +56,15 @@ class ReceiptRepository:
             found[doc["conversation"]][doc["user"]] = _position_doc(doc)
         return found
 
-    async def of_user(
-        self, org: str, user: str, conversations: Sequence[str]
-    ) -> dict[str, Position]:
-        """One user's positions by conversation; all conversations are there."""
-        ids = {each: f"{each}:{user}" for each in conversations}
+    async def of_pairs(
+        self, org: str, pairs: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], Position]:
+        """Positions by conversation and user; all pairs are there."""
+        ids = {pair: ":".join(pair) for pair in pairs}
         docs = await self._engine.get_many(org, POSITIONS, list(ids.values()))
         return {
-            each: position_of(docs[id]) if id in docs else nowhere(each, user)
-            for each, id in ids.items()
+            pair: position_of(docs[id]) if id in docs else nowhere(*pair)
+            for pair, id in ids.items()
         }
 
     async def of_users(

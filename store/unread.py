@@ -1,7 +1,7 @@
 """What users have not read, counted from what is stored."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from domain.conversations import stream_of
@@ -25,6 +25,10 @@ REREADS = 10
 """Times they are read one by one while messages keep being deleted."""
 
 READ_AT_ONCE = 1000
+
+READ_TOGETHER = 500
+"""Messages that are read to count in several conversations at once; where there are more, they are
+counted by the store, in each for itself."""
 
 Pair = tuple[str, str]
 """A conversation and a user."""
@@ -80,15 +84,46 @@ class UnreadRepository:
         # A position is moved at most to where its stream stands, so the heads are read after it.
         conversations = dict.fromkeys(conversation for conversation, _ in floors)
         heads = await self._heads(org, list(conversations))
-        found = await asyncio.gather(
-            *(
-                self._count_one(org, pair, floor, heads[pair[0]])
-                for pair, floor in floors.items()
-                if floor < heads[pair[0]]
-            )
-        )
         counted = {pair: Counted(floor, heads[pair[0]], NONE) for pair, floor in floors.items()}
+        behind = {pair: floor for pair, floor in floors.items() if floor < heads[pair[0]]}
+        for group in _groups(behind, heads):
+            together = await self._count_together(org, group, heads)
+            counted |= together
+            for pair in together:
+                del behind[pair]
+        found = await asyncio.gather(
+            *(self._count_one(org, pair, floor, heads[pair[0]]) for pair, floor in behind.items())
+        )
         counted.update(found)
+        return counted
+
+    async def _count_together(
+        self, org: str, floors: Mapping[Pair, int], heads: Mapping[str, int]
+    ) -> dict[Pair, Counted]:
+        """Counts in some conversations, from their messages. Where something came meanwhile, none."""
+        conversations = list(dict.fromkeys(conversation for conversation, _ in floors))
+        where = {
+            "conversation": Is("in", conversations),
+            "seq": Is(">", min(floors.values())),
+            "deleted_at": None,
+        }
+        messages: dict[str, list[Document]] = {each: [] for each in conversations}
+        for doc in await self._engine.find(
+            org, MESSAGES, where, order=("conversation", "seq"), limit=None
+        ):
+            messages[doc["conversation"]].append(doc)
+        after = await self._heads(org, conversations)
+        counted: dict[Pair, Counted] = {}
+        for (conversation, user), floor in floors.items():
+            if after[conversation] == heads[conversation]:
+                unread = [
+                    doc
+                    for doc in messages[conversation]
+                    if doc["seq"] > floor and doc["sender"] != user
+                ]
+                mentions = sum(1 for doc in unread if user in doc["mentions"])
+                counts = Counts(len(unread), mentions)
+                counted[conversation, user] = Counted(floor, heads[conversation], counts)
         return counted
 
     async def _heads(self, org: str, conversations: Sequence[str]) -> dict[str, int]:
@@ -151,3 +186,28 @@ def _floor(member: Document, position: Document | None) -> int:
     """A user who comes to a conversation has no debts: what was said before does not count."""
     joined: int = member["joined_seq"]
     return max(joined, position["read_seq"]) if position is not None else joined
+
+
+def _groups(floors: Mapping[Pair, int], heads: Mapping[str, int]) -> list[dict[Pair, int]]:
+    """Parts of what is to be counted, for each of which few messages have to be read. What needs
+    many by itself is in none.
+    """
+    lowest: dict[str, int] = {}
+    for (conversation, _), floor in floors.items():
+        lowest[conversation] = min(floor, lowest.get(conversation, floor))
+    groups: list[dict[Pair, int]] = []
+    place: dict[str, dict[Pair, int]] = {}
+    left = 0
+    start = 0
+    for conversation, floor in sorted(lowest.items(), key=lambda each: each[1]):
+        if heads[conversation] - floor > READ_TOGETHER:
+            continue
+        if not groups or heads[conversation] - start > left:
+            groups.append({})
+            left, start = READ_TOGETHER, floor
+        left -= heads[conversation] - start
+        place[conversation] = groups[-1]
+    for (conversation, user), floor in floors.items():
+        if conversation in place:
+            place[conversation][conversation, user] = floor
+    return groups
