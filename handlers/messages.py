@@ -103,7 +103,8 @@ class MessageCommands(CommandSet):
         """Delete a message, for everyone or for yourself alone.
 
         For everyone its sender may, the conversation's owner and admins: it stays in history
-        without its content. For yourself it is no longer in history or search.
+        without its content, and so do its events for whoever comes back later. For yourself it
+        is no longer in history or search.
         """
         if request.scope == "me":
             return await self._messages.hide(context.principal, request.message)

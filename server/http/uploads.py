@@ -216,7 +216,7 @@ OPENAPI: Mapping[str, Mapping[str, Any]] = {
                             "properties": {
                                 "conversation": {
                                     "type": "string",
-                                    "description": "Whose members may fetch it at once.",
+                                    "description": "Whose members may fetch it before a message has it.",
                                     "minLength": 1,
                                     "maxLength": 64,
                                 },
