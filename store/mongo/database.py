@@ -15,7 +15,7 @@ from domain.clock import Clock
 from domain.errors import Unavailable
 from domain.ids import key_digest
 from store.engine import Collection, StoreError
-from store.mongo.faults import reaching
+from store.mongo.faults import AWAY, reaching
 from store.mongo.kinds import Kind, Row
 
 Rows = AsyncCollection[Row]
@@ -59,6 +59,8 @@ class Database:
         self.kinds = {collection.name: Kind(collection) for collection in collections}
         self.generation = ""
         """Is a part of every stream's epoch: changed, it changes all of them."""
+        self._away_since: float | None = None
+        """By the clock, since when the client knows of no server to write to."""
         self._client: AsyncMongoClient[Row] | None = None
         self._database: AsyncDatabase[Row] | None = None
         self._open: dict[str, Rows] = {}
@@ -103,7 +105,8 @@ class Database:
 
     @property
     def database(self) -> AsyncDatabase[Row]:
-        """The database itself.
+        """The database itself. Its commands look for the server each time; those of the
+        collections below are `Unavailable` at once when it has been away for `timeout`.
 
         Raises:
             Unavailable: it is not open.
@@ -112,7 +115,21 @@ class Database:
             raise Unavailable("The store is closed.")
         return self._database
 
+    def _check_there(self) -> None:
+        """A short outage, as of a failover, is waited for. In a longer one each command would wait
+        as long, one after the other where they take turns; so then none does.
+        """
+        if self._client is None or self._client.topology_description.has_writable_server():
+            self._away_since = None
+            return
+        now = self.clock.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        if now - self._away_since > self.timeout:
+            raise Unavailable(AWAY)
+
     def _rows(self, name: str) -> Rows:
+        self._check_there()
         rows = self._open.get(name)
         if rows is None:
             rows = self._open[name] = self.database[name]

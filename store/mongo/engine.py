@@ -114,7 +114,7 @@ class MongoEngine(Engine):
 
     async def ping(self) -> None:
         with reaching():
-            meta = self._database.meta
+            meta = self._database.database["meta"]
             await meta.update_one({"_id": "ping"}, {"$inc": {"count": 1}}, upsert=True)
             await meta.find_one({"_id": "ping"})
 

@@ -37,7 +37,7 @@ _TEMPORARY = {
 }
 """Codes of a server that may do the same a little later."""
 
-_AWAY = "The store cannot be reached."
+AWAY = "The store cannot be reached."
 
 
 @contextlib.contextmanager
@@ -52,12 +52,12 @@ def reaching() -> Iterator[None]:
         WriteConcernError,
         InvalidOperation,  # the client was closed
     ) as error:
-        raise Unavailable(_AWAY) from error
+        raise Unavailable(AWAY) from error
     except BulkWriteError as error:
         if error.details.get("writeConcernErrors") and not error.details.get("writeErrors"):
-            raise Unavailable(_AWAY) from error
+            raise Unavailable(AWAY) from error
         raise
     except OperationFailure as error:
         if error.code in _TEMPORARY or error.has_error_label("RetryableWriteError"):
-            raise Unavailable(_AWAY) from error
+            raise Unavailable(AWAY) from error
         raise

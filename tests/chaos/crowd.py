@@ -16,6 +16,12 @@ from tests.support.rest import Account
 FROM_THE_START = {"epoch": "", "seq": 0}
 """The position in a stream of a client that knows nothing of it."""
 
+ANSWER_SECONDS = 30.0
+"""Within which a living connection answers a command."""
+
+LONGEST_PAUSE = 0.5
+"""Seconds that a client waits at most before it tries again. A user's waits longer."""
+
 _NOT_THERE = (aiohttp.ClientError, ConnectionError, TimeoutError, aiohttp.WSMessageTypeError)
 
 
@@ -27,36 +33,56 @@ class Guest:
         url: str,
         account: Account,
         name: str,
-        follows: Sequence[str],
+        rooms: Sequence[str],
         others: Sequence[str] = (),
     ) -> None:
-        """`follows`: the streams it is to know from their start. `others`: where it goes in turn
-        when it cannot connect.
+        """`rooms`: the conversations it is in, whose streams it is to know from their start.
+        `others`: where it goes in turn when it cannot connect.
         """
         self.url = url
         self._others = list(others)
         self.account = account
         self.name = name
-        self.connections = 0
+        self.rooms = rooms
+        self.came: list[float] = []
+        """When each connection was complete, by the event loop's clock."""
+        self.left: list[float] = []
+        """When each one ended."""
         self.repeated = 0
         """Commands that were sent again because no answer had come."""
         self.unavailable = 0
         """Answers that said so."""
+        self.slowest = 0.0
+        """Seconds that the slowest of those took."""
         self._online = asyncio.Event()
         self.clients = {
             space: Client(url, space, account.token) for space in ("/messages", "/reactions")
         }
         for space, client in self.clients.items():
-            client.streams = {
-                stream: dict(FROM_THE_START)
-                for stream in follows
-                if stream.startswith(f"{space[1:]}/")
-            }
+            client.streams = {f"{space[1:]}/{room}": dict(FROM_THE_START) for room in rooms}
 
     @property
     def main(self) -> Client:
         """The connection to `/messages`."""
         return self.clients["/messages"]
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is, with both namespaces."""
+        return all(client.connected for client in self.clients.values())
+
+    @property
+    def connections(self) -> int:
+        """How often it was connected."""
+        return len(self.came)
+
+    def places(self) -> dict[str, dict[str, Any]]:
+        """How far it has come in each stream, `{epoch, seq}`."""
+        return {
+            f"{space[1:]}/{room}": client.streams.get(f"{space[1:]}/{room}", FROM_THE_START)
+            for space, client in self.clients.items()
+            for room in self.rooms
+        }
 
     async def stay(self) -> None:
         """Be connected, and again after each end. Runs until cancelled.
@@ -65,20 +91,24 @@ class Guest:
             AssertionError: the server says what it must not say.
         """
         wire: Wire | None = None
+        loop = asyncio.get_running_loop()
+        attempts = itertools.count()
         try:
             while True:
                 wire = await self._connect()
                 if wire is None:
                     self._others.append(self.url)
                     self.url = self._others.pop(0)
-                    await asyncio.sleep(0.02)
+                    await _pause(next(attempts))
                     continue
-                self.connections += 1
+                attempts = itertools.count()
+                self.came.append(loop.time())
                 self._online.set()
                 await self.main.until(
                     lambda: not self.main.connected, timeout=3600, what="end of the connection"
                 )
                 self._online.clear()
+                self.left.append(loop.time())
                 await wire.close()
         finally:
             self._online.clear()
@@ -92,7 +122,7 @@ class Guest:
             return None
         try:
             for client in self.clients.values():
-                await client.attach(wire, client.streams, timeout=5)
+                await client.attach(wire, client.streams, timeout=20)
         except _NOT_THERE:
             await wire.close()
             return None
@@ -102,7 +132,7 @@ class Guest:
                 raise
             return None
         except AssertionError:
-            gone = not all(client.connected for client in self.clients.values())
+            gone = not self.connected
             await wire.close()
             if not gone:
                 raise
@@ -120,19 +150,27 @@ class Guest:
             TimeoutError: a living connection answers nothing.
         """
         space = "/reactions" if command.startswith("reaction.") else "/messages"
+        loop = asyncio.get_running_loop()
         for attempt in itertools.count():
             self.repeated += attempt > 0
             await self._online.wait()
+            asked = loop.time()
             try:
-                answer = await self.clients[space].request(command, data, timeout=20)
+                answer = await self.clients[space].request(command, data, timeout=ANSWER_SECONDS)
             except ConnectionError:
                 await asyncio.sleep(0.001)
                 continue
             if answer["ok"] or answer["error"]["code"] != "unavailable":
                 return unwrap(command, answer)
             self.unavailable += 1
-            await asyncio.sleep(0.02)
+            self.slowest = max(self.slowest, loop.time() - asked)
+            await _pause(attempt)
         raise AssertionError("unreachable")
+
+
+async def _pause(attempt: int) -> None:
+    longest = min(LONGEST_PAUSE, 0.02 * 2 ** min(attempt, 10))
+    await asyncio.sleep(random.uniform(longest / 2, longest))  # together they would come again
 
 
 class Ledger:

@@ -1,12 +1,13 @@
 """People who write, edit, delete, react and read all at once, through whatever happens."""
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from tests.chaos.checks import check_everything
-from tests.chaos.crowd import FROM_THE_START, Guest, Ledger, Writer
+from tests.chaos.crowd import Guest, Ledger, Writer
 from tests.support.rest import Account, Api
 
 
@@ -31,9 +32,21 @@ class Load:
         rooms: int,
         writers: int = 3,
         urls: Sequence[str] = (),
+        apart: bool = False,
+        pause: float = 0.005,
+        patience: float = 60.0,
     ) -> None:
-        """`writers`: what each sender does at the same time. `urls`: of several nodes, which the
-        clients spread over; otherwise all are where `api` is.
+        """Nothing begins yet.
+
+        Args:
+            senders: people who write and listen.
+            listeners: people who only listen.
+            rooms: conversations; the first of the people is in all of them.
+            writers: what each sender does at the same time.
+            urls: of several nodes, which the clients spread over; otherwise all are where `api` is.
+            apart: whether each of the others is in one room alone, not in all.
+            pause: seconds between two commands of a writer, on average.
+            patience: seconds that progress and the last answers are waited for.
         """
         self._urls = list(urls) or [api.url]
         self.ledger = Ledger()
@@ -48,6 +61,9 @@ class Load:
         self._listeners = listeners
         self._room_count = rooms
         self._writer_count = writers
+        self._apart = apart
+        self._pause = pause
+        self._patience = patience
         self._stop = asyncio.Event()
         self._stays: list[asyncio.Task[None]] = []
         self._writing: list[asyncio.Task[None]] = []
@@ -55,19 +71,24 @@ class Load:
     async def __aenter__(self) -> Self:
         count = self._senders + self._listeners
         self.people = [await self._api.register(f"P{number}") for number in range(count)]
-        self.rooms = [await _open(self.people, number) for number in range(self._room_count)]
+        self.rooms = [
+            await _open(self.people[0], self._others_in(number), number)
+            for number in range(self._room_count)
+        ]
         self.guests = [
-            Guest(urls[0], person, f"p{number}", self._streams(), urls[1:])
+            Guest(urls[0], person, f"p{number}", self._rooms_of(number), urls[1:])
             for number, person in enumerate(self.people)
             for urls in [_from(self._urls, number)]
         ]
         self.writers = [
-            Writer(guest, number, self.rooms[number % self._room_count], self.ledger, self.SEED)
+            Writer(guest, number, guest.rooms[number % len(guest.rooms)], self.ledger, self.SEED)
             for guest in self.guests[: self._senders]
             for number in range(self._writer_count)
         ]
         self._stays = [asyncio.create_task(guest.stay()) for guest in self.guests]
-        self._writing = [asyncio.create_task(each.run(self._stop)) for each in self.writers]
+        self._writing = [
+            asyncio.create_task(each.run(self._stop, self._pause)) for each in self.writers
+        ]
         return self
 
     async def __aexit__(
@@ -84,8 +105,14 @@ class Load:
             if isinstance(end, Exception):
                 raise end
 
-    def _streams(self) -> list[str]:
-        return [f"{space}/{room}" for room in self.rooms for space in ("messages", "reactions")]
+    def _others_in(self, room: int) -> list[Account]:
+        others = self.people[1:]
+        return others[room :: self._room_count] if self._apart else others
+
+    def _rooms_of(self, person: int) -> list[str]:
+        if person and self._apart:
+            return [self.rooms[(person - 1) % self._room_count]]
+        return self.rooms
 
     async def until(self, condition: Callable[[], bool], *, timeout: float, what: str) -> None:
         """Wait until something is true.
@@ -106,13 +133,15 @@ class Load:
     async def progress(self, commands: int) -> None:
         """Wait until so many more commands are acknowledged."""
         goal = self.ledger.total + commands
-        await self.until(lambda: self.ledger.total >= goal, timeout=60, what="progress")
+        await self.until(lambda: self.ledger.total >= goal, timeout=self._patience, what="progress")
 
     async def finish(self) -> None:
         """End the load, and wait until every command is answered and everybody has seen all."""
         self._stop.set()
         await self.until(
-            lambda: all(task.done() for task in self._writing), timeout=60, what="answers"
+            lambda: all(task.done() for task in self._writing),
+            timeout=self._patience,
+            what="answers",
         )
         self.heads = await self.heads_now(self.people[0].api)
         await self.until(
@@ -120,8 +149,9 @@ class Load:
         )
 
     async def heads_now(self, api: Api) -> dict[str, dict[str, Any]]:
-        """Where each stream is that has events. `api` speaks as one of the people."""
-        query = {stream: {"epoch": "", "seq": 2**53} for stream in self._streams()}
+        """Where each stream is that has events. `api` speaks as the first of the people."""
+        streams = [f"{space}/{room}" for room in self.rooms for space in ("messages", "reactions")]
+        query = {stream: {"epoch": "", "seq": 2**53} for stream in streams}
         answer = await api.post("/sync", {"streams": query})
         return {
             stream: {"epoch": head["epoch"], "seq": head["seq"]}
@@ -131,26 +161,23 @@ class Load:
 
     def all_reached(self, heads: dict[str, dict[str, Any]]) -> bool:
         """Whether everybody is connected and has seen all up to there."""
-        return all(
-            client.connected
-            and all(
-                client.streams.get(stream, FROM_THE_START)["seq"] >= head["seq"]
-                for stream, head in heads.items()
-                if stream.startswith(f"{space[1:]}/")
-            )
+        return all(guest.connected for guest in self.guests) and all(
+            place["seq"] >= heads[stream]["seq"]
             for guest in self.guests
-            for space, client in guest.clients.items()
+            for stream, place in guest.places().items()
+            if stream in heads
         )
 
     def _is_level(self, guest: Guest) -> bool:
-        known = {**guest.clients["/messages"].streams, **guest.clients["/reactions"].streams}
-        return all(known.get(stream) == head for stream, head in self.heads.items())
+        return all(
+            place == self.heads[stream]
+            for stream, place in guest.places().items()
+            if stream in self.heads
+        )
 
     async def check(self) -> None:
         """After `finish`: nothing is missing, nothing is there twice, for nobody."""
-        await check_everything(
-            self.people, self.rooms, self.guests, self.writers, self.ledger, self.heads
-        )
+        await check_everything(self.rooms, self.guests, self.writers, self.ledger, self.heads)
 
     def __str__(self) -> str:
         ledger, guests = self.ledger, self.guests
@@ -165,14 +192,17 @@ class Load:
 
 
 def _from(urls: list[str], number: int) -> list[str]:
+    """Every client begins at a node in turn, and looks for others in an order of its own."""
     first = number % len(urls)
-    return urls[first:] + urls[:first]
+    others = urls[:first] + urls[first + 1 :]
+    random.Random(number).shuffle(others)
+    return [urls[first], *others]
 
 
-async def _open(people: Sequence[Account], number: int) -> str:
+async def _open(owner: Account, others: Sequence[Account], number: int) -> str:
     body = {
         "kind": "group",
-        "members": [each.id for each in people[1:]],
+        "members": [each.id for each in others],
         "client_id": f"room-{number}",
     }
-    return str((await people[0].api.post("/conversations", body, 201))["id"])
+    return str((await owner.api.post("/conversations", body, 201))["id"])

@@ -1,0 +1,135 @@
+"""MongoDB dies under load and comes back: senders are told, nothing acknowledged is lost, and what
+is sent again is there once.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.load import Load
+from tests.chaos.nodes import nodes_on
+from tests.conftest import StartServer
+from tests.support.mongod import Mongod
+from tests.support.rest import Api
+from tests.support.server import ServerProcess
+
+STORE_TIMEOUT = 2.0
+
+ANSWER_SECONDS = 2 * STORE_TIMEOUT + 4
+"""Within which a command is answered `unavailable`: it may wait for the store once before it is in
+the log and once after; the rest is what a busy machine takes."""
+
+UNREADY_SECONDS = 10.0
+"""From the store's end until a node says that it is not ready."""
+
+BACK_SECONDS = 15.0
+"""From the store's return until every node is ready and commands are acknowledged again."""
+
+ACKS = 40
+
+
+class Watch:
+    """Looks at a node's readiness all the time."""
+
+    def __init__(self, node: ServerProcess) -> None:
+        self._node = node
+        self.ready = True
+        self.failures = 0
+        """Answers that it is not ready because of the store."""
+
+    async def run(self) -> None:
+        """Look, until cancelled."""
+        async with Api(self._node.url) as api:
+            while True:
+                reply = await api.request("GET", "//health/ready")
+                self.ready = reply.status == 200
+                if not self.ready:
+                    assert reply.status == 503
+                    self.failures += reply.json["checks"]["store"] != "ok"
+                await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("mongodb")  # says whether there can be one
+async def test_the_store_dies_and_comes_back(
+    start_server: StartServer, tmp_path: Path, full: bool
+) -> None:
+    outage, count, senders, listeners, rooms = (20, 3, 12, 48, 6) if full else (6, 2, 3, 3, 2)
+    mongod = Mongod(tmp_path / "mongod")
+    with mongod:
+        async with (
+            nodes_on(
+                f"{mongod.url}/parley",
+                tmp_path,
+                start_server,
+                count,
+                STORE_TIMEOUT=f"{STORE_TIMEOUT:g}s",
+            ) as nodes,
+            Api(nodes[0].url) as api,
+            Load(
+                api,
+                senders=senders,
+                listeners=listeners,
+                rooms=rooms,
+                writers=2,
+                urls=[node.url for node in nodes],
+                apart=full,
+                pause=0.2 if full else 0.02,
+                patience=120,
+            ) as load,
+        ):
+            watches = [Watch(node) for node in nodes]
+            watching = [asyncio.create_task(each.run()) for each in watches]
+            await load.until(
+                lambda: all(guest.connected for guest in load.guests),
+                timeout=60,
+                what="connection of all",
+            )
+            await load.progress(ACKS)
+            dies = time.monotonic()
+            await asyncio.to_thread(mongod.kill)
+            connections = sum(guest.connections for guest in load.guests)
+            before = load.ledger.total
+            await load.until(
+                lambda: not any(each.ready for each in watches),
+                timeout=UNREADY_SECONDS,
+                what="node that is not ready",
+            )
+            unready = time.monotonic() - dies
+            await load.until(
+                lambda: time.monotonic() - dies >= outage, timeout=outage + 5, what="return"
+            )
+            meanwhile = load.ledger.total - before
+            refused = sum(guest.unavailable for guest in load.guests)
+            assert not any(each.ready for each in watches)
+            back = time.monotonic()
+            await asyncio.to_thread(mongod.start)
+            goal = load.ledger.total + ACKS
+            await load.until(
+                lambda: load.ledger.total >= goal and all(each.ready for each in watches),
+                timeout=BACK_SECONDS,
+                what="service",
+            )
+            served = time.monotonic() - back
+            await load.finish()
+            await load.check()
+            for task in watching:
+                task.cancel()
+            ends = await asyncio.gather(*watching, return_exceptions=True)
+            assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+            slowest = max(guest.slowest for guest in load.guests)
+            told = sum(guest.unavailable for guest in load.guests)
+            lost = sum(guest.connections for guest in load.guests) - connections
+            print(
+                f"\nMongoDB away for {outage} s, {count} nodes: not ready after {unready:.2f} s "
+                f"({min(each.failures for each in watches)} or more answers each); {refused} "
+                f"commands told `unavailable` while it was away, {told} in all, after "
+                f"{slowest:.2f} s at most; {meanwhile} acknowledged after its end, 0 lost, 0 "
+                f"twice; {lost} connections lost; ready and {ACKS} commands acknowledged "
+                f"{served:.2f} s after its start; {load}"
+            )
+            assert refused >= senders
+            assert slowest < ANSWER_SECONDS
+            assert lost == 0
