@@ -13,6 +13,7 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from config.settings import Settings, sqlite_path
+from config.values import redact_url
 from domain.clock import SystemClock
 from domain.errors import Unavailable
 from fanout.limits import Limit, LocalRateLimiter, RateLimiter
@@ -60,7 +61,8 @@ async def serve(settings: Settings, seat: Seat | None = None) -> None:
     try:
         await engine.start()
     except (StoreError, Unavailable, OSError) as error:
-        raise NotStarted(str(error)) from None
+        where = redact_url(settings.store_url)
+        raise NotStarted(f"{str(error).rstrip('.')} (PARLEY_STORE_URL={where})") from None
     try:
         blobs = make_blobs(settings)
         peers = make_peers(settings, metrics)

@@ -111,7 +111,8 @@ class Node:
             clock,
         )
         self.transport = Transport(gateway, self.fabric.hub, _transport_options(settings))
-        self.health = Health({"store": engine.ping} | ({} if bus.alone else {"bus": bus.check}))
+        checks = {"store": engine.ping, "uploads": blobs.ping}
+        self.health = Health(checks | ({} if bus.alone else {"bus": bus.check}))
         surroundings = Surroundings(metrics)
         cors = Cors(OriginPolicy(settings.cors_origins.allows), PREFIX)
         self.app = web.Application(

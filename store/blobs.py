@@ -53,6 +53,14 @@ class Blobs(ABC):
         """Finish what was accepted, then close."""
 
     @abstractmethod
+    async def ping(self) -> None:
+        """Return if a blob could be written now.
+
+        Raises:
+            Unavailable: none can.
+        """
+
+    @abstractmethod
     async def create(self, id: str) -> BlobWriter:
         """Begin a blob. The id is one of `domain.ids.new_id`."""
 

@@ -20,6 +20,9 @@ PIECE = 256 * 1024
 
 THREADS = 4
 
+PING = 64 * 1024
+"""Bytes written to see whether there is room."""
+
 Result = TypeVar("Result")
 
 _ID = re.compile(r"[0-9a-f-]{8,64}\Z")
@@ -38,7 +41,23 @@ class DiskBlobs(Blobs):
         await self.run(self._prepare)
 
     def _prepare(self) -> None:
-        self._temporary.mkdir(parents=True, exist_ok=True)
+        try:
+            self._temporary.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"Files cannot be kept in {self._directory}: {error.strerror}."
+            ) from None
+
+    async def ping(self) -> None:
+        await self.run(self._try)
+
+    def _try(self) -> None:
+        # Another process may do the same.
+        file = self._temporary / f"ping-{os.getpid()}"
+        try:
+            file.write_bytes(bytes(PING))
+        finally:
+            file.unlink(missing_ok=True)
 
     async def stop(self) -> None:
         threads, self._threads = self._threads, None

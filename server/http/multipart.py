@@ -14,6 +14,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from domain.errors import Invalid, TooLarge, Unavailable
 
+FORM = "multipart/form-data"
+
 PIECE = 64 * 1024
 """Bytes read at a time."""
 
@@ -62,8 +64,8 @@ class FileForm:
             Invalid: it is no form with such fields and a part `file`.
             TooLarge: the form says itself that the file is too large.
         """
-        if self._request.content_type != "multipart/form-data":
-            raise Invalid("Send multipart/form-data with the file in the field `file`.")
+        if self._request.content_type != FORM:
+            raise Invalid("The body is no form.")
         if self._request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Invalid("Send the form as it is, without Content-Encoding.")
         if self._length is not None and self._length > self._max:

@@ -19,7 +19,7 @@ from handlers.command import Command, Empty, Request
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher, validate
 from server.http.middleware import REQUEST_ID
-from server.http.multipart import FileForm
+from server.http.multipart import FORM, FileForm
 from server.http.problems import problem
 from server.http.ranges import Span, UnsatisfiableRange, Validators
 from server.http.responses import json_response
@@ -76,6 +76,10 @@ class UploadRoutes:
         context = await self._rest.context(request, needed=True)
         if request.query_string:
             raise Invalid("This address takes no query.")
+        if request.content_type != FORM:
+            raise web.HTTPUnsupportedMediaType(
+                text=f"Send {FORM} with the file in the field `file`."
+            )
 
         async def receive(context: Context, _: Empty) -> Upload:
             form = FileForm(request, self._max_file)

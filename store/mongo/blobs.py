@@ -66,6 +66,10 @@ class MongoBlobs(Blobs):
     async def stop(self) -> None:
         await self._database.close()
 
+    async def ping(self) -> None:
+        with reaching():
+            await self.begun.update_one({"_id": "ping"}, {"$set": {"at": 0.0}})
+
     def _rows(self, name: str) -> Rows:
         return self._database.database[f"uploads.{name}"]
 

@@ -178,3 +178,8 @@ async def test_a_place_that_is_closed_or_lost_is_unavailable(tmp_path: Path) -> 
     (tmp_path / "uploads" / "tmp").mkdir()
     await put(place, b"healed")
     await place.stop()
+
+
+async def test_whether_a_blob_could_be_written(shelf: Shelf) -> None:
+    await shelf.blobs.ping()
+    assert await shelf.left() == 0

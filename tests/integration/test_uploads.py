@@ -18,9 +18,13 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 100
 async def upload(
     who: Account, body: bytes = PNG, kind: str = "image/png", name: str = "photo.png"
 ) -> Any:
+    return (await who.api.request("POST", "/uploads", data=form_of(body, kind, name))).expect(201)
+
+
+def form_of(body: bytes, kind: str = "image/png", name: str = "photo.png") -> aiohttp.FormData:
     form = aiohttp.FormData()
     form.add_field("file", body, content_type=kind, filename=name)
-    return (await who.api.request("POST", "/uploads", data=form)).expect(201)
+    return form
 
 
 async def status(who: Account, file: str) -> int:
@@ -124,3 +128,28 @@ async def test_it_is_documented(api: Api) -> None:
     )
     assert {"get", "delete"} <= document["paths"]["/api/v1/uploads/{upload}"].keys()
     assert "Upload" in document["components"]["schemas"]
+
+
+async def test_a_place_for_files_that_is_gone_is_seen_and_heals(start_server: StartServer) -> None:
+    server = start_server()
+    async with Api(server.url) as api:
+        ann = await api.register("Ann")
+        coming = server.data_dir / "uploads" / "tmp"
+        coming.rmdir()
+        coming.touch()  # whoever may do everything can write to any directory, but not below a file
+        ready = (await api.request("GET", "//health/ready")).expect(503)
+        assert ready["checks"]["store"] == "ok"
+        assert "Files cannot be stored" in ready["checks"]["uploads"]
+        problem = (await ann.api.request("POST", "/uploads", data=form_of(PNG))).expect(503)
+        assert problem["code"] == "unavailable"
+        coming.unlink()
+        coming.mkdir()
+        (await api.request("GET", "//health/ready")).expect(200)
+        await upload(ann)
+        assert list(coming.iterdir()) == []
+
+
+async def test_what_is_no_form_is_not_taken(api: Api) -> None:
+    ann = await api.register("Ann")
+    problem = (await ann.api.request("POST", "/uploads", json={"file": "x"})).expect(415)
+    assert problem["code"] == "invalid"

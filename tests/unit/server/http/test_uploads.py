@@ -414,9 +414,9 @@ async def test_bad_forms_are_problems_and_leave_nothing(site: Site, body: bytes)
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        (["Content-Type: application/json"], 400),
+        (["Content-Type: application/json"], 415),
         (["Content-Type: multipart/form-data"], 400),
-        ([], 400),
+        ([], 415),
         ([FORM, "Content-Encoding: nonsense"], 400),
         ([FORM, "Content-Encoding: gzip"], 400),
     ],

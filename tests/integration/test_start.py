@@ -1,0 +1,56 @@
+"""A server that cannot start says why in one line, and exits with 1: its manager starts it again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import ROOT, clean_environment, free_port
+
+
+def start(directory: Path, **settings: object) -> tuple[int, list[str]]:
+    """Run a server to its end: exit code, and the lines it wrote."""
+    (directory / "empty.env").touch()
+    ended = subprocess.run(
+        [sys.executable, "-m", "server"],
+        cwd=ROOT,
+        env={
+            **clean_environment(),
+            "PARLEY_ENV_FILE": str(directory / "empty.env"),
+            "PARLEY_DATA_DIR": str(directory / "data"),
+            "PARLEY_PORT": str(free_port()),
+            "PARLEY_STORE_TIMEOUT": "1",
+            **{f"PARLEY_{name}": str(value) for name, value in settings.items()},
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, ended.stdout.splitlines()
+
+
+def test_a_mongodb_that_is_away(tmp_path: Path) -> None:
+    code, lines = start(tmp_path, STORE_URL=f"mongodb://ann:secret@127.0.0.1:{free_port()}/x")
+    assert code == 1
+    (line,) = lines
+    assert "cannot be reached" in line
+    assert "PARLEY_STORE_URL=mongodb://ann:***@127.0.0.1:" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("wrong", ["parley.db", "uploads"])
+def test_something_else_in_the_place_of_the_data(tmp_path: Path, wrong: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    if wrong == "uploads":
+        (data / wrong).touch()
+    else:
+        (data / wrong).mkdir()
+    code, lines = start(tmp_path)
+    assert code == 1
+    (line,) = lines
+    assert line.startswith("parley: ")
+    assert wrong in line
