@@ -3,17 +3,17 @@ own row and carried out from there, any number of times: a row has the seq of th
 redacted it last, and nothing older is done to it.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 import orjson
+from pymongo import UpdateOne
 
 from store.engine import Document
 from store.mongo.database import Database
 from store.mongo.kinds import Row
 from store.mongo.log import is_append, slot
 
-AT_ONCE = 100
+AT_ONCE = 25
 """Rows read and written together."""
 
 
@@ -32,7 +32,10 @@ async def redact(database: Database, row: Row) -> None:
         rows = await _rows(database, row["stream"], chunk)
         while seqs and rows and seqs[-1] <= max(each["last"] for each in rows):
             seqs.pop()
-        await asyncio.gather(*(_write(database, row, each, wanted) for each in rows))
+        if rows:
+            await database.log.bulk_write(
+                [_write(row, each, wanted) for each in rows], ordered=False
+            )
 
 
 async def _rows(database: Database, stream: str, seqs: Sequence[int]) -> list[Row]:
@@ -52,7 +55,7 @@ async def _rows(database: Database, stream: str, seqs: Sequence[int]) -> list[Ro
     return list(rows.values())
 
 
-async def _write(database: Database, by: Row, row: Row, wanted: dict[int, Document]) -> None:
+def _write(by: Row, row: Row, wanted: dict[int, Document]) -> UpdateOne:
     events = [
         {**event, "data": _redacted(event["data"], wanted[seq])} if seq in wanted else event
         for seq, event in enumerate(row["events"], int(row["seq"]))
@@ -63,7 +66,7 @@ async def _write(database: Database, by: Row, row: Row, wanted: dict[int, Docume
         "$or": [{"redacted": None}, {"redacted": {"$lt": by["seq"]}}],
     }
     # It was applied long ago: the documents in it are not needed, and may hold the same content.
-    await database.log.update_one(
+    return UpdateOne(
         older,
         {
             "$set": {"events": events, "redacted": by["seq"]},

@@ -1,6 +1,7 @@
 """A node that dies, or stands still, at any command of an append: what the other nodes see."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -122,6 +123,14 @@ async def other(mongo: MongoStores) -> MongoEngine:
     return await mongo.node(sweep_every=600.0)
 
 
+async def started(mongo: MongoStores, url: str, **options: Any) -> MongoEngine:
+    """A node, however busy the machine is: an impatient one may have to begin several times."""
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(Unavailable):
+                return await mongo.node(url=url, sweep_every=600.0, **options)
+
+
 async def at_every_command(
     mongo: MongoStores,
     other: MongoEngine,
@@ -137,7 +146,7 @@ async def at_every_command(
         scene = Scene(f"{fault}{at}")
         await scene.prepare(other)
         async with wire_proxy(mongo.url) as (proxy, url):
-            node = await mongo.node(url=url, sweep_every=600.0, **options)
+            node = await started(mongo, url, **options)
             proxy.arm(at, fault)
             happened = await play(scene, node, proxy)
             proxy.release()
@@ -312,7 +321,7 @@ async def test_one_of_two_who_want_a_value_gets_it(mongo: MongoStores, other: Mo
 async def test_a_sweep_applies_what_a_dead_node_left(mongo: MongoStores) -> None:
     other = await mongo.node(sweep_every=0.1)
     async with wire_proxy(mongo.url) as (proxy, url):
-        node = await mongo.node(url=url, sweep_every=600.0, timeout=IMPATIENT)
+        node = await started(mongo, url, timeout=IMPATIENT)
         proxy.arm(1, "after", only="insert")  # into the log
         with pytest.raises(Unavailable):
             await node.append(appending(changes=[Insert(NOTES, note("left", body="behind"))]))
