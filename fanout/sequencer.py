@@ -7,7 +7,7 @@ between what it reads and what it hears: `hold` first, then head and backlog are
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -34,13 +34,33 @@ class _Waiting:
     def __init__(self) -> None:
         self.after: int | None = None
         """The head it was told; None while it is not known yet."""
-        self.events: list[StoredEvent] = []
+        self.events: dict[int, StoredEvent] = {}
+        """By seq, what came since it waits."""
+
+    def missing(self, last: int | None) -> int | None:
+        """The first seq between the head it was told and `last` that has not come; None if all
+        has, or one of the two is not known.
+        """
+        if self.after is None or last is None:
+            return None
+        seqs = range(self.after + 1, last + 1)
+        return next((seq for seq in seqs if seq not in self.events), None)
 
 
 class _Line:
     """One stream as it leaves this node."""
 
-    __slots__ = ("early", "epoch", "last", "org", "repair", "target", "timer", "waiting")
+    __slots__ = (
+        "catch_up",
+        "early",
+        "epoch",
+        "last",
+        "org",
+        "repair",
+        "target",
+        "timer",
+        "waiting",
+    )
 
     def __init__(self, org: str) -> None:
         self.org = org
@@ -52,6 +72,7 @@ class _Line:
         self.waiting: dict[Subscriber, _Waiting] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.repair: asyncio.Task[None] | None = None
+        self.catch_up: asyncio.Task[None] | None = None
 
     @property
     def behind(self) -> bool:
@@ -141,6 +162,7 @@ class Sequencer:
             self._deliver(event.stream, line, event)
             return
         if line.last is not None and event.seq <= line.last:
+            self._keep_for_waiting(line, event)
             return
         line.early[event.seq] = event
         self._drain(event.stream, line)
@@ -184,7 +206,7 @@ class Sequencer:
         while (event := line.early.pop(line.last + 1, None)) is not None:
             self._deliver(stream, line, event)
         for seq in [seq for seq in line.early if seq <= line.last]:
-            del line.early[seq]
+            self._keep_for_waiting(line, line.early.pop(seq))
         self._repair_if_behind(stream, line)
 
     def _deliver(self, stream: str, line: _Line, event: StoredEvent) -> None:
@@ -193,7 +215,7 @@ class Sequencer:
         self._hub.publish(stream, event.type, event.payload, Delivery.DURABLE)
         if line.waiting:
             for subscriber, waiting in list(line.waiting.items()):
-                waiting.events.append(event)
+                waiting.events[event.seq] = event
                 if waiting.after is not None:
                     self._admit(stream, line, subscriber, waiting)
         observer = self._observers.get(event.type)
@@ -201,21 +223,34 @@ class Sequencer:
             observer(line.org, event)
 
     def _admit(self, stream: str, line: _Line, subscriber: Subscriber, waiting: _Waiting) -> None:
-        """Make a released subscriber a member once this node has delivered up to its head.
+        """Make a released subscriber a member once this node has delivered up to its head, and
+        what was delivered after it is here.
 
         Until then the room's next events are ones it was told already.
         """
-        after = waiting.after
-        if after is None or (line.last is not None and line.last < after):
+        after, last = waiting.after, line.last
+        if after is None or last is None or last < after:
+            return
+        if waiting.missing(last) is not None:
+            # Others here were told a later head, and no longer needed it.
+            if line.catch_up is None:
+                loop = asyncio.get_running_loop()
+                line.catch_up = loop.create_task(self._catch_up(stream, line))
             return
         del line.waiting[subscriber]
         namespace = "/" + stream.partition("/")[0]
-        for event in waiting.events:
-            if event.seq > after:
-                self._hub.publish_to(
-                    (subscriber,), namespace, event.type, event.payload, Delivery.DURABLE
-                )
+        for seq in range(after + 1, last + 1):
+            event = waiting.events[seq]
+            self._hub.publish_to(
+                (subscriber,), namespace, event.type, event.payload, Delivery.DURABLE
+            )
         self._hub.join(stream, subscriber)
+
+    @staticmethod
+    def _keep_for_waiting(line: _Line, event: StoredEvent) -> None:
+        """Keep what members here have or were told for those who may have been told less."""
+        for waiting in line.waiting.values():
+            waiting.events[event.seq] = event
 
     def _align(self, stream: str, line: _Line, head: Head) -> None:
         """Learn where the stream stands, if this node does not know yet."""
@@ -270,6 +305,50 @@ class Sequencer:
         """Whether all that is missing before `seq` has arrived meanwhile."""
         assert line.last is not None
         return all(missing in line.early for missing in range(line.last + 1, seq))
+
+    async def _catch_up(self, stream: str, line: _Line) -> None:
+        """Fetch for those who were released what members here have already."""
+        delay = self._patience
+        try:
+            while self._lines.get(stream) is line and line.last is not None:
+                lacking = {
+                    subscriber: seq
+                    for subscriber, waiting in line.waiting.items()
+                    if (seq := waiting.missing(line.last)) is not None
+                }
+                if not lacking:
+                    return
+                after = min(lacking.values()) - 1
+                try:
+                    events = await self._fetch(line.org, stream, after)
+                except ParleyError as error:
+                    log.warning("stream_catch_up_delayed", stream=stream, code=error.code)
+                    delay = min(delay * 2, 5.0)
+                    await asyncio.sleep(delay)
+                    continue
+                for event in events:
+                    for waiting in line.waiting.values():
+                        waiting.events.setdefault(event.seq, event)
+                self._go_on(stream, line, lacking)
+        finally:
+            line.catch_up = None
+
+    def _go_on(self, stream: str, line: _Line, lacking: Mapping[Subscriber, int]) -> None:
+        """Admit those for whom all was fetched, and send away whom it cannot be fetched for."""
+        gone: list[Subscriber] = []
+        for subscriber, seq in lacking.items():
+            waiting = line.waiting.get(subscriber)
+            if waiting is None:
+                continue
+            if seq in waiting.events:
+                self._admit(stream, line, subscriber, waiting)
+            else:
+                gone.append(subscriber)
+        if gone:
+            log.warning("stream_gap", stream=stream, before=line.last, clients=len(gone))
+            self._on_gap(gone)
+            for subscriber in gone:
+                self.leave(stream, subscriber)
 
     def _skip(self, stream: str, line: _Line, seq: int) -> None:
         """What came up to `seq` is no longer in the log: nobody is shown the hole."""

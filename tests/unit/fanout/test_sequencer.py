@@ -135,6 +135,61 @@ async def test_after_leaving_nothing_comes_and_nothing_is_kept() -> None:
     assert followed == []
 
 
+async def test_two_who_come_together_and_were_told_different_heads() -> None:
+    """The one told less needs what the one told more makes everybody here pass over."""
+    log = Log(last=3)
+    _, sequencer = node(log)
+    less, more = Listener(), Listener()
+    sequencer.hold("o", STREAM, less)
+    sequencer.hold("o", STREAM, more)
+    sequencer.publish(event(2))
+    sequencer.publish(event(3))
+    sequencer.release(STREAM, more, head(3))
+    sequencer.release(STREAM, less, head(1))
+    assert less.seqs == [2, 3]
+    sequencer.publish(event(4))
+    await until_seen(less, [2, 3, 4])
+    await until_seen(more, [4])
+    assert log.reads == 0
+
+
+async def test_what_one_told_less_did_not_hear_is_fetched() -> None:
+    log = Log(last=3, broken=2)
+    _, sequencer = node(log)
+    less, least, more = Listener(), Listener(), Listener()
+    for each in (less, least, more):
+        sequencer.hold("o", STREAM, each)
+    sequencer.release(STREAM, more, head(3))
+    sequencer.release(STREAM, less, head(2))
+    sequencer.release(STREAM, least, head(0))
+    sequencer.publish(event(4))
+    await until_seen(more, [4])
+    await until_seen(less, [3, 4])
+    await until_seen(least, [1, 2, 3, 4])
+    assert log.reads == 3
+
+
+async def test_who_cannot_be_told_what_it_did_not_hear_is_sent_away() -> None:
+    async def trimmed(org: str, stream: str, after: int) -> Sequence[StoredEvent]:
+        return [event(3)]
+
+    hub = Hub(lambda _namespace, _event, payload: payload)
+    away: list[object] = []
+    sequencer = Sequencer(hub, trimmed, patience=0.005, on_gap=away.extend)
+    less, more = Listener(), Listener()
+    sequencer.hold("o", STREAM, less)
+    sequencer.hold("o", STREAM, more)
+    sequencer.release(STREAM, more, head(3))
+    sequencer.release(STREAM, less, head(1))
+    async with asyncio.timeout(5):
+        while not away:
+            await asyncio.sleep(0.002)
+    assert away == [less]
+    sequencer.publish(event(4))
+    await until_seen(more, [4])
+    assert less.seqs == []
+
+
 async def test_another_epoch_starts_over() -> None:
     _, sequencer = node(Log())
     listener = Listener()
@@ -146,38 +201,48 @@ async def test_another_epoch_starts_over() -> None:
 
 @given(
     order=st.permutations(range(1, 13)),
-    joins=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 5)), max_size=4),
+    joins=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 3), st.integers(0, 5)), max_size=4),
+    somebody=st.booleans(),
 )
-def test_any_order_of_arrival_and_joining(order: list[int], joins: list[tuple[int, int]]) -> None:
+def test_any_order_of_arrival_and_joining(
+    order: list[int], joins: list[tuple[int, int, int]], somebody: bool
+) -> None:
     """Everybody sees everything after the head it was told, once, in order.
 
-    A join is the place in `order` at which it holds and reads the head, and how much later it is
-    released.
+    A join is the place in `order` at which it holds, how much later it reads the head, and how much
+    later it is released. `somebody` follows the stream from the beginning.
     """
 
     async def run() -> None:
         log = Log()
         _, sequencer = node(log)
-        first = Listener()
-        sequencer.join("o", STREAM, first, head(0))
-        told: list[tuple[Listener, int]] = [(first, 0)]
-        held: list[tuple[int, Listener, int]] = []
-        for position, seq in enumerate(order):
-            for at, delay in joins:
-                if at == position:
-                    listener = Listener()
-                    sequencer.hold("o", STREAM, listener)
-                    told.append((listener, log.last))
-                    held.append((position + delay, listener, log.last))
-            log.last = max(log.last, seq)
-            sequencer.publish(event(seq))
-            for due, listener, known in held:
-                if due == position:
-                    sequencer.release(STREAM, listener, head(known))
+        told: list[tuple[Listener, int]] = []
+        if somebody:
+            told.append((Listener(), 0))
+            sequencer.join("o", STREAM, told[0][0], head(0))
+        steps: dict[int, list[Callable[[], None]]] = {}
+
+        def enter(at: int, read: int, released: int) -> None:
+            listener = Listener()
+            known: list[int] = []
+
+            def let_go() -> None:
+                sequencer.release(STREAM, listener, head(known[0]))
+                told.append((listener, known[0]))
+
+            steps.setdefault(at, []).append(lambda: sequencer.hold("o", STREAM, listener))
+            steps.setdefault(at + read, []).append(lambda: known.append(log.last))
+            steps.setdefault(at + read + released, []).append(let_go)
+
+        for join in joins:
+            enter(*join)
+        for place in range(max([len(order), *(each + 1 for each in steps)])):
+            for step in steps.get(place, ()):
+                step()
+            if place < len(order):
+                log.last = max(log.last, order[place])
+                sequencer.publish(event(order[place]))
             await asyncio.sleep(0)
-        for due, listener, known in held:
-            if due >= len(order):
-                sequencer.release(STREAM, listener, head(known))
         for listener, known in told:
             await until_seen(listener, list(range(known + 1, 13)))
 
