@@ -73,6 +73,8 @@ class Presences:
         self._linger = linger
         self._lingering = Timeouts[_Session](linger, self._depart, clock)
         self._departed: list[_Session] = []
+        self.swept = 0
+        """Users of nodes that died whom this node has taken offline."""
         self._lost: list[Lost] = []
         """Users who went with their node and of whom it is not stored yet."""
         self._storing: asyncio.Task[None] | None = None
@@ -229,6 +231,13 @@ class Presences:
 
     # -- in the background --------------------------------------------------------------------
 
+    def counts(self) -> dict[str, int]:
+        """Users known here: `online` those with a device connected to this node, `leaving` those
+        whose last one has gone a moment ago.
+        """
+        online = sum(self._is_here(org, user) for org, user in self._of_user)
+        return {"online": online, "leaving": len(self._of_user) - online}
+
     @property
     def quiet(self) -> bool:
         """Whether nothing is on its way to the store."""
@@ -246,7 +255,9 @@ class Presences:
             Unavailable: the registry or the store is out of reach.
         """
         await self._registry.renew()
-        self._lost += await self._registry.sweep()
+        lost_now = await self._registry.sweep()
+        self.swept += len(lost_now)
+        self._lost += lost_now
         if self._lost:
             lost, now = list(self._lost), {}
             for org in {each.org for each in lost}:

@@ -246,6 +246,11 @@ class PresenceWatch:
         return len(self._watched)
 
     @property
+    def watchers(self) -> int:
+        """How many connections here watch somebody."""
+        return len(self._of_client)
+
+    @property
     def quiet(self) -> bool:
         """Whether everything that has changed was looked at."""
         return self._worker is None

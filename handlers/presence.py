@@ -2,16 +2,24 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
+from domain.errors import TooLarge
 from domain.pages import Page
 from domain.presence import MAX_TEXT, MAX_WATCHED, ChosenStatus, Presence
 from handlers.command import CommandSet, Request, command
 from handlers.context import Context
 from handlers.fields import Id, PageRequest
 from handlers.streams import Done
+
+
+def _few(value: object) -> object:
+    """Beyond what a connection may watch, as in several calls."""
+    if isinstance(value, list) and len(value) > MAX_WATCHED:
+        raise TooLarge(f"A connection may watch at most {MAX_WATCHED} users.")
+    return value
 
 
 def _once(ids: list[str]) -> list[str]:
@@ -28,7 +36,9 @@ class SetPresence(Request):
 class Users(Request):
     """Some users."""
 
-    users: Annotated[list[Id], AfterValidator(_once)] = Field(min_length=1, max_length=MAX_WATCHED)
+    users: Annotated[list[Id], AfterValidator(_once), BeforeValidator(_few)] = Field(
+        min_length=1, max_length=MAX_WATCHED
+    )
 
 
 class InRoom(PageRequest):

@@ -31,6 +31,7 @@ from server.http.uploads import OPENAPI as UPLOAD_PATHS
 from server.http.uploads import UploadRoutes
 from server.leader import Leader
 from server.metrics import Metrics, Numbers
+from server.numbers import presence_numbers
 from server.peers import Peers
 from server.periodic import every
 from server.seat import Seat, WorkerMetrics
@@ -123,6 +124,8 @@ class Node:
         self.transport.attach(self.app)
         self._attach_http(dispatcher)
         self._expose_numbers()
+        for numbers in presence_numbers(self.features.presences, self.features.presence_watch):
+            metrics.expose(numbers)
         if not bus.alone:
             self._expose_repair()
 

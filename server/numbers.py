@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from actions.presence import Presences
+from actions.presence_watch import PresenceWatch
 from fanout.redis_bus import RedisBus
 from server.metrics import Numbers
 
@@ -23,4 +25,26 @@ def bus_numbers(bus: RedisBus) -> Sequence[Numbers]:
         ),
         Numbers("parley_bus_channels", "Rooms heard over Redis.", lambda: bus.channels),
         Numbers("parley_bus_queued_bytes", "Bytes waiting for Redis.", lambda: bus.queued_bytes),
+    )
+
+
+def presence_numbers(presences: Presences, watch: PresenceWatch) -> Sequence[Numbers]:
+    """Of who is there, and who looks."""
+    return (
+        Numbers(
+            "parley_presence_users",
+            "Users with a device connected to this node, or whose last one went a moment ago.",
+            presences.counts,
+        ),
+        Numbers(
+            "parley_presence_watches",
+            "Users watched from this node, and connections that watch somebody.",
+            lambda: {"watched": watch.watched, "watchers": watch.watchers},
+        ),
+        Numbers(
+            "parley_presence_swept",
+            "Users of dead nodes whom this node has taken offline.",
+            lambda: presences.swept,
+            counter=True,
+        ),
     )

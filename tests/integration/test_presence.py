@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartServer
 from tests.support.client import connect
 from tests.support.recorder import CommandFailed
 from tests.support.rest import Account, Api
@@ -193,3 +194,37 @@ async def test_reactions_over_sockets_and_rest(api: Api) -> None:
         with pytest.raises(CommandFailed) as refused:
             await alice.call("reaction.add", {**react, "emoji": "nice"})
         assert refused.value.code == "invalid"
+
+
+async def test_watching_too_many_is_too_large_in_one_call_and_in_several(api: Api) -> None:
+    ann = await api.register("Ann")
+    async with await connect(api.url, "/presence", ann.token) as here:
+        for command in ("presence.watch", "presence.unwatch"):
+            answer = await here.request(command, {"users": [f"u{n}" for n in range(1_001)]})
+            assert answer["error"]["code"] == "too_large"
+        await here.call("presence.watch", {"users": [f"u{n}" for n in range(1_000)]})
+        answer = await here.request("presence.watch", {"users": ["one-more"]})
+        assert answer["error"]["code"] == "too_large"
+
+
+async def test_metrics_tell_who_is_there_and_who_looks(start_server: StartServer) -> None:
+    server = start_server(PRESENCE_GRACE="1h")
+
+    async def number(api: Api, name: str) -> float:
+        text = (await api.request("GET", "//metrics")).body.decode()
+        (line,) = [line for line in text.splitlines() if line.startswith(name + " ")]
+        return float(line.rpartition(" ")[2])
+
+    async with Api(server.url) as api:
+        ann, bob = await api.register("Ann"), await api.register("Bob")
+        async with await connect(server.url, "/presence", ann.token) as here:
+            async with await connect(server.url, "/presence", bob.token):
+                await here.call("presence.watch", {"users": [bob.id, "nobody"]})
+                assert await number(api, 'parley_presence_users{kind="online"}') == 2
+                assert await number(api, 'parley_presence_watches{kind="watched"}') == 2
+                assert await number(api, 'parley_presence_watches{kind="watchers"}') == 1
+                assert await number(api, "parley_presence_swept_total") == 0
+            async with asyncio.timeout(10):
+                while await number(api, 'parley_presence_users{kind="leaving"}') != 1:
+                    await asyncio.sleep(0.05)
+            assert await number(api, 'parley_presence_users{kind="online"}') == 1
