@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartServer
+from tests.integration.test_uploads import status, upload
 from tests.support.client import Client, connect
 from tests.support.mongod import scratch
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import Account, Api
 from tests.support.server import ServerProcess
 
+START = {"epoch": "", "seq": 0}
 SETTINGS = {"SECRET_KEY": "of both nodes " * 3}
 
 
@@ -99,6 +101,42 @@ async def test_people_on_two_nodes_talk_also_when_redis_is_away(
             await say(two, conversation, "back")
             await until_heard(one, [*wanted, "back"])
             assert time.monotonic() - began < 2
+
+
+async def test_what_is_deleted_for_everyone_on_one_node_no_node_tells_again(
+    nodes: list[ServerProcess],
+) -> None:
+    async with Api(nodes[0].url) as here, Api(nodes[1].url) as there:
+        ann, ben = await here.register("Ann"), await there.register("Ben")
+        file = await upload(ann)
+        conversation = await direct(ann, ben)
+        stream = f"messages/{conversation}"
+        begun = (await ben.api.post("/sync", {"streams": {stream: START}}))["streams"][stream]
+        position = {stream: {each: begun[each] for each in ("epoch", "seq")}}
+        body = {"body": "hush-hush", "client_id": "1", "attachments": [file["id"]]}
+        path = f"/conversations/{conversation}/messages"
+        sent = await ann.api.post(path, body, 201)
+        await ann.api.patch(f"/messages/{sent['id']}", {"body": "hush-hush!", "version": 1})
+        told = await ben.api.post("/sync", {"streams": position})
+        assert "hush-hush!" in str(told)
+        assert await status(ben, file["id"]) == 200
+        await ann.api.delete(f"/messages/{sent['id']}", 200)
+        assert await status(ben, file["id"]) == 404
+        assert await status(ann, file["id"]) == 200
+        for who in (ann, ben):
+            missed = (await who.api.post("/sync", {"streams": position}))["streams"][stream]
+            assert missed["recovered"]
+            assert [event["data"].get("body") for event in missed["events"]] == ["", "", None]
+        for node in nodes:
+            async with await connect(node.url, "/messages", ben.token, resume=position) as client:
+                assert [event.name for event in client.events][:3] == [
+                    "message.created",
+                    "message.edited",
+                    "message.deleted",
+                ]
+                assert "hush-hush" not in str([event.data for event in client.events])
+        again = await ann.api.post(path, body, 201)
+        assert (again["id"], again["body"], again["attachments"]) == (sent["id"], "", [])
 
 
 @pytest.mark.parametrize("away", [False, True])
