@@ -93,7 +93,7 @@ class RedisListener:
 
     async def _run(self) -> None:
         backoff = Backoff()
-        complained = False
+        complained: set[type[Exception]] = set()  # of what, since it last went well
         while True:
             connection: ConnectionTo | None = None
             writing: asyncio.Task[None] | None = None
@@ -105,13 +105,13 @@ class RedisListener:
                 if complained or self.connections > 1:
                     log.info("bus_connected", server=self.address, channels=len(self._wanted))
                 backoff.reset()
-                complained = False
+                complained.clear()
                 writing = asyncio.get_running_loop().create_task(self._write(connection, verb))
                 await self._read(connection)
             except (RedisError, OSError) as error:
-                if not complained:
+                if type(error) not in complained:
                     log.warning("bus_listening_failed", server=self.address, error=str(error))
-                    complained = True
+                    complained.add(type(error))
             finally:
                 self._end()
                 await end(writing)

@@ -104,7 +104,7 @@ class RedisSender:
 
     async def _run(self) -> None:
         backoff = Backoff()
-        complained = False
+        complained: set[type[Exception]] = set()  # of what, since it last went well
         while True:
             connection: ConnectionTo | None = None
             try:
@@ -113,12 +113,12 @@ class RedisSender:
                 command = b"SPUBLISH" if await is_sharded(connection) else b"PUBLISH"
                 self.connected = True
                 backoff.reset()
-                complained = False
+                complained.clear()
                 await self._serve(connection, command)
             except (RedisError, OSError) as error:
-                if not complained:
+                if type(error) not in complained:
                     log.warning("bus_publishing_failed", server=self.address, error=str(error))
-                    complained = True
+                    complained.add(type(error))
             finally:
                 self.connected = False
                 self.outbox.drop_volatile()
