@@ -1,4 +1,5 @@
-# `make help` lists what there is. PYTHON=... chooses the interpreter, NPM=... the npm.
+# `make help` lists what there is. PYTHON=... chooses the interpreter, NPM=... the npm, JOBS=... how
+# many tests run side by side.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -10,6 +11,8 @@ PARLEY_URL ?= http://127.0.0.1:8000
 PORT ?= 8000
 PACKAGES := config domain store fanout actions handlers server
 ARGS ?=
+JOBS ?= 2
+SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 
 # Installed once per change of the lock file: each stamp is newer than the lock it stands for.
 RUNTIME := $(VENV)/.runtime
@@ -37,15 +40,15 @@ cluster: $(DEV) ## Three nodes behind HAProxy, with Redis (PORT=8000 is the bala
 cluster-demo: $(DEV) demo/node_modules/.package-lock.json ## The demo across two nodes, one of which is killed
 	@exec $(BIN)/python -m deploy.cluster --demo
 
-test: $(DEV) node-clients ## Run all tests (ARGS="-k presence" narrows)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(DEV) node-clients ## Run all tests (ARGS="-k presence" narrows), JOBS=2 of them side by side
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-full: $(DEV) node-clients ## Run all tests in their full size (many minutes)
 	@$(BIN)/python -m pytest --full $(ARGS)
 
 coverage: $(DEV) node-clients ## Run all tests and show the lines they miss
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE) $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 

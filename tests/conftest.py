@@ -3,21 +3,29 @@
 import contextlib
 import itertools
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import coverage
 import pytest
 
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongod import Mongod, Unbuildable, binary, scratch
+from tests.support.nursery import Nursery
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
+from tests.support.turns import turn
 
 StartServer = Callable[..., ServerProcess]
 
 _SERVERS = pytest.StashKey[list[ServerProcess]]()
-_MISSING = pytest.StashKey[list[str]]()
+_DIRECTORY = pytest.StashKey[str]()
+
+_TURNS = "turns"
+"""Names, in what a worker is told, the directory of the turns."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +47,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nursery() -> Iterator[None]:
+    """Servers start as forks of one process that has imported them."""
+    if coverage.Coverage.current() is not None:  # it measures what is started, not what is forked
+        yield
+        return
+    with Nursery() as nursery:
+        ServerProcess.nursery = nursery
+        yield
+        ServerProcess.nursery = None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker (`pytest -n`) where the workers wait for each other's turns."""
+    config: pytest.Config = node.config
+    if _DIRECTORY not in config.stash:
+        directory = tempfile.TemporaryDirectory(prefix="parley-tests-")
+        config.add_cleanup(directory.cleanup)
+        config.stash[_DIRECTORY] = directory.name
+    node.workerinput[_TURNS] = config.stash[_DIRECTORY]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the timeout too: waiting is not the test's
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no other worker run a test next to one that is marked `alone`."""
+    told: dict[str, Any] = getattr(item.config, "workerinput", {})
+    if _TURNS not in told:
+        return (yield)
+    with turn(Path(told[_TURNS]), alone="alone" in item.keywords):
+        return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)  # a worker's own loop asks nobody after it
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the stand-in for MongoDB before the first test, whose time is limited."""
     wanted = any("mongo" in item.nodeid for item in session.items)
@@ -87,7 +129,7 @@ def mongodb(
     if url:
         yield url
         return
-    require_mongod(request.config)
+    require_mongod()
     with Mongod(tmp_path_factory.mktemp("mongod")) as mongod:
         yield mongod.url
 
@@ -101,26 +143,26 @@ async def mongo(mongodb: str) -> AsyncIterator[MongoStores]:
         await stores.close()
 
 
-def require_mongod(config: pytest.Config) -> None:
+_MISSING = "no MongoDB: "
+
+
+def require_mongod() -> None:
     """Skip what needs the stand-in for MongoDB where it cannot be built; in CI that is an error."""
     try:
         binary()
     except Unbuildable as error:
         if os.environ.get("CI") == "true":
             raise
-        config.stash.setdefault(_MISSING, []).append(str(error))
-        pytest.skip(f"no MongoDB: {error}")
+        pytest.skip(f"{_MISSING}{error}")
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end, where it is read, what was not tested."""
-    missing = config.stash.get(_MISSING, [])
-    if missing:
+    skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", ()))
+    reasons = (each[2].partition(_MISSING)[2] for each in skipped if isinstance(each, tuple))
+    if missing := next(filter(None, reasons), None):
         terminalreporter.write_line(
-            f"NOT TESTED on MongoDB: {missing[0]}. Install Go, or name a server in "
-            "TEST_MONGODB_URL.",
+            f"NOT TESTED on MongoDB: {missing}. Install Go, or name a server in TEST_MONGODB_URL.",
             red=True,
             bold=True,
         )

@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from tests.chaos.crowd import history
+from tests.conftest import StartServer
 from tests.support.client import Client, connect
 from tests.support.rest import Account, Api
-from tests.support.server import ServerProcess
 
 GRACE = 5.0
 """The harness's SHUTDOWN_GRACE."""
@@ -92,11 +92,11 @@ async def _refuses_connections(port: int) -> bool:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("round_", range(3), ids=lambda number: f"round {number + 1}")
 async def test_a_server_told_to_stop_leaves_nothing_half_done(
-    fresh_server: ServerProcess, full: bool, round_: int
+    start_server: StartServer, full: bool, round_: int
 ) -> None:
-    server = fresh_server
     if round_ and not full:
         pytest.skip("one round; more with --full")
+    server = start_server()
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(Api(server.url))
         people = [await api.register(f"P{number}") for number in range(6)]

@@ -94,6 +94,7 @@ async def _closes(api: Api) -> float:
     return float(found[1]) if found else 0.0
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 async def test_who_stops_reading_harms_nobody_and_catches_up(
     start_server: StartServer, full: bool

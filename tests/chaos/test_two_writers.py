@@ -14,7 +14,7 @@ STREAM = "messages/r1"
 
 @pytest.mark.timeout(600)
 async def test_the_log_has_no_hole_and_no_double(mongo: MongoStores, full: bool) -> None:
-    total = 10_000 if full else 1_000
+    total = 10_000 if full else 400
     nodes = [await mongo.node(), await mongo.node()]
     await nodes[0].insert(ORG, ROOMS, {"id": "r", "n": 0})
     numbers = iter(range(total))

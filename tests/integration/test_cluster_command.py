@@ -21,9 +21,9 @@ from tests.support.server import ROOT, clean_environment, free_port
 
 
 @pytest.fixture(autouse=True)
-def programs(request: pytest.FixtureRequest) -> None:
+def programs() -> None:
     require_redis()
-    require_mongod(request.config)
+    require_mongod()
     if shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin") is None:
         reason = "haproxy is not installed: `make cluster` is not tested"
         if os.environ.get("CI"):

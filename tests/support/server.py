@@ -1,7 +1,9 @@
 """A real server: `python -m server` on a free port, with its own data, that can be killed."""
 
+import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -10,9 +12,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
-ROOT = Path(__file__).parents[2]
+from tests.support.nursery import ROOT, Child, Nursery
+
+__all__ = ["ROOT", "ServerFailed", "ServerProcess", "clean_environment", "free_port"]
 
 FOR_TESTS = {
     "BCRYPT_COST": "4",
@@ -23,11 +27,29 @@ FOR_TESTS = {
 """Settings of every server under test, unless the test says otherwise."""
 
 
+_PORTS = range(12_000, 32_000)
+"""Below those that the kernel gives to clients (Linux: from 32768): a server that is down for a
+moment finds its port still free, however many connections were opened meanwhile."""
+
+_WORKERS = 16
+
+_next_port = random.randrange(len(_PORTS) // _WORKERS)
+
+
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on 127.0.0.1 that nobody listens on just now.
+
+    It is given to nobody else soon: neither by this process nor by another worker of its test run.
+    """
+    global _next_port
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    mine = _PORTS[worker::_WORKERS]
+    for _ in mine:
+        _next_port = (_next_port + 1) % len(mine)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", mine[_next_port]))
+            return mine[_next_port]
+    raise OSError("no port is free")
 
 
 def clean_environment() -> dict[str, str]:
@@ -46,6 +68,9 @@ class ServerProcess:
     `await asyncio.to_thread(server.restart)`.
     """
 
+    nursery: ClassVar[Nursery | None] = None
+    """Makes the processes; without one each begins with `python -m server`."""
+
     def __init__(self, directory: Path, settings: Mapping[str, object] | None = None) -> None:
         """`settings` are named without prefix: `{"ACCESS_TTL": "5s"}`. Nothing starts yet."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -54,7 +79,7 @@ class ServerProcess:
         self.log_path = directory / "server.log"
         self.settings = {**FOR_TESTS, **{k: str(v) for k, v in (settings or {}).items()}}
         self.port = int(self.settings.get("PORT", 0)) or free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
         (directory / "empty.env").touch()
 
     @property
@@ -92,8 +117,16 @@ class ServerProcess:
             ServerFailed: it ended, or was not ready within `timeout` seconds.
         """
         assert not self.running, "the server runs already"
+        if self.nursery is not None:
+            self._process = self.nursery.spawn(self.environment(), self.log_path)
+        else:
+            self._process = self._spawn()
+        self.wait_ready(timeout)
+        return self
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "server"],
                 cwd=ROOT,
                 env=self.environment(),
@@ -101,8 +134,6 @@ class ServerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.wait_ready(timeout)
-        return self
 
     def wait_ready(self, timeout: float = 20.0) -> None:
         """Wait until `/health/ready` answers 200.
