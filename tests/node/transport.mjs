@@ -7,7 +7,11 @@ const [url, name] = process.argv.slice(2);
 const binary = Uint8Array.from({ length: 1000 }, (_, i) => i % 256);
 
 function open(transports, namespace = "/") {
-  return io(url + namespace, { transports, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 100 });
+  const options = { transports, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 100 };
+  const socket = io(url + namespace, options);
+  // Shown when the case fails.
+  socket.on("disconnect", (reason, details) => console.error("disconnected:", reason, details));
+  return socket;
 }
 
 const connected = (socket) =>
@@ -22,7 +26,7 @@ async function burst(socket, count) {
   const answers = [];
   await Promise.all(
     Array.from({ length: count }, async (_, i) => {
-      answers.push(await socket.timeout(5000).emitWithAck("message-with-ack", i));
+      answers.push(await socket.timeout(15000).emitWithAck("message-with-ack", i));
     }),
   );
   return answers;
@@ -32,7 +36,7 @@ async function binaryBothWays(socket) {
   const back = once(socket, "message-back");
   socket.emit("message", { deep: [binary] }, "text", Buffer.from([1, 2, 3]));
   const [first, text, last] = await back;
-  const ack = await socket.timeout(5000).emitWithAck("message-with-ack", binary);
+  const ack = await socket.timeout(15000).emitWithAck("message-with-ack", binary);
   return {
     equal: Buffer.compare(Buffer.from(first.deep[0]), Buffer.from(binary)) === 0,
     text,

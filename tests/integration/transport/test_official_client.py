@@ -17,7 +17,12 @@ BINARY = {"equal": True, "text": "text", "last": [1, 2, 3], "ack": True}
 
 @pytest.fixture
 def options() -> dict[str, object]:
-    return {"ping_interval": 0.5, "ping_timeout": 5.0}
+    """Pings are seen; no limit is met by a client that the machine lets stand still for a while.
+
+    One of those would be the end of `close_timeout` between a client's last poll and its upgrade:
+    it would never hear why it was closed.
+    """
+    return {"ping_interval": 0.5, "ping_timeout": 20.0, "close_timeout": 15.0}
 
 
 async def run(server: ReferenceServer, case: str) -> Any:
