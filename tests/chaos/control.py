@@ -1,14 +1,18 @@
 """A well-behaved client in a process of its own: how long others wait while the server is attacked.
 
-`python -m tests.chaos.control URL TOKEN CONVERSATION` prints one line per round trip: when it
-began (`time.monotonic()`, which processes of one machine share) and how many seconds it took.
+`python -m tests.chaos.control URL TOKEN CONVERSATION PID` prints one line per round trip: when it
+began (`time.monotonic()`, which processes of one machine share) and how many seconds it took, less
+those in which it or the server, whose process is PID, was ready to run and other programs had the
+processors.
 """
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -18,21 +22,34 @@ from tests.support.server import ROOT
 PAUSE = 0.01
 
 
-async def _main(url: str, token: str, conversation: str) -> None:
+def _kept_waiting(pid: int | str) -> float:
+    """Seconds that the threads of a process have waited for a processor since they began."""
+    waited = 0
+    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            waited += int(file.read_text().split()[1])
+    return waited / 1e9
+
+
+async def _main(url: str, token: str, conversation: str, server: str) -> None:
     async with await connect(url, "/messages", token) as client:
         while True:
+            before = _kept_waiting("self") + _kept_waiting(server)
             started = time.monotonic()
             await client.call("conversation.get", {"conversation": conversation}, timeout=30)
-            print(f"{started:.6f} {time.monotonic() - started:.6f}", flush=True)
+            took = time.monotonic() - started
+            took -= _kept_waiting("self") + _kept_waiting(server) - before
+            print(f"{started:.6f} {max(took, 0.0):.6f}", flush=True)
             await asyncio.sleep(PAUSE)
 
 
 class Control:
     """The process, and what it has measured."""
 
-    def __init__(self, url: str, token: str, conversation: str) -> None:
+    def __init__(self, url: str, token: str, conversation: str, server: int) -> None:
+        """`server`: the id of its process."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.control", url, token, conversation],
+            [sys.executable, "-m", "tests.chaos.control", url, token, conversation, str(server)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

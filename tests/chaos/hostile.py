@@ -51,7 +51,7 @@ def target_in(directory: Path) -> Iterator[Target]:
     admin = {"ADMIN_EMAIL": ADMIN, "ADMIN_PASSWORD": PASSWORD}
     with ServerProcess(directory, admin) as server:
         token, conversation = asyncio.run(_quiet_person(server))
-        with Control(server.url, token, conversation) as control:
+        with Control(server.url, token, conversation, server.pid) as control:
             yield Target(server, control)
 
 
