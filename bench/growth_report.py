@@ -14,7 +14,9 @@ from bench.report import Environment, markdown_table, number, text_table
 from bench.spread import OWN, SPREADS, Pace, Spread, spreads
 
 LATE = 0.5
-"""Seconds that deliveries may lag behind publishing; with more the load was not constant."""
+"""Seconds that the last delivery may come after the last event was published."""
+SLOW = 1.1
+"""How many times as long as it should publishing may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,14 @@ class Measurement:
     redis: Spent
     load: dict[str, Any]
     """What the load generator says of it."""
+
+    def slowness(self, pace: Pace) -> float:
+        """How many times as long as it should publishing took."""
+        return float(self.load["publishing_seconds"]) / pace.seconds_of(self.load["published"])
+
+    def steady(self, pace: Pace) -> bool:
+        """Whether the load was constant: neither generator nor nodes fell behind."""
+        return self.load["seconds_behind"] <= LATE and self.slowness(pace) <= SLOW
 
     @property
     def received(self) -> float:
@@ -177,14 +187,14 @@ class GrowthReport:
         """What a reader must know of single figures."""
         notes = [f"Failed: {failure}" for failure in self.failures]
         notes += self.environment.notes()
+        titles = {kind.name: kind.title for kind in self.kinds}
         for found in self.measurements:
-            where = f"{len(found.nodes)} nodes, {found.spread}, {found.server}"
-            behind = found.load["seconds_behind"]
-            if behind > LATE:
-                notes.append(f"{where}: deliveries ended {behind:.1f} s after publishing.")
-            slower = found.load["publishing_seconds"] / self.pace.seconds
-            if slower > 1.1:
-                notes.append(f"{where}: publishing took {slower:.1f} times as long as it should.")
+            if not found.steady(self.pace):
+                notes.append(
+                    f"{titles[found.server]}, {len(found.nodes)} nodes, spread {found.spread}: the load"
+                    f" was not constant. Publishing took {found.slowness(self.pace):.1f} times as long"
+                    f" as it should, deliveries ended {found.load['seconds_behind']:.1f} s after it."
+                )
         return notes
 
     def titled(self) -> list[tuple[str, list[list[str]]]]:

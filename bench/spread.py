@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bench.scenarios import ROOM, Size
+from bench.scenarios import Size
 
 NODES = (1, 2, 4, 8)
 """Nodes of a cluster, one size after the other: what is there already runs on."""
@@ -21,10 +21,9 @@ class Pace:
     limit: float
     """Seconds that a whole run may take at most."""
 
-    @property
-    def clients(self) -> int:
-        """Connections, all nodes together."""
-        return self.rooms * ROOM
+    def seconds_of(self, events: int) -> float:
+        """How long publishing so many events takes."""
+        return events / self.rate
 
 
 PACES: dict[Size, Pace] = {

@@ -77,10 +77,11 @@ def measurement(server: str, spread: Spread, nodes: int, received: int) -> Measu
         for number in range(nodes)
     ]
     load = {
+        "published": 1000,
         "deliveries": 90,
         "expected": 90,
         "seconds_behind": 0.0,
-        "publishing_seconds": 4.0,
+        "publishing_seconds": 5.0,
     }
     return Measurement(server, spread.name, 1.0, costs, Spent(0.02, 0, 0), load)
 
@@ -115,7 +116,9 @@ def test_what_was_not_delivered_or_came_late_is_told() -> None:
     load = {**late.load, "deliveries": 80, "seconds_behind": 2.0}
     found.measurements[-1] = replace(late, load=load)
     assert "80 of 90" in found.markdown()
-    assert any("2.0 s after publishing" in note for note in found.notes())
+    assert not found.measurements[-1].steady(found.pace)
+    assert any("2.0 s after" in note for note in found.notes())
+    assert len(found.notes()) == 1
 
 
 def test_the_document_has_a_place_for_the_tables(tmp_path: Path) -> None:
