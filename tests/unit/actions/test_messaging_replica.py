@@ -130,3 +130,19 @@ async def test_applied_events_give_what_is_fetched(
             assert watcher.catch_up().state() == await watcher.fetched(opened["id"])
     assert watcher.catch_up().state() == await watcher.fetched(opened["id"])
     assert (await watcher.come_back()).state() == await watcher.fetched(opened["id"])
+
+
+async def test_a_change_told_again_takes_nobody_back(world: MessagingWorld) -> None:
+    """How far somebody has come is told beside the stream: a change may have it from before."""
+    ann, bob = world.user("ann"), world.user("bob")
+    opened = await world.open(ann, bob)
+    _, outlet = await world.connect(bob)
+    sent = await world.send(ann, opened["id"], "hello")
+    await world.conversations.update(ann, opened["id"], {"title": "a"})
+    old = await world.receipts.get("org", opened["id"], "bob")
+    await world.receipts.move("org", old, {**old, "read_seq": sent["seq"]})
+    watcher = Watcher(world, bob, outlet)
+    await watcher.start(opened["id"])
+    conversation, _ = (await watcher.come_back()).state()
+    assert conversation["title"] == "a"
+    assert [each["read_seq"] for each in conversation["members"]] == [0, sent["seq"]]
