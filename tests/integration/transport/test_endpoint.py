@@ -222,12 +222,12 @@ async def test_aiohttp_lets_go_of_a_connection_that_became_a_websocket(
         return await handled(request, name, sid)
 
     monkeypatch.setattr(server.transport, "_serve", serve_request)
-    before = sum(isinstance(o, web_protocol.RequestHandler) for o in gc.get_objects())
+    before = sum(issubclass(type(o), web_protocol.RequestHandler) for o in gc.get_objects())
     sockets = [await RawSocket.open(server.port) for _ in range(10)]
     for socket in sockets:
         await socket.connect()
     gc.collect()
-    after = sum(isinstance(o, web_protocol.RequestHandler) for o in gc.get_objects())
+    after = sum(issubclass(type(o), web_protocol.RequestHandler) for o in gc.get_objects())
     assert len(made) == 10
     assert not any(ref() for ref in made)
     assert after == before
