@@ -8,6 +8,9 @@ from server.transport.large import HEAD, MAX_PASSED_OVER, PREFIX, Place
 from server.transport.packets import SEPARATOR, MalformedPacket, decode_base64
 from server.transport.session import Session
 
+MAX_PACKETS = 64
+"""Of a request beyond `max_frame`; clients send one, or those that connect their namespaces."""
+
 
 class PollingError(Exception):
     """A request that is refused; the session is ended by it."""
@@ -56,6 +59,9 @@ async def bring(session: Session, request: web.Request) -> None:
             if reading.passed_over is not None:
                 session.refuse_large(reading.passed_over)
                 return
+            large = len(body) > session.options.max_frame
+            if large and body.count(SEPARATOR) >= MAX_PACKETS:
+                raise MalformedPacket("too many packets in a large request")
             for packet in body.split(SEPARATOR):
                 if len(packet) > session.options.max_frame and packet[:2] != PREFIX:
                     raise MalformedPacket("a packet too large behind a CONNECT")

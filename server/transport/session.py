@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from domain.delivery import Delivery
 from fanout.hub import Hub, Outgoing
@@ -11,6 +11,7 @@ from server.transport import frames, packets
 from server.transport.application import ConnectRefused
 from server.transport.assembly import Assembly
 from server.transport.connection import ClientConnection
+from server.transport.intake import Intake, Job
 from server.transport.large import MAX_FAILURES, Place
 from server.transport.options import TransportOptions
 from server.transport.outbound import Outbound
@@ -23,20 +24,12 @@ logger = logging.getLogger(__name__)
 
 FLOOD_WINDOW_SECONDS = 5.0
 
+MAX_REFUSED = 50
+"""Refused CONNECT packets of one session in a row; one more ends it: each may cost a look at a
+token."""
+
 _TOO_LARGE = ("too_large", "The connect packet is too large: resume fewer streams.")
 _TOO_MANY = ("unavailable", "Too many large connect packets at a time: try again.")
-
-
-class _Job(NamedTuple):
-    """Something to be done in its turn."""
-
-    packet: packets.Incoming | None
-    left: ClientConnection | None = None
-    reason: str = ""
-    size: int = 0
-    """Bytes of the packet."""
-    place: Place | None = None
-    """With a large packet."""
 
 
 class Session:
@@ -49,18 +42,14 @@ class Session:
         "_assembly",
         "_discard",
         "_failures",
-        "_full",
-        "_input",
+        "_intake",
         "_packets",
-        "_pending",
-        "_pending_bytes",
         "_quiet",
         "_refusal",
-        "_room",
+        "_refused",
         "_services",
         "_timer",
         "_window",
-        "_worker",
         "closed",
         "closing",
         "connections",
@@ -95,23 +84,17 @@ class Session:
         self._discard = False
         self._failures = 0
         """Large packets since one was accepted."""
-        self._full = False
-        """Whether so much waits that nothing more is taken in."""
-        self._input: list[_Job] = []
+        self._intake = Intake(self)
         self._packets = 0
         """Since `_window` began."""
-        self._pending = 0
-        """Jobs taken in and not done."""
-        self._pending_bytes = 0
-        """Of their packets."""
         self._quiet = False
         """Whether packets are read and passed over, because the session ends soon."""
         self._refusal = _TOO_LARGE
         """Why a large packet is passed over that is coming."""
-        self._room: asyncio.Future[None] | None = None
+        self._refused = 0
+        """CONNECT packets since one was accepted."""
         self._timer: asyncio.TimerHandle | None = None
         self._window = self._services.loop.time()
-        self._worker: asyncio.Task[None] | None = None
 
     @property
     def hub(self) -> Hub:
@@ -131,7 +114,7 @@ class Session:
     @property
     def blocked(self) -> bool:
         """Whether nothing more is taken in until the application has caught up."""
-        return self._full
+        return self._intake.full
 
     # Sending.
 
@@ -184,7 +167,7 @@ class Session:
                     loop=services.loop,
                 )
             else:
-                self._enqueue(_Job(incoming, size=len(packet)))
+                self._intake.put(Job(incoming, size=len(packet)))
         elif kind == packets.PONG:
             if self.pong_due:
                 services.heartbeat.pong(self)
@@ -226,7 +209,7 @@ class Session:
         if code == "too_large":
             data["data"] = {"limit": self.options.max_connect}
         if namespace not in self.connections:
-            self.send_frame(packets.refused(namespace, message, data))
+            self._refuse(namespace, ConnectRefused(message, data))
 
     def _receive_large(self, packet: bytes, place: Place) -> None:
         queued = False
@@ -235,7 +218,7 @@ class Session:
                 if self._assembly is not None:
                     raise packets.MalformedPacket("text where an attachment is due")
                 self._services.counters.packets_in += 1
-                self._enqueue(_Job(packets.decode(packet[1:]), size=len(packet), place=place))
+                self._intake.put(Job(packets.decode(packet[1:]), size=len(packet), place=place))
                 queued = True
         finally:
             if not queued:
@@ -263,65 +246,25 @@ class Session:
             raise packets.MalformedPacket("an attachment without its packet")
         if assembly.add(content):
             self._assembly = None
-            self._enqueue(_Job(assembly.packet, size=assembly.size))
+            self._intake.put(Job(assembly.packet, size=assembly.size))
 
     def _attachments_late(self) -> None:
         self.fail("attachments did not come")
 
-    def _enqueue(self, job: _Job) -> None:
-        self._input.append(job)
-        self._pending += 1
-        self._pending_bytes += job.size
-        options = self.options
-        if self._pending >= options.max_pending or self._pending_bytes >= options.max_pending_bytes:
-            self._full = True
-        if self._worker is None:
-            self._worker = self._services.loop.create_task(self._work())
-
     async def has_room(self) -> None:
         """Wait until the application has caught up with what was taken in."""
         while self.blocked and not self.closing:
-            if self._room is None:
-                self._room = self._services.loop.create_future()
-            await asyncio.shield(self._room)
+            await self._intake.room()
 
-    def _release_room(self) -> None:
-        if self._room is not None:
-            self._room.set_result(None)
-            self._room = None
+    def resume_input(self) -> None:
+        """From what was taken in: there is room again."""
+        if self.socket is not None:
+            self.socket.resume_input()
 
     # Handling, one after the other.
 
-    async def _work(self) -> None:
-        try:
-            while self._input:
-                jobs, self._input = self._input, []
-                for job in jobs:
-                    await self._handle(job)
-                    if job.place is not None:
-                        job.place.leave()
-                    self._pending -= 1
-                    self._pending_bytes -= job.size
-                    if self._full:
-                        self._make_room()
-        finally:
-            self._worker = None
-            if self.closed:
-                self._services.settled(self)
-
-    def _make_room(self) -> None:
-        """Take in again what comes, if enough has been handled."""
-        options = self.options
-        if (
-            self._pending <= options.max_pending // 2
-            and self._pending_bytes <= options.max_pending_bytes // 2
-        ):
-            self._full = False
-            self._release_room()
-            if self.socket is not None:
-                self.socket.resume_input()
-
-    async def _handle(self, job: _Job) -> None:
+    async def handle(self, job: Job) -> None:
+        """From what was taken in: do one job in its turn."""
         packet = job.packet
         if packet is None:
             assert job.left is not None
@@ -357,7 +300,7 @@ class Session:
     async def _connect(self, namespace: str, auth: Any) -> None:
         services = self._services
         if namespace not in services.application.namespaces:
-            self.send_frame(packets.refused(namespace, "Invalid namespace"))
+            self._refuse(namespace, ConnectRefused("Invalid namespace"))
             return
         if self._timer is not None:
             # The client has done its part; how long the answer takes is not its fault.
@@ -376,17 +319,24 @@ class Session:
         if refusal is not None:
             self.connections.pop(namespace, None)
             connection.end()
-            if not self.closing:
-                self.send_frame(packets.refused(namespace, refusal.message, refusal.data))
-                if not self.connections:
-                    self.expect_connect()
+            self._refuse(namespace, refusal)
+            if not self.closing and not self.connections:
+                self.expect_connect()
             return
         services.counters.connections[namespace] += 1
         if connection.closed:
             await self._leave(connection, "transport close")
             return
-        self._failures = 0
+        self._failures = self._refused = 0
         connection.accept()
+
+    def _refuse(self, namespace: str, refusal: ConnectRefused) -> None:
+        if self.closing:
+            return
+        self.send_frame(packets.refused(namespace, refusal.message, refusal.data))
+        self._refused += 1
+        if self._refused > MAX_REFUSED:
+            self.fail("too many refused connects")
 
     async def _leave(self, connection: ClientConnection, reason: str) -> None:
         if self.connections.get(connection.namespace) is connection:
@@ -461,8 +411,8 @@ class Session:
         for connection in self.connections.values():
             connection.end()
             if connection.accepted:
-                self._enqueue(_Job(None, connection, reason))
-        self._release_room()
+                self._intake.put(Job(None, connection, reason))
+        self._intake.release()
         if self.socket is None and (
             reason == "client disconnect" or not (last or self.out.poll_waiting)
         ):
@@ -494,10 +444,15 @@ class Session:
         self.lost("transport close")
         self.finish()
 
+    def idle(self) -> None:
+        """From what was taken in: all of it is handled."""
+        if self.closed:
+            self._services.settled(self)
+
     @property
     def working(self) -> bool:
         """Whether something taken in is not handled yet."""
-        return self._worker is not None
+        return self._intake.working
 
     async def quiesce(self) -> None:
         """Take nothing more in, and wait until everything taken in is handled and answered.
@@ -510,10 +465,8 @@ class Session:
 
     async def settled(self) -> None:
         """Wait until everything taken in is handled."""
-        if self._worker is not None:
-            await asyncio.wait([self._worker])
+        await self._intake.settled()
 
     def cancel(self) -> None:
         """Give up what is being handled: the process ends."""
-        if self._worker is not None:
-            self._worker.cancel()
+        self._intake.cancel()

@@ -165,9 +165,9 @@ class WebSocket(asyncio.Protocol):
             self._timer = None
         if session is None:
             return
-        if self._probing:
+        if session.upgrading is self:
             session.upgrading = None
-        else:
+        if not self._probing:
             session.socket = None
             session.socket_lost()
 
@@ -274,7 +274,11 @@ class WebSocket(asyncio.Protocol):
         transport = self._transport
         if session is None or transport is None:
             return
-        if opcode == frames.TEXT and payload == b"2probe":
+        first = session.upgrading is None and not session.closing
+        if session.socket is not None or not (first or session.upgrading is self):
+            # Another one was quicker, or it is too late.
+            self.refuse()
+        elif opcode == frames.TEXT and payload == b"2probe":
             transport.write(text_frame(b"3probe"))
             session.upgrading = self
             session.out.release_poll()

@@ -244,3 +244,10 @@ async def test_what_waits_is_bounded_in_bytes(server: ReferenceServer, raw: RawS
     server.application.gate.set()
     for _ in range(40):
         assert len(await raw.receive()) > 60_000
+
+
+async def test_a_large_request_has_few_packets(
+    server: ReferenceServer, http: aiohttp.ClientSession
+) -> None:
+    polling = await Polling.open(http, server.polling_url)
+    assert (await polling.post("40" + "\x1e3" * 100_000))[0] == 400
