@@ -157,12 +157,15 @@ class Reactions:
         self, principal: Principal, message: str, *, cursor: str | None, limit: int
     ) -> Page[ReactionGroup]:
         """Who has reacted to a message, by emoji: `limit` reactions per page. A page may end in
-        the middle of an emoji's users; the next one goes on there.
+        the middle of an emoji's users; the next one goes on there. A message deleted for everyone
+        has none any more.
 
         Raises:
             NotFound: there is no such message for the caller.
         """
-        await self._messages.find(principal, message)
+        doc, _ = await self._messages.find(principal, message)
+        if doc["deleted_at"]:
+            return {"items": [], "next": None}
         after: tuple[str, str] | None = None
         if cursor is not None:
             place = decode_cursor(cursor, {"emoji": str, "user": str})

@@ -150,6 +150,17 @@ async def test_only_members_and_only_to_what_is_there(world: MessagingWorld) -> 
             await call(bob, message["id"], "👍")
 
 
+async def test_a_message_deleted_for_everyone_has_none(world: MessagingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    message = await world.send(ann, room, "hello")
+    await reactions_of(world).add(bob, message["id"], "👍")
+    gone = await world.messages.delete(ann, message["id"])
+    assert gone["reactions"] == {}
+    assert (await world.page(bob, room))["items"] == [gone]
+    assert await grouped(world, bob, message["id"]) == {}
+
+
 @pytest.mark.parametrize("nodes", [1, 3])
 async def test_counts_are_right_whoever_reacts_at_once(world: MessagingWorld, nodes: int) -> None:
     """Several `Reactions` over one store behave as several nodes: they share no lock."""
