@@ -1,6 +1,7 @@
 """Backups of a running server, uploads included, put back elsewhere and in the same place."""
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
@@ -36,7 +37,9 @@ async def done(server: ServerProcess, *arguments: object) -> str:
 
 async def upload(who: Account, body: bytes) -> str:
     form = aiohttp.FormData()
-    form.add_field("file", body, content_type="application/octet-stream", filename="file.bin")
+    form.add_field(
+        "file", io.BytesIO(body), content_type="application/octet-stream", filename="file.bin"
+    )
     answer: Any = (await who.api.request("POST", "/uploads", data=form)).expect(201)
     return str(answer["id"])
 
@@ -184,20 +187,29 @@ async def test_a_new_epoch_on_demand(fresh_server: ServerProcess) -> None:
         assert new["epoch"] != old["epoch"]
 
 
-async def test_there_must_be_something_to_copy(
-    start_server: StartServer, fresh_server: ServerProcess, tmp_path: Path
+async def test_a_backup_needs_a_place_of_its_own(
+    fresh_server: ServerProcess, tmp_path: Path
 ) -> None:
-    assert (await command(fresh_server, "backup", tmp_path / "no" / "where")).returncode == 1
     (tmp_path / "there").touch()
-    refused = await command(fresh_server, "backup", tmp_path / "there")
-    assert "exists already" in refused.stderr
-    fresh_server.settings["STORE_URL"] = f"sqlite:///{tmp_path}/missing.db"
-    for arguments in (("backup", tmp_path / "copy"), ("new-epoch",)):
-        refused = await command(fresh_server, *arguments)
+    nowhere, there = await asyncio.gather(
+        command(fresh_server, "backup", tmp_path / "no" / "where"),
+        command(fresh_server, "backup", tmp_path / "there"),
+    )
+    assert (nowhere.returncode, there.returncode) == (1, 1)
+    assert "exists already" in there.stderr
+    assert not list(tmp_path.glob("there.*"))
+
+
+async def test_there_must_be_something_to_copy(tmp_path: Path) -> None:
+    nothing = ServerProcess(tmp_path / "nothing")
+    elsewhere = ServerProcess(tmp_path / "mongo", {"STORE_URL": "mongodb://127.0.0.1:1/parley"})
+    copied, renamed, foreign = await asyncio.gather(
+        command(nothing, "backup", tmp_path / "copy"),
+        command(nothing, "new-epoch"),
+        command(elsewhere, "backup", tmp_path / "copy"),
+    )
+    for refused in (copied, renamed):
         assert refused.returncode == 1
         assert "there is no database" in refused.stderr
-    fresh_server.settings["STORE_URL"] = "mongodb://127.0.0.1:1/parley"
-    refused = await command(fresh_server, "backup", tmp_path / "copy")
-    assert "its own tools" in refused.stderr
-    assert {path.name for path in tmp_path.iterdir()} >= {"there"}
-    assert not list(tmp_path.glob("*partial*"))
+    assert "its own tools" in foreign.stderr
+    assert not list(tmp_path.glob("copy*"))
