@@ -169,9 +169,13 @@ class Streams:
             backlogs = await self._hold(client, wanted)
         if client.declined:
             client.declined = client.declined - wanted.keys()
+        # What came meanwhile is told after the answer, which leaves without another await.
+        asyncio.get_running_loop().call_soon(self._release, client, backlogs)
+        return {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
+
+    def _release(self, client: Client, backlogs: Mapping[str, Backlog]) -> None:
         for stream, backlog in backlogs.items():
             self._sequencer.release(stream, client.outlet, backlog.head)
-        return {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
 
     async def unsubscribe(self, client: Client, streams: Sequence[str]) -> None:
         """No longer follow streams; those not followed are ignored."""
