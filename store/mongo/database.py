@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConfigurationError, OperationFailure
@@ -86,10 +86,12 @@ class Database:
         except BaseException:
             await client.close()
             raise
+        # Whatever the URL says: a secondary may not have what was acknowledged.
         concerns: dict[str, Any] = {
+            "read_preference": ReadPreference.PRIMARY,
             "write_concern": WriteConcern(
                 w="majority", j=True, wtimeout=max(1, int(self.timeout * 1000))
-            )
+            ),
         }
         if "setName" in hello or hello.get("msg") == "isdbgrid":
             concerns["read_concern"] = ReadConcern("majority")

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pymongo import ReadPreference
 
 from domain.clock import SystemClock
 from domain.errors import Unavailable
@@ -164,6 +165,18 @@ async def test_only_what_is_asked_across_organizations_has_an_index_for_it(
     rows = node._database.database["c_things"]
     names = set(await rows.index_information())
     assert names == {"_id_", "_c", "_x", "id_", "owner_at", "ends", "any_ends"}
+
+
+async def test_no_url_weakens_what_is_read_and_written(mongo: MongoStores) -> None:
+    await mongo.node()
+    weak = f"{mongo.url}?readPreference=secondaryPreferred&w=0&journal=false&readConcernLevel=local"
+    node = await mongo.node(url=weak)
+    for rows in (node._database.log, node._database.meta, node._database.database["c_notes"]):
+        assert rows.read_preference == ReadPreference.PRIMARY
+        assert rows.write_concern.document["w"] == "majority"
+        assert rows.write_concern.document["j"] is True
+    await send(node, "n1")
+    assert await seqs(node) == [1]
 
 
 # -- starting -------------------------------------------------------------------------------------
