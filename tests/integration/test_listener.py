@@ -22,6 +22,7 @@ Connect = Callable[[], Awaitable[Opened]]
 @asynccontextmanager
 async def serving(head_seconds: float, stall_seconds: float = 60.0) -> AsyncIterator[Connect]:
     """A small application; how to connect to it."""
+
     async def live(request: web.Request) -> web.Response:
         await request.read()
         return web.Response(text="ok")
