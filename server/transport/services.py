@@ -34,6 +34,10 @@ class Services(Protocol):
         """The session is over: no request finds it any more."""
         ...
 
+    def connected(self, session: "Session") -> None:
+        """The session has a connection that was accepted: it is no stranger."""
+        ...
+
     def settled(self, session: "Session") -> None:
         """What a session that is over had taken in is handled."""
         ...

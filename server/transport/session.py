@@ -328,6 +328,7 @@ class Session:
             await self._leave(connection, "transport close")
             return
         self._failures = self._refused = 0
+        services.connected(self)
         connection.accept()
 
     def _refuse(self, namespace: str, refusal: ConnectRefused) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator
+from itertools import islice
 
 import orjson
 from aiohttp import hdrs, web
@@ -41,6 +42,12 @@ _UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 
 _MAX_USER_AGENT = 256
 
+_STRANGER_SECONDS = 2.0
+"""What a session has to connect to a namespace in before it may be ended for another's sake."""
+
+_LOOKED_AT = 16
+"""Strangers looked at for one that may be ended."""
+
 
 class Transport:
     """Serves Socket.IO (protocol v5 over Engine.IO v4) for one application.
@@ -57,6 +64,8 @@ class Transport:
         self.options = options or TransportOptions()
         self.counters = TransportCounters()
         self._sessions: dict[str, Session] = {}
+        self._strangers: dict[Session, float] = {}
+        """Sessions of which no connection was accepted yet, and when they came; oldest first."""
         self._lingering: set[Session] = set()
         """Over, but the application is not done with what they sent."""
         self._empty: asyncio.Future[None] | None = None
@@ -153,7 +162,24 @@ class Transport:
         """A fresh id: 120 random bits."""
         return secrets.token_urlsafe(15)
 
+    def connected(self, session: Session) -> None:
+        self._strangers.pop(session, None)
+
+    def _make_room(self) -> bool:
+        """End the oldest session of somebody who opened it and never said who it is: such sessions
+        cost nothing to make, and must not keep others out.
+        """
+        for session, since in islice(self._strangers.items(), _LOOKED_AT):
+            if self.loop.time() - since < _STRANGER_SECONDS:
+                return False
+            if not session.connections:
+                session.fail("never connected, and others wait")
+                session.finish()
+                return True
+        return False
+
     def forget(self, session: Session) -> None:
+        self._strangers.pop(session, None)
         if self._sessions.pop(session.id, None) is not None:
             self.counters.sessions -= 1
             if not self._sessions and self._empty is not None and not self._empty.done():
@@ -206,7 +232,7 @@ class Transport:
             return self._refuse(request, 400, _BAD_METHOD)
         if self._draining:
             return self._refuse(request, 503, (3, "Shutting down"))
-        if len(self._sessions) >= self.options.max_sessions:
+        if len(self._sessions) >= self.options.max_sessions and not self._make_room():
             return self._refuse(request, 503, (3, "Too many sessions"))
         options = self.options
         head = b""
@@ -236,6 +262,7 @@ class Transport:
             response = self._text(request, opening)
         self._sessions[session.id] = session
         self.counters.sessions += 1
+        self._strangers[session] = self.loop.time()
         self.heartbeat.add(session)
         session.expect_connect()
         return response

@@ -1,11 +1,14 @@
 """Sessions of clients that keep to the protocol's letter and mean no good."""
 
+import asyncio
+
 import aiohttp
 import pytest
 
+from server.transport import transport
 from server.transport.session import MAX_REFUSED
 from tests.integration.transport.clients import Polling, RawSocket
-from tests.integration.transport.reference import ReferenceServer
+from tests.integration.transport.reference import ReferenceServer, serve
 
 
 @pytest.fixture
@@ -48,3 +51,26 @@ async def test_of_two_upgrades_only_one_becomes_the_transport(
     assert await first.receive() == "432[2]"
     for each in (first, second, third):
         each.abort()
+
+
+async def test_strangers_do_not_keep_others_out(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens sessions and never connects loses the oldest, and only to those who come."""
+    monkeypatch.setattr(transport, "_STRANGER_SECONDS", 0.2)
+    async with serve(max_sessions=5, ping_interval=20.0, connect_timeout=20.0) as server:
+        known = await RawSocket.open(server.port)
+        await known.connect()
+        strangers = [await Polling.open(http, server.polling_url) for _ in range(4)]
+        async with http.get(server.polling_url) as response:
+            assert response.status == 503
+        await asyncio.sleep(0.25)
+        other = await RawSocket.open(server.port)
+        await other.connect()
+        assert (await strangers[0].get())[0] == 400
+        assert (await strangers[1].post("40"))[0] == 200
+        known.send('421["message-with-ack",1]')
+        assert await known.receive() == "431[1]"
+        assert server.transport.sessions == 5
+        known.abort()
+        other.abort()
