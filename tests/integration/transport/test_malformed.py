@@ -227,6 +227,7 @@ async def test_a_chunked_request_too_large(
     assert (await polling.get())[0] == 400
 
 
+@pytest.mark.alone
 async def test_the_most_a_client_may_send_does_not_stall_others(server: ReferenceServer) -> None:
     """Keys as many as a frame holds, and small packets as many as one read brings.
 
