@@ -25,7 +25,7 @@ from fanout.redis_servers import RedisServers
 log = structlog.get_logger(__name__)
 
 WITHIN = 0.05
-"""Seconds that an answer is waited for."""
+"""Seconds that an answer is waited for, unless the constructor is told otherwise."""
 
 PAUSE = 1.0
 """Seconds for which Redis is not asked after it did not answer."""
@@ -69,13 +69,17 @@ class RedisRateLimiter:
         *,
         default: Limit | None = None,
         prefix: str = "parley",
+        within: float = WITHIN,
     ) -> None:
-        """`local` counts by the same `limits` and `default`. `servers` stays the caller's."""
+        """`local` counts by the same `limits` and `default`. `servers` stays the caller's. `within`:
+        seconds that an answer is waited for.
+        """
         self._local = local
         self._limits = dict(limits)
         self._default = default
         self._clock = clock
         self._prefix = prefix
+        self._within = within
         self._script: Any = servers.client.register_script(_GCRA)
         self._pause_until = 0.0
         self._pending: Counter[tuple[str, str]] = Counter()
@@ -126,7 +130,7 @@ class RedisRateLimiter:
             return None
         self.asked += 1
         try:
-            async with asyncio.timeout(WITHIN):
+            async with asyncio.timeout(self._within):
                 answer = await self._script(
                     keys=[self._name(bucket, key)], args=_args(limit, takes, decides=decides)
                 )
