@@ -1,6 +1,7 @@
 """What a write does, made ready in the caller's thread: encoded, measured, checked."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -34,6 +35,11 @@ def table_of(tables: Tables, collection: Collection) -> Table:
     return table
 
 
+@cache
+def _lead(stamp: str) -> bytes:
+    return b"{" + orjson.dumps(stamp) + b":"
+
+
 class Encoded:
     """A JSON object, but for the field that takes a seq, which is put in front once known."""
 
@@ -45,8 +51,10 @@ class Encoded:
             self._lead: bytes | None = None
             self._rest = orjson.dumps(doc)
         else:
-            self._lead = b"{" + orjson.dumps(stamp) + b":"
-            rest = orjson.dumps({name: value for name, value in doc.items() if name != stamp})
+            self._lead = _lead(stamp)
+            others = dict(doc)
+            others.pop(stamp, None)
+            rest = orjson.dumps(others)
             self._rest = b"}" if rest == b"{}" else b"," + rest[1:]
 
     def text(self, seq: int) -> bytes:
@@ -152,7 +160,7 @@ def prepare_change(
 ) -> Prepared:
     """Make one change ready. `shared` has objects that are encoded already, by identity and stamp."""
     table = table_of(tables, change.collection)
-    if isinstance(change, Insert | Put):
+    if isinstance(change, (Insert, Put)):
         stamp = change.stamp if isinstance(change, Insert) else None
         encoded = shared.get((id(change.doc), stamp)) or Encoded(change.doc, stamp)
         return Whole(table, org, change.doc, encoded, stamp, isinstance(change, Put))
