@@ -136,8 +136,9 @@ class Hub:
         entry = rooms.pop(room, None) if rooms is not None else None
         if entry is None:
             return
-        if entry.pending:
-            self._settle_room(entry, subscriber)
+        waiting = self._take(entry, subscriber) if entry.pending else ()
+        if waiting:
+            self._send(subscriber, waiting)
         if not rooms:
             del self._rooms_of[subscriber]
         self._remove(entry, subscriber)
@@ -226,12 +227,10 @@ class Hub:
         """
         data = self._encode(namespace, event, payload)
         full_key = (namespace, event, key or "") if delivery is Delivery.LATEST else None
-        events = (Outgoing(data, delivery, full_key),)
+        outgoing = Outgoing(data, delivery, full_key)
         count = 0
         for subscriber in subscribers:
-            if self._dirty:
-                self.settle(subscriber)
-            self._send(subscriber, events, data)
+            self.send(subscriber, outgoing)
             count += 1
         self.counters.deliveries += count
 
@@ -240,28 +239,44 @@ class Hub:
         """Whether any room has events that are not written yet."""
         return bool(self._dirty)
 
+    def send(self, subscriber: Subscriber, event: Outgoing) -> None:
+        """Send one event to one subscriber, behind what waits for it in its rooms: in one write."""
+        waiting = self._waiting(subscriber) if self._dirty else None
+        if waiting:
+            waiting.append(event)
+            self._send(subscriber, waiting)
+        else:
+            self._send(subscriber, (event,), event.data)
+
     def settle(self, subscriber: Subscriber) -> None:
         """Send a subscriber what waits for it in its rooms, so that what comes next is later."""
+        waiting = self._waiting(subscriber)
+        if waiting:
+            self._send(subscriber, waiting)
+
+    def _waiting(self, subscriber: Subscriber) -> list[Outgoing]:
+        """Take what waits for a subscriber in its rooms."""
+        found: list[Outgoing] = []
         rooms = self._rooms_of.get(subscriber)
         if not rooms or not self._dirty:
-            return
+            return found
         if len(self._dirty) < len(rooms):
             for name, entry in self._dirty.items():
                 if name in rooms:
-                    self._settle_room(entry, subscriber)
+                    found += self._take(entry, subscriber)
         else:
             for entry in rooms.values():
                 if entry.pending:
-                    self._settle_room(entry, subscriber)
+                    found += self._take(entry, subscriber)
+        return found
 
-    def _settle_room(self, entry: _Room, subscriber: Subscriber) -> None:
+    def _take(self, entry: _Room, subscriber: Subscriber) -> list[Outgoing]:
         if entry.seen is None:
             entry.seen = {}
-        start = entry.seen.get(subscriber, 0)
-        if start < len(entry.pending):
-            entry.seen[subscriber] = len(entry.pending)
-            self.counters.deliveries += len(entry.pending) - start
-            self._send(subscriber, entry.pending[start:])
+        found = entry.pending[entry.seen.get(subscriber, 0) :]
+        entry.seen[subscriber] = len(entry.pending)
+        self.counters.deliveries += len(found)
+        return found
 
     def _schedule(self) -> None:
         loop = self._loop

@@ -80,14 +80,7 @@ class ClientConnection:
 
     def send(self, event: Outgoing) -> None:
         """Send to this connection alone, after what its rooms have published so far."""
-        hub = self._session.hub
-        if hub.pending:
-            hub.settle(self)
-        direct = self.direct
-        if direct is not None:
-            direct(event.data)
-        else:
-            self.deliver((event,))
+        self._session.hub.send(self, event)
 
     def deliver(self, events: Collection[Outgoing]) -> None:
         if self.closed:
