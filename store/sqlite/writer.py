@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,7 +104,11 @@ class Writer:
         self._observer = observer
         self._on_replaced = on_replaced
         self._checkpointer = Checkpointer(lambda: self._open(create=False))
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._submitted: list[Job] = []
+        """What was submitted in this turn of the event loop."""
+        self._queue: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
+        self._taken: deque[Job] = deque()
+        """What the writer took from the queue and has not begun."""
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._db: sqlite3.Connection | None = None
@@ -152,6 +157,7 @@ class Writer:
     def refuse(self) -> None:
         """Take no more operations."""
         self._accepting = False
+        self._hand_over()
 
     def close(self) -> None:
         """Finish what was accepted, then close the file. Blocks."""
@@ -188,8 +194,17 @@ class Writer:
             self._progress = time.monotonic()
             self._loop.call_later(CHECK, self._watch)
         future = job.future = self._loop.create_future()
-        self._queue.put(job)
+        if not self._submitted:
+            # All of this turn go together: the thread would wake up amid the turn for the first of
+            # them, fight the event loop for the interpreter, and commit a few at a time.
+            self._loop.call_soon(self._hand_over)
+        self._submitted.append(job)
         return future
+
+    def _hand_over(self) -> None:
+        if self._submitted:
+            self._queue.put(self._submitted)
+            self._submitted = []
 
     def _watch(self) -> None:
         """Look whether the writer gets on, as long as something waits for it."""
@@ -225,34 +240,44 @@ class Writer:
     # -- in the writer's thread ---------------------------------------------------------------
 
     def _run(self) -> None:
-        running = True
-        while running:
-            try:
-                first = self._queue.get(timeout=IDLE if self._index_due(1) else None)
-            except queue.Empty:
+        while self._take():
+            if not self._taken:
                 self._index(1)
                 continue
-            if first is None:
-                break
-            jobs, running = self._gather(first)
-            self._work(jobs)
+            self._work(self._batch())
             if self._checkpointer.finish:
                 self._finish_checkpoint()
             if self._index_due(INDEX_BEHIND):
                 self._index(INDEX_BEHIND)
 
-    def _gather(self, first: Job) -> tuple[list[Job], bool]:
-        jobs, size = [first], first.size
-        while len(jobs) < MAX_BATCH and size < MAX_BATCH_BYTES:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
-                return jobs, False
+    def _take(self) -> bool:
+        """Take all that was handed over; wait for it if there is nothing left to do, or until the
+        search index wants to be brought up to date. False when there is nothing to come.
+        """
+        try:
+            while True:
+                if self._taken:
+                    jobs = self._queue.get_nowait()
+                else:
+                    jobs = self._queue.get(timeout=IDLE if self._index_due(1) else None)
+                if jobs is None:
+                    if not self._taken:
+                        return False
+                    self._queue.put(None)  # found again when what was taken before it is done
+                    return True
+                self._taken += jobs
+        except queue.Empty:
+            return True
+
+    def _batch(self) -> list[Job]:
+        """The operations of the next commit, in the order of their coming."""
+        jobs: list[Job] = []
+        size = 0
+        while self._taken and len(jobs) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            job = self._taken.popleft()
             jobs.append(job)
             size += job.size
-        return jobs, True
+        return jobs
 
     def _work(self, jobs: Sequence[Job]) -> None:
         self._attempt(jobs)
