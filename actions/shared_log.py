@@ -12,10 +12,13 @@ from domain.events import StoredEvent
 from domain.streams import Head
 from store.engine import Engine
 
+READS_AT_ONCE = 16
+"""Gaps read at a time: the store's connections are not for those alone who come back."""
+
 KEPT_BYTES = 8 * 1024 * 1024
 """Bytes of events that are kept for the next who asks."""
 
-KEPT_SECONDS = 10.0
+KEPT_SECONDS = 30.0
 """How long they are kept at most."""
 
 
@@ -35,6 +38,7 @@ class SharedLog:
         self._engine = engine
         self._clock = clock
         self._heads = Gathered(engine.heads)
+        self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._kept: OrderedDict[str, _Gap] = OrderedDict()
         self._size = 0
@@ -67,7 +71,8 @@ class SharedLog:
                 if sum([len(event.data) for event in events]) <= max_bytes:
                     return events
             limit = head.seq - after
-            events = await self._engine.read(org, stream, after, limit, max_bytes=max_bytes)
+            async with self._reading:
+                events = await self._engine.read(org, stream, after, limit, max_bytes=max_bytes)
             if len(events) == limit and events[0].seq == after + 1:
                 self._keep(stream, head, events)
             return events

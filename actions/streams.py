@@ -10,7 +10,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import orjson
@@ -32,7 +32,13 @@ MAX_BACKLOG_BYTES = 4 * 1024 * 1024
 """Bytes of event data that all gaps of one call may have together, for the same reason."""
 
 BACKLOGS_AT_ONCE = 16
-"""Calls that may hold what was missed in memory at a time; others wait."""
+"""Calls that may hold so much of what was missed in memory at a time; others wait."""
+
+SMALL_BACKLOG_BYTES = 256 * 1024
+"""What most have missed who lost their connection is less than this."""
+
+SMALL_BACKLOGS_AT_ONCE = 256
+"""Calls that may hold that much at a time. They are not kept waiting by those who missed more."""
 
 STEP = 250
 """Streams dealt with in one go, before others have their turn."""
@@ -136,7 +142,11 @@ class Streams:
         self._rules = rules
         self._clients = clients
         self._control = control
-        self._reading = asyncio.Semaphore(BACKLOGS_AT_ONCE)
+        self._lanes = (
+            (asyncio.Semaphore(SMALL_BACKLOGS_AT_ONCE), SMALL_BACKLOG_BYTES),
+            (asyncio.Semaphore(BACKLOGS_AT_ONCE), MAX_BACKLOG_BYTES),
+        )
+        """Where calls wait for their turn, and the bytes of a gap for which each is meant."""
         self._coming: dict[Client, set[str]] = {}
         """Clients whose right to read is being checked, and what they were put out of meanwhile."""
         self.on_expelled: list[Callable[[str, str], None]] = []
@@ -165,13 +175,13 @@ class Streams:
             raise NotFound(f"There is no stream {stream}.")
         if len(client.streams | wanted.keys()) > MAX_STREAMS:
             raise Invalid.field("streams", f"a connection may follow at most {MAX_STREAMS}")
-        async with self._reading:
-            backlogs = await self._hold(client, wanted)
+        async with self._held(client, wanted) as backlogs:
+            answer = {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
         if client.declined:
             client.declined = client.declined - wanted.keys()
         # What came meanwhile is told after the answer, which leaves without another await.
         asyncio.get_running_loop().call_soon(self._release, client, backlogs)
-        return {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
+        return answer
 
     def _release(self, client: Client, backlogs: Mapping[str, Backlog]) -> None:
         for stream, backlog in backlogs.items():
@@ -194,9 +204,12 @@ class Streams:
         async for stream in _in_steps(positions):
             if stream in own or await self._rules.may_read(principal, stream):
                 allowed[stream] = positions[stream]
-        async with self._reading:
-            backlogs = await self._backlogs(principal.org, allowed)
-        return {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
+        backlogs: Mapping[str, Backlog] | None = None
+        for turns, room in self._lanes:
+            if backlogs is None:
+                async with turns:
+                    backlogs = await self._backlogs(principal.org, allowed, room)
+        return {stream: backlog.to_wire() for stream, backlog in (backlogs or {}).items()}
 
     # -- at connect ---------------------------------------------------------------------------
 
@@ -215,8 +228,7 @@ class Streams:
                     wanted[stream] = resume[stream]
         for stream in lost:
             wanted.pop(stream, None)
-        async with self._reading if resume else nullcontext():
-            backlogs = await self._hold(client, wanted)
+        async with self._held(client, wanted) as backlogs:
             await self._tell(client, backlogs, later, ready)
         async for stream in _in_steps(backlogs):
             self._sequencer.release(stream, client.outlet, backlogs[stream].head)
@@ -335,47 +347,64 @@ class Streams:
 
     # -- reading ------------------------------------------------------------------------------
 
-    async def _hold(
+    @asynccontextmanager
+    async def _held(
         self, client: Client, wanted: Mapping[str, Position | None]
-    ) -> dict[str, Backlog]:
-        """Hold live events of the streams back for the client, then read where they stand."""
+    ) -> AsyncIterator[Mapping[str, Backlog]]:
+        """Hold live events of the streams back for the client, then read where they stand. What
+        was missed is in memory for as long as the context lasts; after it comes the release.
+        """
         org = client.principal.org
         fresh = [stream for stream in wanted if stream not in client.streams]
-        for stream in wanted:
-            self._sequencer.hold(org, stream, client.outlet)
-        client.streams.update(wanted)
-        try:
-            backlogs = await self._backlogs(org, wanted)
-            # Put out of one meanwhile, the client hears no more of it.
-            return {each: backlog for each, backlog in backlogs.items() if each in client.streams}
-        except BaseException:
-            for stream in fresh:
-                client.streams.discard(stream)
-                self._sequencer.leave(stream, client.outlet)
-            raise
+        for turns, room in self._lanes:
+            async with turns if any(wanted.values()) else nullcontext():
+                try:
+                    for stream in wanted:
+                        self._sequencer.hold(org, stream, client.outlet)
+                    client.streams.update(wanted)
+                    backlogs = await self._backlogs(org, wanted, room)
+                    if backlogs is not None:
+                        # Put out of one meanwhile, the client hears no more of it.
+                        yield {k: each for k, each in backlogs.items() if k in client.streams}
+                        return
+                except BaseException:
+                    self._let_go(client, fresh)
+                    raise
+                # The next turn may be long in coming: nothing is held until then.
+                self._let_go(client, fresh)
+
+    def _let_go(self, client: Client, streams: Iterable[str]) -> None:
+        for stream in streams:
+            self.drop(client, stream)
 
     async def _backlogs(
-        self, org: str, wanted: Mapping[str, Position | None]
-    ) -> dict[str, Backlog]:
+        self, org: str, wanted: Mapping[str, Position | None], room: int
+    ) -> dict[str, Backlog] | None:
+        """What was missed of streams. None if it has more than `room` bytes, and there is another
+        lane for such.
+        """
         names = list(wanted)
         heads: dict[str, Head] = {}
         for start in range(0, len(names), STEP):
             heads |= await self._log.heads(org, names[start : start + STEP])
             await asyncio.sleep(0)
         nothing = Head("", 0, 0)
-        room = MAX_BACKLOG_BYTES
+        last_lane = room == MAX_BACKLOG_BYTES
         backlogs: dict[str, Backlog] = {}
         async for stream in _in_steps(names):
             head = heads.get(stream, nothing)
             backlog = await self._backlog(org, stream, head, wanted[stream], room)
+            if backlog is None and not last_lane:
+                return None
+            backlog = backlog or Backlog(head, False, ())
             room -= sum([len(event.payload) for event in backlog.events])
             backlogs[stream] = backlog
         return backlogs
 
     async def _backlog(
         self, org: str, stream: str, head: Head, position: Position | None, room: int
-    ) -> Backlog:
-        """What was missed of one stream, if it has at most about `room` bytes."""
+    ) -> Backlog | None:
+        """What was missed of one stream; None if that is more than about `room` bytes."""
         if position is None or (position.epoch == head.epoch and position.seq == head.seq):
             return Backlog(head, True, ())
         from_start = position.epoch == "" and position.seq == 0
@@ -385,13 +414,14 @@ class Streams:
             or missed < 0
             or missed > MAX_BACKLOG
             or position.seq < head.trimmed
-            or room <= 0
         ):
             return Backlog(head, False, ())
+        if room <= 0:
+            return None
         events = await self._log.gap(org, stream, position.seq, head, room)
         # Trimmed or cut by size meanwhile: a partial replay is never presented as whole.
         whole = [event.seq for event in events] == list(range(position.seq + 1, head.seq + 1))
-        return Backlog(head, True, events) if whole else Backlog(head, False, ())
+        return Backlog(head, True, events) if whole else None
 
 
 async def _in_steps(streams: Iterable[str]) -> AsyncIterator[str]:
