@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -100,7 +101,7 @@ def validate(model: type[Model], payload: Any, *, strict: bool = False) -> Model
         payload = {}
     if type(payload) is not dict:
         raise Invalid("A command takes one object.")
-    if len(payload) > len(model.model_fields) + MAX_ERRORS:
+    if len(payload) > _most_fields(model):
         # The model would look at each of them, and hold everybody else up for as long.
         raise _invalid(list(islice(_unknown(model, payload), MAX_ERRORS)))
     try:
@@ -110,6 +111,12 @@ def validate(model: type[Model], payload: Any, *, strict: bool = False) -> Model
     except RecursionError:
         # An enumeration quotes what it is not, however deep that is.
         raise Invalid("The request is nested too deeply.") from None
+
+
+@cache
+def _most_fields(model: type[BaseModel]) -> int:
+    # The model gathers them anew each time it is asked.
+    return len(model.model_fields) + MAX_ERRORS
 
 
 def _unknown(model: type[BaseModel], payload: Mapping[str, Any]) -> Iterator[FieldError]:
