@@ -350,8 +350,11 @@ class Unread:
         pairs: dict[tuple[str, str], Inbox] = {}
         whole = [inbox for inbox in batch if not inbox.loaded]
         org = next(iter(batch)).org
-        for inbox in whole:
-            batch[inbox] = batch[inbox] | set(await self._memberships.of_user(org, inbox.user))
+        lists = await asyncio.gather(
+            *(self._memberships.of_user(org, inbox.user) for inbox in whole)
+        )
+        for inbox, mine in zip(whole, lists, strict=True):
+            batch[inbox] = batch[inbox] | set(mine)
         for inbox, conversations in batch.items():
             for each in conversations:
                 pairs[each, inbox.user] = inbox

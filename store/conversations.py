@@ -164,6 +164,8 @@ class ConversationRepository:
 
     async def of_users(self, org: str, users: Sequence[str]) -> dict[str, list[str]]:
         """As `of_user`, for several; all users are there."""
+        if len(users) == 1:
+            return {users[0]: await self.of_user(org, users[0])}
         lists: dict[str, list[str]] = {each: [] for each in users}
         where = {"user": Is("in", list(lists))}
         order = ("user", "conversation")

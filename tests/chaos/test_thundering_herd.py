@@ -105,11 +105,11 @@ async def _until_whole(herd: Sequence[HerdClient], sending: Sending, began: floa
 
 async def _until_quiet(proxy: WireProxy) -> None:
     """Wait until the store has little to do: what clients are told a little later is told."""
-    while True:
+    quiet = 0
+    while quiet < 3:
         before = len(proxy.commands)
         await asyncio.sleep(1)
-        if len(proxy.commands) - before < 20:
-            return
+        quiet = quiet + 1 if len(proxy.commands) - before < 10 else 0
 
 
 def _cpu(pid: int) -> float:
