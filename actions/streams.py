@@ -189,9 +189,11 @@ class Streams:
 
     async def unsubscribe(self, client: Client, streams: Sequence[str]) -> None:
         """No longer follow streams; those not followed are ignored."""
+        followed = client.streams.intersection(streams)
         for stream in streams:
             self.drop(client, stream)
-        client.declined = {*client.declined, *streams}
+        # Nothing is kept of other names: there is no end to them.
+        client.declined = {*client.declined, *followed}
 
     async def sync(
         self, principal: Principal, positions: Mapping[str, Position]

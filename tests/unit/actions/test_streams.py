@@ -42,3 +42,22 @@ async def test_what_happens_while_subscribing_comes_after_the_answer(
     world.hub.flush()
     (told,) = [event for name, event in outlet.received[before:] if name == "message.created"]
     assert told["seq"] == answer["seq"] + 1
+
+
+async def test_what_one_does_not_follow_cannot_be_unsubscribed_into_memory(
+    world: MessagingWorld,
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    stream = stream_of((await world.open(ann, bob))["id"])
+    client, outlet = await world.connect(bob)
+    await world.streams.unsubscribe(client, [f"messages/{number}" for number in range(1000)])
+    assert not client.declined
+    await world.streams.unsubscribe(client, [stream, "messages/nothing"])
+    await world.streams.unsubscribe(client, [stream])
+    assert client.declined == {stream}
+    await world.streams.subscribe(client, {stream: None})
+    assert not client.declined
+    await asyncio.sleep(0)
+    await world.send(ann, stream.partition("/")[2], "heard")
+    world.hub.flush()
+    assert [each["body"] for each in outlet.data("message.created")] == ["heard"]
