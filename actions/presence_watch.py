@@ -32,7 +32,7 @@ from store.presence import PresenceRepository
 log = structlog.get_logger(__name__)
 
 RETRY = 1.0
-"""Seconds after which a change is looked at again when the store was out of reach."""
+"""Seconds after which a change, or a block, is looked at again when the store was out of reach."""
 
 _BLOCK = "presence.block"
 
@@ -88,7 +88,11 @@ class PresenceWatch:
         self._worker: asyncio.Task[None] | None = None
         self._blocks = 0
         """Grows with every block made or lifted."""
+        self._unsure: dict[Client, None] = {}
+        """Who may be shown somebody who has blocked them, or not be shown who no longer does."""
+        self._checker: asyncio.Task[None] | None = None
         control.on(_BLOCK, self._blocked_here)
+        control.on_missed.append(self._blocks_missed)
         registry.start(self._changed, self._following_here)
 
     # -- asked by clients ---------------------------------------------------------------------
@@ -192,14 +196,53 @@ class PresenceWatch:
         if watched is None:
             return
         for client in self._clients.of_user(order["blocked"], NAMESPACE):
-            if self._of_client.get(client, {}).get(watched.user) is not watched:
-                continue
-            if order["on"]:
-                self._hub.leave(watched.room, client.outlet)
-                self._send(client, hidden(watched.user))
-            else:
-                self._hub.join(watched.room, client.outlet)
-                self._send(client, watched.value or hidden(watched.user))
+            if self._of_client.get(client, {}).get(watched.user) is watched:
+                self._show(client, watched, hide=order["on"])
+
+    def _show(self, client: Client, watched: _Watched, *, hide: bool) -> None:
+        """Show a user to a watcher, or the user's absence, unless it is so already."""
+        if hide is not self._hub.contains(watched.room, client.outlet):
+            return
+        if hide:
+            self._hub.leave(watched.room, client.outlet)
+            self._send(client, hidden(watched.user))
+        else:
+            self._hub.join(watched.room, client.outlet)
+            self._send(client, watched.value or hidden(watched.user))
+
+    def _blocks_missed(self) -> None:
+        """Other nodes may have told of blocks: find out in the store."""
+        self._blocks += 1  # who is reading them at this moment reads them again
+        self._unsure.update(dict.fromkeys(self._of_client))
+        if self._unsure and self._checker is None:
+            self._checker = asyncio.get_running_loop().create_task(self._check_blocks())
+
+    async def _check_blocks(self) -> None:
+        try:
+            while self._unsure:
+                client = next(iter(self._unsure))
+                del self._unsure[client]
+                try:
+                    await self._check_blocks_of(client)
+                except ParleyError as error:
+                    log.warning(
+                        "blocks_not_checked", code=error.code, clients=len(self._unsure) + 1
+                    )
+                    self._unsure[client] = None
+                    await asyncio.sleep(RETRY)
+        finally:
+            self._checker = None
+
+    async def _check_blocks_of(self, client: Client) -> None:
+        user = client.principal.user
+        others = [each for each in self._of_client.get(client, {}) if each != user]
+        if not others:
+            return
+        blocked = await self._blockers(client.principal.org, user, others)
+        mine = self._of_client.get(client, {})
+        for each in others:
+            if each in mine:
+                self._show(client, mine[each], hide=each in blocked)
 
     async def _blockers(self, org: str, user: str, others: Sequence[str]) -> set[str]:
         """Which of the others have blocked the user."""
@@ -253,7 +296,7 @@ class PresenceWatch:
     @property
     def quiet(self) -> bool:
         """Whether everything that has changed was looked at."""
-        return self._worker is None
+        return self._worker is None and self._checker is None
 
     def _following_here(self, stream: str) -> set[str]:
         outlets = cast("Collection[Outlet]", self._hub.members(stream))
@@ -335,6 +378,7 @@ class PresenceWatch:
 
     async def close(self) -> None:
         """Tell nobody anything any more."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        for task in (self._worker, self._checker):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)

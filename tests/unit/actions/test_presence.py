@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actions import presence_watch
 from actions.clients import Client, Clients
 from actions.control import Control
 from actions.presence import Presences
@@ -48,7 +49,7 @@ class World:
         self.kept = PresenceRepository(engine)
         self.contacts = ContactRepository(engine)
         self.rules = Rules()
-        control = Control(LocalBus())
+        self.control = control = Control(LocalBus())
         publisher = Publisher(self.hub, Sequencer(self.hub, no_log))
         self.presences = Presences(self.registry, self.kept, control, clock)
         self.watching = PresenceWatch(
@@ -303,6 +304,37 @@ async def test_who_is_blocked_sees_the_blocker_offline(world: World) -> None:
     await world.presences.choose(ann, "online", None)
     assert (await world.heard(at_bob))[1:] == [("ann", "offline", 0)]
     assert await world.heard(at_cy) == [("ann", "busy", 1), ("ann", "online", 1)]
+
+
+async def test_a_block_of_which_the_order_was_lost_is_found_in_the_store(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, at_bob = await world.connect("bob")
+    cy, at_cy = await world.connect("cy")
+    ann, _ = await world.connect("ann")
+    for client in (bob, cy):
+        await world.watch(client, "ann", client.principal.user)
+    await world.contacts.block("org", "ann", "bob", world.now())
+    world.control.may_have_missed()
+    assert await world.heard(at_bob) == [("ann", "offline", 0)]
+    await world.presences.choose(ann, "busy", None)
+    assert await world.heard(at_bob) == [("ann", "offline", 0)]
+    world.control.may_have_missed()
+    assert await world.heard(at_bob) == [("ann", "offline", 0)], "once is enough"
+    await world.contacts.unblock("org", "ann", "bob")
+    failures = iter([Unavailable("away")])
+    blockers = world.contacts.blockers
+
+    async def away(org: str, blocked: str, users: Sequence[str]) -> set[str]:
+        for failure in failures:
+            raise failure
+        return await blockers(org, blocked, users)
+
+    monkeypatch.setattr(presence_watch, "RETRY", 0.01)
+    monkeypatch.setattr(world.contacts, "blockers", away)
+    world.control.may_have_missed()
+    assert (await world.heard(at_bob))[1:] == [("ann", "busy", 1)]
+    assert await world.heard(at_cy) == [("ann", "busy", 1)]
 
 
 async def test_watching_ends_and_has_a_limit(world: World) -> None:
