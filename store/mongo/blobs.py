@@ -68,30 +68,28 @@ class MongoBlobs(Blobs):
 
     async def ping(self) -> None:
         with reaching():
-            await self.begun.update_one({"_id": "ping"}, {"$set": {"at": 0.0}})
-
-    def _rows(self, name: str) -> Rows:
-        return self._database.database[f"uploads.{name}"]
+            begun = self._database.database["uploads.begun"]
+            await begun.update_one({"_id": "ping"}, {"$set": {"at": 0.0}})
 
     @property
     def files(self) -> Rows:
         """Blobs that are whole."""
-        return self._rows("files")
+        return self._database.named("uploads.files")
 
     @property
     def chunks(self) -> Rows:
         """Bytes."""
-        return self._rows("chunks")
+        return self._database.named("uploads.chunks")
 
     @property
     def begun(self) -> Rows:
         """Blobs that are being written."""
-        return self._rows("begun")
+        return self._database.named("uploads.begun")
 
     @property
     def gone(self) -> Rows:
         """Blobs that were removed."""
-        return self._rows("gone")
+        return self._database.named("uploads.gone")
 
     async def create(self, id: str) -> BlobWriter:
         _check(id)

@@ -130,7 +130,8 @@ class Database:
         if now - self._away_since > self.timeout:
             raise Unavailable(AWAY)
 
-    def _rows(self, name: str) -> Rows:
+    def named(self, name: str) -> Rows:
+        """A collection by its name in the database."""
         self._check_there()
         rows = self._open.get(name)
         if rows is None:
@@ -140,21 +141,21 @@ class Database:
     @property
     def log(self) -> Rows:
         """One row for each append."""
-        return self._rows("log")
+        return self.named("log")
 
     @property
     def streams(self) -> Rows:
         """One row for each stream: how far its log is applied."""
-        return self._rows("streams")
+        return self.named("streams")
 
     @property
     def meta(self) -> Rows:
         """What the engine keeps for itself."""
-        return self._rows("meta")
+        return self.named("meta")
 
     def rows(self, kind: Kind) -> Rows:
         """A collection's documents."""
-        return self._rows("c_" + kind.name)
+        return self.named("c_" + kind.name)
 
     def kind(self, collection: Collection) -> Kind:
         """How a collection is kept.

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from domain.clock import SystemClock
 from domain.errors import Unavailable
+from domain.ids import new_id
+from store.mongo import MongoBlobs
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongod import Mongod, Scratch
 from tests.support.stores import ORG, ROOMS, gathered, send, seqs
 
 APPENDS = 30
+READS = 20
+ID = new_id()
 
 
 @pytest.mark.usefixtures("mongodb")  # says whether there can be one
@@ -42,4 +47,31 @@ async def test_appends_to_one_stream_do_not_wait_for_it_one_after_the_other(tmp_
     assert await seqs(engine) == [1, 2]
     await stores.close()
     database.close()
+    await asyncio.to_thread(mongod.stop)
+
+
+@pytest.mark.usefixtures("mongodb")
+async def test_files_do_not_wait_for_it_one_after_the_other(tmp_path: Path) -> None:
+    mongod = Mongod(tmp_path / "mongod").start()
+    blobs = MongoBlobs(f"{mongod.url}/files", clock=SystemClock(), timeout=1.0)
+    await blobs.start()
+    writer = await blobs.create(ID)
+    await writer.write(b"whole")
+    await writer.commit()
+    await asyncio.to_thread(mongod.kill)
+    since = time.monotonic()
+    for _ in range(READS):
+        with pytest.raises(Unavailable):
+            await blobs.open(ID)
+    assert time.monotonic() - since < READS / 3
+
+    await asyncio.to_thread(mongod.start)
+    async with asyncio.timeout(20):
+        while True:  # nobody looks for the server but the client itself
+            try:
+                assert await blobs.open(ID) is not None
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+    await blobs.stop()
     await asyncio.to_thread(mongod.stop)
