@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 
 from actions.memberships import Memberships
 from actions.messages import Messages
+from actions.writing import may_write, refused
 from domain.clock import Clock, timestamp
 from domain.errors import NotFound, TooLarge, Unavailable
 from domain.pages import Page, decode_cursor, encode_cursor
@@ -22,6 +23,7 @@ from domain.reactions import (
 )
 from domain.streams import StreamName
 from fanout.publisher import Publisher
+from store.contacts import BLOCKS
 from store.conversations import is_member
 from store.engine import Append, Change, Engine, Guard, GuardFailed, NewEvent
 from store.messages import is_in
@@ -67,6 +69,7 @@ class Reactions:
         Raises:
             Invalid: not one emoji or shortcode.
             NotFound: there is no such message for the caller, or it was deleted.
+            Forbidden: the other one of a direct conversation has blocked the caller.
             TooLarge: the message has `MAX_KINDS` kinds of reactions, and this is another.
         """
         return await self._change(principal, message, canonical(emoji), adds=True)
@@ -101,7 +104,7 @@ class Reactions:
     ) -> Reaction | None:
         """Add or remove a reaction; None if the counts were changed by somebody else meanwhile."""
         org, user = principal.org, principal.user
-        doc, _ = await self._messages.find(principal, message)
+        doc, facts = await self._messages.find(principal, message)
         if doc["deleted_at"]:
             raise _no_message()
         conversation: str = doc["conversation"]
@@ -127,8 +130,9 @@ class Reactions:
                 del changed[emoji]
             change = remove(message, emoji, user)
             mine = is_there(message, emoji, user)
+        allowed = may_write(facts, conversation, user) if adds else [is_member(conversation, user)]
         guards: Sequence[Guard] = (
-            is_member(conversation, user),
+            *allowed,
             is_in(message, conversation, deleted_at=None),
             mine,
             counted(message, version),
@@ -149,6 +153,8 @@ class Reactions:
         except GuardFailed as failed:
             if failed.guard.collection in (REACTIONS, REACTION_COUNTS):
                 return None
+            if failed.guard.collection is BLOCKS:
+                raise refused(failed.guard, conversation, user) from None
             raise _no_message() from None
         self._publisher.stored(appended.events)
         return result

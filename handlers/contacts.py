@@ -63,7 +63,8 @@ class ContactCommands(CommandSet):
     async def block(self, context: Context, request: OtherUser) -> Contact:
         """Block a user.
 
-        A blocked user cannot open a direct conversation with you or send in it, and is not told.
+        A blocked user cannot open a direct conversation with you or send in it: that is forbidden
+        then. No event tells of the block.
         """
         return await self._contacts.block(context.principal, request.user)
 

@@ -36,7 +36,8 @@ class ReactionCommands(CommandSet):
         """React to a message with an emoji.
 
         Twice the same is the same. A message may have 20 kinds of reactions. The answer has the
-        emoji as it is kept: fully qualified.
+        emoji as it is kept: fully qualified. In a direct conversation whoever is blocked cannot
+        react.
         """
         return await self._reactions.add(context.principal, request.message, request.emoji)
 

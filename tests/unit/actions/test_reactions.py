@@ -11,9 +11,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from actions.reactions import Reactions
-from domain.errors import Invalid, NotFound, TooLarge
+from domain.conversations import Kind
+from domain.errors import Forbidden, Invalid, NotFound, TooLarge
 from domain.principals import Principal
 from domain.reactions import EVENTS, MAX_KINDS, Reaction, ReactionGroup, stream_of
+from store.contacts import BLOCKS
 from store.reactions import ReactionRepository
 from tests.support.local import LocalOutlet, local_client
 from tests.support.messaging import MessagingWorld, messaging_world
@@ -148,6 +150,23 @@ async def test_only_members_and_only_to_what_is_there(world: MessagingWorld) -> 
     for call in (reactions.add, reactions.remove):
         with pytest.raises(NotFound):
             await call(bob, message["id"], "👍")
+
+
+async def test_a_blocked_user_does_not_react_in_a_direct_conversation(
+    world: MessagingWorld,
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    reactions = reactions_of(world)
+    direct = (await world.open(ann, bob, kind=Kind.DIRECT))["id"]
+    group = (await world.open(ann, bob))["id"]
+    message = await world.send(bob, direct, "hello")
+    await reactions.add(ann, message["id"], "👍")
+    await world.engine.insert("org", BLOCKS, {"id": "bob:ann", "blocker": "bob", "blocked": "ann"})
+    with pytest.raises(Forbidden):
+        await reactions.add(ann, message["id"], "🎉")
+    assert (await reactions.remove(ann, message["id"], "👍"))["counts"] == {}
+    await reactions.add(bob, message["id"], "👍")
+    await reactions.add(ann, (await world.send(bob, group, "hello"))["id"], "👍")
 
 
 async def test_a_message_deleted_for_everyone_has_none(world: MessagingWorld) -> None:
