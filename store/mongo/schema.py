@@ -28,7 +28,7 @@ MIGRATIONS: Mapping[int, Migration] = {}
 cut short, and run by one node at a time, while others may still write the old layout."""
 
 LEASE = 60_000
-"""Milliseconds for which a node may migrate before another takes its work over."""
+"""Milliseconds without a sign of a node that migrates after which another takes its work over."""
 
 LOOK = 0.1
 """Seconds between looks at what another node is migrating."""
@@ -122,11 +122,31 @@ async def _migrate(database: Database) -> None:
             {"$set": {"by": me, "until": now + LEASE}},
         )
         if mine.matched_count:
-            await MIGRATIONS[found + 1](database)
+            await _work(database, me, MIGRATIONS[found + 1])
             await meta.update_one(
                 {"_id": "layout", "by": me},
                 {"$set": {"version": found + 1, "by": None, "until": 0}},
             )
+
+
+async def _work(database: Database, me: str, migration: Migration) -> None:
+    """Migrate, however long it takes, as long as no other node has taken it over.
+
+    Raises:
+        Unavailable: one has.
+    """
+    work = asyncio.ensure_future(migration(database))
+    try:
+        while not (await asyncio.wait((work,), timeout=LEASE / 3000))[0]:
+            mine = await database.meta.update_one(
+                {"_id": "layout", "by": me}, {"$set": {"until": database.milliseconds() + LEASE}}
+            )
+            if not mine.matched_count:
+                raise Unavailable("Another node has gone on with the migration.")
+        await work
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 
 async def _insert_once(database: Database, row: Row) -> None:

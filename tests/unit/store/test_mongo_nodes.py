@@ -213,6 +213,45 @@ async def test_a_migration_runs_once_whoever_starts(
     await nodes[3].append(appending())
 
 
+async def test_a_migration_that_takes_long_is_left_to_who_began_it(
+    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mongo.stop(await mongo.node())
+    ran = []
+
+    async def migrate(database: object) -> None:
+        ran.append(database)
+        await asyncio.sleep(5 * schema.LEASE / 1000)
+
+    monkeypatch.setattr(schema, "LEASE", 300)
+    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", {2: migrate})
+    await asyncio.gather(*(mongo.node() for _ in range(3)))
+    assert len(ran) == 1
+
+
+async def test_a_migration_that_another_node_has_taken_over_is_given_up(
+    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await mongo.node()
+    ended = []
+
+    async def migrate(_: object) -> None:
+        other = {"$set": {"by": "another node", "until": 2**53}}
+        await first._database.meta.update_one({"_id": "layout"}, other)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(schema, "LEASE", 300)
+    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", {2: migrate})
+    with pytest.raises(Unavailable, match="Another node"):
+        await mongo.node()
+    assert ended
+
+
 async def test_what_breaks_a_new_unique_index_is_told_at_the_start(mongo: MongoStores) -> None:
     loose = Collection("people", fields=("email",))
     engine = await mongo.start((loose,))
