@@ -12,6 +12,7 @@ from domain.clock import Clock, timestamp
 from domain.conversations import (
     CONVERSATION_CREATED,
     CONVERSATION_UPDATED,
+    MAX_CONVERSATIONS,
     MAX_GROUP_MEMBERS,
     MAX_TITLE,
     MAX_TOPIC,
@@ -21,7 +22,7 @@ from domain.conversations import (
     personal_stream,
     stream_of,
 )
-from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from domain.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from domain.ids import key_digest, new_id
 from domain.principals import Principal, Role
 from domain.streams import Head
@@ -80,6 +81,15 @@ async def require_users(people: People, org: str, users: Sequence[str]) -> None:
             raise NotFound(f"There is no user {user}.")
 
 
+def too_many(principal: Principal, user: str) -> TooLarge:
+    """The error when somebody is in as many conversations as a user may be in."""
+    who = "You are" if user == principal.user else f"User {user} is"
+    return TooLarge(
+        f"{who} in {MAX_CONVERSATIONS} conversations, which is the most.",
+        data={"limit": MAX_CONVERSATIONS},
+    )
+
+
 def manages(principal: Principal, doc: Document) -> Guard:
     """The guard of one who manages a conversation: its owner, in channels an admin too.
 
@@ -133,6 +143,7 @@ class Conversations:
             NotFound: one of the members does not exist.
             Forbidden: the other one has blocked the caller; a guest opens a channel.
             Conflict: the `client_id` was used for another conversation.
+            TooLarge: one of them is in `MAX_CONVERSATIONS` already.
         """
         org, user = principal.org, principal.user
         others = [each for each in dict.fromkeys(members) if each != user]
@@ -155,6 +166,9 @@ class Conversations:
         guards.append(is_new(id))
         owner = user if kind is not Kind.DIRECT else None
         roles = {user: "owner" if owner else "member"} | dict.fromkeys(others, "member")
+        crowded = await self._conversations.crowded(org, list(roles))
+        if crowded and await self._conversations.get(org, id) is None:
+            raise too_many(principal, crowded[0])
         stream = stream_of(id)
         data = _opened(id, kind, title, roles, at)
         try:

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 
 from actions.conversation_views import ConversationViews, may_discover
-from actions.conversations import ATTEMPTS, REACTIONS, Conversations, People, manages, require_users
+from actions.conversations import (
+    ATTEMPTS,
+    REACTIONS,
+    Conversations,
+    People,
+    manages,
+    require_users,
+    too_many,
+)
 from actions.memberships import Memberships
 from actions.streams import Streams
 from domain.clock import Clock, timestamp
@@ -82,7 +90,7 @@ class Members:
         Raises:
             NotFound: there is no such channel for the caller.
             Invalid: it is no channel.
-            TooLarge: it is full.
+            TooLarge: it is full, or the caller is in as many conversations as one may be in.
         """
         for _ in range(ATTEMPTS):
             doc = await self._views.visible(principal, conversation)
@@ -100,7 +108,7 @@ class Members:
         Raises:
             NotFound: no such conversation for the caller, or no such user.
             Forbidden: the caller is not its owner, nor an admin in a channel.
-            TooLarge: it is full.
+            TooLarge: it is full, or the user is in as many conversations as one may be in.
         """
         for _ in range(ATTEMPTS):
             doc = await self._views.visible(principal, conversation)
@@ -121,11 +129,14 @@ class Members:
 
         Raises:
             GuardFailed: one of `authority`.
+            TooLarge: there is no room for the user, who is not in it yet.
         """
         org, id = principal.org, doc["id"]
         group = doc["kind"] == Kind.GROUP
-        if doc["size"] >= (MAX_GROUP_MEMBERS if group else MAX_CHANNEL_MEMBERS):
-            raise TooLarge("This conversation is full.")
+        full = doc["size"] >= (MAX_GROUP_MEMBERS if group else MAX_CHANNEL_MEMBERS)
+        crowded = await self._conversations.crowded(org, [user])
+        if (full or crowded) and not await self._memberships.is_member(org, id, user):
+            raise TooLarge("This conversation is full.") if full else too_many(principal, user)
         # Whoever comes first into a channel that all have left is its owner.
         role: MemberRole = "member" if doc["owner"] is not None else "owner"
         at = timestamp(self._clock.now())

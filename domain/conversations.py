@@ -26,8 +26,8 @@ MAX_GROUP_MEMBERS = 1000
 MAX_CHANNEL_MEMBERS = 100_000
 """Members of a channel; those beyond the first thousand join or are added one by one."""
 
-MAX_CONVERSATIONS = 10_000
-"""Conversations a user is followed to at connect, listed and searched."""
+MAX_CONVERSATIONS = 9_999
+"""Conversations a user may be in: with the user's own stream as many as a connection may follow."""
 
 ConversationKind = Literal["direct", "group", "channel"]
 MemberRole = Literal["owner", "member"]

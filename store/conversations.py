@@ -4,6 +4,7 @@ Conversations and members are changed by appends to the conversation's stream al
 settings by appends to the user's own stream.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,6 +43,9 @@ CREATIONS = Collection("conversation_creations", indexes=(Index(("created_at",),
 stands for."""
 
 COLLECTIONS = (CONVERSATIONS, MEMBERS, SETTINGS, DIRECTS, CREATIONS)
+
+COUNTED_AT_ONCE = 50
+"""Users whose conversations are counted at the same time."""
 
 NO_SETTINGS: Mapping[str, bool] = {"muted": False, "archived": False}
 
@@ -158,9 +162,24 @@ class ConversationRepository:
     async def of_user(self, org: str, user: str) -> list[str]:
         """The ids of the conversations a user is in."""
         found = await self._engine.find(
-            org, MEMBERS, {"user": user}, order=("conversation",), limit=MAX_CONVERSATIONS
+            org, MEMBERS, {"user": user}, order=("conversation",), limit=None
         )
         return [doc["conversation"] for doc in found]
+
+    async def crowded(self, org: str, users: Sequence[str]) -> list[str]:
+        """Which of these users are in as many conversations as a user may be in."""
+        found: list[str] = []
+        for start in range(0, len(users), COUNTED_AT_ONCE):
+            batch = users[start : start + COUNTED_AT_ONCE]
+            counts = await asyncio.gather(
+                *(self._engine.count(org, MEMBERS, {"user": user}) for user in batch)
+            )
+            found += [
+                user
+                for user, count in zip(batch, counts, strict=True)
+                if count >= MAX_CONVERSATIONS
+            ]
+        return found
 
     async def of_users(self, org: str, users: Sequence[str]) -> dict[str, list[str]]:
         """As `of_user`, for several; all users are there."""

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from actions import members
 from actions.streams import Position, Rules
 from domain.conversations import Kind
-from domain.errors import Forbidden, Invalid, NotFound
+from domain.errors import Forbidden, Invalid, NotFound, TooLarge
 from domain.principals import Principal, Role
 from domain.streams import StreamName
+from store import conversations
 from tests.support.messaging import MessagingWorld, messaging_world
 
 
@@ -231,3 +233,48 @@ async def test_who_is_put_out_while_coming_in_does_not_follow(
     await world.send(ann, other["id"], "all")
     world.hub.flush()
     assert [each["body"] for each in outlet.data("message.created")] == ["all"]
+
+
+async def test_a_group_and_a_channel_have_room_for_so_many(
+    world: MessagingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "MAX_GROUP_MEMBERS", 2)
+    monkeypatch.setattr(members, "MAX_CHANNEL_MEMBERS", 2)
+    ann, bob, eve = world.user("ann"), world.user("bob"), world.user("eve")
+    group, channel = await world.open(ann, bob), await world.open(ann, bob, kind=Kind.CHANNEL)
+    with pytest.raises(TooLarge):
+        await world.members.add(ann, group["id"], "eve")
+    with pytest.raises(TooLarge):
+        await world.members.join(eve, channel["id"])
+    assert (await world.members.add(ann, group["id"], "bob"))["id"] == group["id"]
+    assert (await world.members.join(bob, channel["id"]))["id"] == channel["id"]
+
+
+async def test_a_user_is_in_so_many_conversations(
+    world: MessagingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "MAX_CONVERSATIONS", 2)
+    ann, bob = world.user("ann"), world.user("bob")
+    direct = await world.open(bob, ann, kind=Kind.DIRECT)
+    first = await world.conversations.create(
+        bob, kind=Kind.GROUP, members=[], title=None, client_id="k"
+    )
+    channel = await world.open(ann, kind=Kind.CHANNEL)
+    for refused in (
+        world.open(bob),
+        world.members.join(bob, channel["id"]),
+        world.members.add(ann, channel["id"], "bob"),
+    ):
+        with pytest.raises(TooLarge):
+            await refused
+    # What is there already is answered.
+    again = await world.conversations.create(
+        bob, kind=Kind.GROUP, members=[], title=None, client_id="k"
+    )
+    assert again["id"] == first["id"]
+    assert (await world.open(bob, ann, kind=Kind.DIRECT))["id"] == direct["id"]
+    assert (await world.members.add(bob, first["id"], "bob"))["id"] == first["id"]
+    await world.members.leave(bob, first["id"])
+    await world.members.join(bob, channel["id"])
+    with pytest.raises(TooLarge):
+        await world.open(world.user("eve"), bob)
