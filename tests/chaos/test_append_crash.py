@@ -1,4 +1,6 @@
-"""A node that dies, or stands still, at any command of an append: what the other nodes see."""
+"""A node that dies, or stands still, at any command of an append to MongoDB: what the other nodes
+see. At each of them the append waits, so these are all the moments at which it can end.
+"""
 
 import asyncio
 import contextlib
@@ -31,10 +33,21 @@ MOST = 60
 
 AT_ONCE = 20
 
+ROUNDS = 10
+"""How often each moment is tried in the full size."""
+
+FAULTS: dict[Fault, str] = {
+    "before": "dies before a command",
+    "after": "dies before a command's answer",
+    "hold": "stands still before a command",
+}
+
 IMPATIENT = 0.5
 """Seconds after which a node that is cut off believes it."""
 
 State = dict[str, Any]
+
+pytestmark = pytest.mark.timeout(600)
 
 
 class Scene:
@@ -136,14 +149,37 @@ async def at_every_command(
     other: MongoEngine,
     fault: Fault,
     play: Callable[[Scene, MongoEngine, WireProxy], Awaitable[bool]],
+    *,
+    full: bool,
     **options: Any,
 ) -> None:
     """Play a scene for each command of the append, with a node that fails at this command. There
     must be scenes of which it is true that the append happened, and others.
     """
+    happened = [
+        each
+        for number in range(ROUNDS if full else 1)
+        for each in await _round(mongo, other, fault, play, number, options)
+    ]
+    print(
+        f"\n{len(happened)} appends by a node that {FAULTS[fault]}, each at another command or in "
+        f"another round: {sum(happened)} happened, {len(happened) - sum(happened)} did not; torn, "
+        "lost after their acknowledgement or done twice 0"
+    )
+
+
+async def _round(
+    mongo: MongoStores,
+    other: MongoEngine,
+    fault: Fault,
+    play: Callable[[Scene, MongoEngine, WireProxy], Awaitable[bool]],
+    number: int,
+    options: dict[str, Any],
+) -> list[bool]:
+    """One scene for each command; whether the append happened, of those that failed."""
 
     async def one(at: int) -> tuple[bool, bool]:
-        scene = Scene(f"{fault}{at}")
+        scene = Scene(f"{fault}{number}r{at}")
         await scene.prepare(other)
         async with wire_proxy(mongo.url) as (proxy, url):
             node = await started(mongo, url, **options)
@@ -156,16 +192,16 @@ async def at_every_command(
     outcomes: list[bool] = []
     for first in range(1, MOST, AT_ONCE):
         played = await asyncio.gather(*(one(at) for at in range(first, first + AT_ONCE)))
-        outcomes += [happened for happened, _ in played]
+        outcomes += [happened for happened, reached in played if reached]
         if not all(reached for _, reached in played):
             assert set(outcomes) == {True, False}
-            return
+            return outcomes
     raise AssertionError("an append takes too many commands")
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
 async def test_a_crash_leaves_all_or_nothing(
-    mongo: MongoStores, other: MongoEngine, fault: Fault
+    mongo: MongoStores, other: MongoEngine, fault: Fault, full: bool
 ) -> None:
     async def play(scene: Scene, node: MongoEngine, proxy: WireProxy) -> bool:
         acknowledged = False
@@ -186,12 +222,12 @@ async def test_a_crash_leaves_all_or_nothing(
         assert await seqs(other, scene.stream) == [1, 2, 3]
         return done
 
-    await at_every_command(mongo, other, fault, play, timeout=IMPATIENT)
+    await at_every_command(mongo, other, fault, play, full=full, timeout=IMPATIENT)
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
 async def test_what_a_dead_node_had_reserved_is_free_again(
-    mongo: MongoStores, other: MongoEngine, fault: Fault
+    mongo: MongoStores, other: MongoEngine, fault: Fault, full: bool
 ) -> None:
     async def play(scene: Scene, node: MongoEngine, _: WireProxy) -> bool:
         await gathered(node.append(scene.append()))
@@ -211,7 +247,7 @@ async def test_what_a_dead_node_had_reserved_is_free_again(
             assert await scene.state(other) == scene.expected(done=False)
         return happened
 
-    await at_every_command(mongo, other, fault, play, timeout=IMPATIENT)
+    await at_every_command(mongo, other, fault, play, full=full, timeout=IMPATIENT)
 
 
 async def until_held(append: "asyncio.Task[Appended]", proxy: WireProxy) -> None:
@@ -222,7 +258,7 @@ async def until_held(append: "asyncio.Task[Appended]", proxy: WireProxy) -> None
 
 
 async def test_a_node_that_stands_still_undoes_nothing(
-    mongo: MongoStores, other: MongoEngine
+    mongo: MongoStores, other: MongoEngine, full: bool
 ) -> None:
     async def play(scene: Scene, node: MongoEngine, proxy: WireProxy) -> bool:
         slow = asyncio.create_task(node.append(scene.append()))
@@ -259,13 +295,13 @@ async def test_a_node_that_stands_still_undoes_nothing(
             assert state["old"]["body"] == "after"
         return done.seq < quick.seq
 
-    await at_every_command(mongo, other, "hold", play)
+    await at_every_command(mongo, other, "hold", play, full=full)
 
 
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("many", [True, False])
 async def test_a_head_is_not_older_than_what_an_append_half_done_shows(
-    mongo: MongoStores, other: MongoEngine, *, begun: bool, many: bool
+    mongo: MongoStores, other: MongoEngine, full: bool, *, begun: bool, many: bool
 ) -> None:
     reader = await mongo.node(sweep_every=600.0)
 
@@ -293,10 +329,12 @@ async def test_a_head_is_not_older_than_what_an_append_half_done_shows(
         await slow
         return shown is not None
 
-    await at_every_command(mongo, other, "hold", play)
+    await at_every_command(mongo, other, "hold", play, full=full)
 
 
-async def test_one_of_two_who_want_a_value_gets_it(mongo: MongoStores, other: MongoEngine) -> None:
+async def test_one_of_two_who_want_a_value_gets_it(
+    mongo: MongoStores, other: MongoEngine, full: bool
+) -> None:
     async def play(scene: Scene, node: MongoEngine, proxy: WireProxy) -> bool:
         slow = asyncio.create_task(node.append(scene.append()))
         await until_held(slow, proxy)
@@ -315,7 +353,7 @@ async def test_one_of_two_who_want_a_value_gets_it(mongo: MongoStores, other: Mo
         assert len(await seqs(other, rival)) == (not won)
         return won
 
-    await at_every_command(mongo, other, "hold", play)
+    await at_every_command(mongo, other, "hold", play, full=full)
 
 
 async def test_a_sweep_applies_what_a_dead_node_left(mongo: MongoStores) -> None:
