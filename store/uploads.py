@@ -30,7 +30,7 @@ LINKS = Collection("upload_links", indexes=(Index(("upload", "id")),), fields=("
 read the stream may read the upload, as long as one of its links is not withdrawn. Each link belongs
 to its stream and is written by the stream's appends alone."""
 
-USAGE = Collection("upload_usage")
+USAGE = Collection("upload_usage", indexes=(Index(("id",), any_org=True),))
 """`{id: <user>, used, version}`: bytes counted; `version` goes up with each change."""
 
 COLLECTIONS = (UPLOADS, LINKS, USAGE)

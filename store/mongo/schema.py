@@ -76,7 +76,7 @@ async def _indexes(rows: Rows, *models: IndexModel) -> None:
 
 
 def _of(kind: Kind) -> list[IndexModel]:
-    lists = {index.fields for index in kind.collection.indexes}
+    lists = {index.fields for index in kind.collection.indexes} - {("id",)}  # see `id_`
     models = [
         IndexModel([("_o", 1), *((name, 1) for name in fields), ("id", 1)], name="_".join(fields))
         for fields in sorted(lists)

@@ -196,7 +196,11 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
         db.execute(f'CREATE UNIQUE INDEX "key {table.plain}" ON {table.name} (_org, id)')
         columns = ["_rowid", "_org", "id", *table.columns, "_doc"]
 
-    wanted = {table.index_name(index): index for index in table.collection.indexes}
+    wanted = {
+        table.index_name(index): index
+        for index in table.collection.indexes
+        if index.fields != ("id",)  # the key is one
+    }
     there = {row[1] for row in db.execute(f"PRAGMA index_list({table.name})")}
     for name in there - wanted.keys() - {f"key {table.plain}"}:
         db.execute(f'DROP INDEX "{name}"')
