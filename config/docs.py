@@ -1,7 +1,7 @@
-"""The documentation of the settings, made of their declaration.
+"""The documentation of the settings and rate limits, made of their declaration.
 
-`python -m config.docs` prints the table, `--write` puts it between the markers of the files that
-show it, `--check` fails if one of them is out of date.
+`python -m config.docs` prints the tables, `--write` puts them between the markers of the files that
+show them, `--check` fails if one of them is out of date.
 """
 
 import argparse
@@ -13,11 +13,13 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from config.limits import DEFAULT, LIMITS
 from config.load import ENV_FILE, variable_of
 from config.settings import Settings
 from config.values import Bytes, Seconds
 
 START, END = "<!-- settings:start -->", "<!-- settings:end -->"
+LIMITS_START, LIMITS_END = "<!-- limits:start -->", "<!-- limits:end -->"
 ROOT = Path(__file__).parent.parent
 SHOWN_IN = (ROOT / "README.md", ROOT / "docs" / "configuration.md")
 
@@ -40,6 +42,13 @@ def table() -> str:
     return "\n".join(lines).strip() + "\n"
 
 
+def limits_table() -> str:
+    """All buckets with a limit of their own as a Markdown table, and the limit of the others."""
+    rows = [f"| `{name}` | `{rate}` |" for name, rate in LIMITS.items() if rate != DEFAULT]
+    lines = ["| Bucket | Limit |", "|---|---|", *rows, f"| any other command | `{DEFAULT}` |"]
+    return "\n".join(lines) + "\n"
+
+
 def _extra(field: FieldInfo) -> dict[str, str]:
     extra = field.json_schema_extra
     return {k: str(v) for k, v in extra.items()} if isinstance(extra, dict) else {}
@@ -58,19 +67,19 @@ def _default(field: FieldInfo) -> str:
     return f"`{value.value if isinstance(value, Enum) else value}`"
 
 
-def updated(text: str, generated: str) -> str:
+def updated(text: str, generated: str, start: str = START, stop: str = END) -> str:
     """`text` with what stands between the markers replaced; unchanged if it has none."""
-    head, begin, rest = text.partition(START)
-    _, end, tail = rest.partition(END)
+    head, begin, rest = text.partition(start)
+    _, end, tail = rest.partition(stop)
     if not begin or not end:
         return text
-    return f"{head}{START}\n{generated}{END}{tail}"
+    return f"{head}{start}\n{generated}{stop}{tail}"
 
 
-def _outdated(generated: str) -> Iterator[tuple[Path, str]]:
+def _outdated(settings: str, limits: str) -> Iterator[tuple[Path, str]]:
     for path in SHOWN_IN:
         text = path.read_text(encoding="utf-8")
-        new = updated(text, generated)
+        new = updated(updated(text, settings), limits, LIMITS_START, LIMITS_END)
         if new != text:
             yield path, new
 
@@ -82,11 +91,11 @@ def main() -> int:
     action.add_argument("--write", action="store_true", help="update the files that show it")
     action.add_argument("--check", action="store_true", help="fail if a file is out of date")
     arguments = parser.parse_args()
-    generated = table()
+    settings, limits = table(), limits_table()
     if not (arguments.write or arguments.check):
-        print(generated, end="")
+        print(f"{settings}\n{limits}", end="")
         return 0
-    outdated = list(_outdated(generated))
+    outdated = list(_outdated(settings, limits))
     for path, text in outdated:
         if arguments.write:
             path.write_text(text, encoding="utf-8")

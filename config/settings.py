@@ -175,7 +175,7 @@ class Settings(BaseSettings):
         default=20_000,
         ge=1,
         le=1_000_000,
-        description="Sockets at a time on this node; more are answered `unavailable`.",
+        description="Sockets at a time on this node; more are refused with status 503.",
     )
     shutdown_grace: Annotated[float, Seconds(1, 600)] = Field(
         default=20.0, description="Time to finish what was accepted after SIGTERM."
