@@ -8,20 +8,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domain.delivery import Delivery
+from domain.errors import ParleyError
 from domain.events import ActorView, EventType
 from handlers.command import Registry
 from server.docs.schemas import Schema, gather
 
 _REFERENCE = "#/components/schemas/"
 
+CONNECTION = "connection"
+"""In place of a delivery class, of events about the connection itself: never dropped, and not sent
+again, because another connection has its own.
+"""
+
 _ERROR: Schema = {
     "type": "object",
     "required": ["code", "message"],
     "properties": {
-        "code": {"type": "string"},
+        "code": {"type": "string", "enum": sorted(e.code for e in ParleyError.__subclasses__())},
         "message": {"type": "string"},
         "retry_after": {"type": "number", "description": "Seconds."},
-        "errors": {"type": "array", "items": {"type": "object"}},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
         "data": {"type": "object"},
     },
 }
@@ -102,7 +114,12 @@ class _Document:
                 self._operation(channel, each.name, "receive", each.summary, reply=True)
         for name, (_, summary) in self._plain.items():
             payload = self._answers[f"plain/{name}"]
-            messages[name] = {"name": name, "summary": summary, "payload": payload}
+            messages[name] = {
+                "name": name,
+                "summary": summary,
+                "payload": payload,
+                "x-delivery": CONNECTION,
+            }
             self._operation(channel, name, "send", summary)
         for event in events:
             if event.namespace == channel:

@@ -9,6 +9,8 @@ from server.docs.schemas import Schema, gather
 from server.http.problems import CONTENT_TYPE
 from server.http.rest import PREFIX
 
+NO_CONTENT = 204
+
 _REFERENCE = "#/components/schemas/"
 _HTTP_METHODS = {"GET": "query", "DELETE": "query"}
 
@@ -107,7 +109,9 @@ def _operation(command: Command, route: Route, request: Schema, answer: Schema) 
             for name in route.parameters
         ],
         "responses": {
-            str(route.status): {
+            str(route.status): {"description": "Done."}
+            if route.status == NO_CONTENT
+            else {
                 "description": "Done.",
                 "content": {"application/json": {"schema": answer}},
             },
