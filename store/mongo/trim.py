@@ -1,13 +1,16 @@
-"""Retention. First a stream says up to where its log is gone, then it goes.
+"""Retention. First a stream says up to where its log is gone, then it goes; until it has gone the
+stream's row says that too (`dropping`), so that it goes also if this node dies in between.
 
 A row that is dropped stays as a stub, without its events, until no node can take the place in the
 log for a free one. With a key it stays as long as the key does.
 """
 
+from collections.abc import Sequence
+
 from store.mongo.conflicts import Conflicts
 from store.mongo.database import Database
 from store.mongo.kinds import Row
-from store.mongo.log import PENDING
+from store.mongo.log import PENDING, is_append, slot
 
 PAGE = 500
 """Streams looked at, and rows dropped, at once."""
@@ -44,9 +47,10 @@ async def trim(database: Database, conflicts: Conflicts, keep: int, before: str)
             .limit(PAGE)
             .to_list()
         )
-        for row in page:
-            if row["head"] - row["trimmed"] > 1:
-                dropped += await _cut(database, row, max(keep, 1), before)
+        long = [row for row in page if row["head"] - row["trimmed"] > 1 or "dropping" in row]
+        oldest = await _oldest(database, long)
+        for row in long:
+            dropped += await _cut(database, row, oldest.get(row["_id"]), max(keep, 1), before)
         if len(page) < PAGE:
             break
         start = page[-1]["_id"]
@@ -55,9 +59,17 @@ async def trim(database: Database, conflicts: Conflicts, keep: int, before: str)
     return dropped
 
 
-async def _cut(database: Database, stream: Row, keep: int, before: str) -> int:
+async def _oldest(database: Database, streams: Sequence[Row]) -> dict[str, Row]:
+    """The first row of each stream's log; without those that a trim has cut in the middle."""
+    slots = [slot(stream["_id"], stream["trimmed"] + 1) for stream in streams]
+    rows = await database.log.find({"_id": {"$in": slots}}, {"stream": 1, "at": 1}).to_list()
+    return {row["stream"]: row for row in rows if is_append(row)}
+
+
+async def _cut(database: Database, stream: Row, oldest: Row | None, keep: int, before: str) -> int:
     name, head = stream["_id"], stream["head"]
-    oldest = await _first(database, {"stream": name})
+    if oldest is None:
+        oldest = await _first(database, {"stream": name, "last": {"$gt": stream["trimmed"]}})
     if oldest is None:
         return 0
     upto = max(stream["trimmed"], head - keep)
@@ -69,11 +81,13 @@ async def _cut(database: Database, stream: Row, keep: int, before: str) -> int:
     dropped = 0
     if upto > stream["trimmed"]:
         was = await database.streams.find_one_and_update(
-            {"_id": name, "trimmed": {"$lt": upto}}, {"$set": {"trimmed": upto}}
+            {"_id": name, "trimmed": {"$lt": upto}}, {"$set": {"trimmed": upto, "dropping": upto}}
         )
         dropped = 0 if was is None else upto - int(was["trimmed"])
-    if oldest["last"] <= upto:
+    if upto > stream["trimmed"] or "dropping" in stream:
         await _drop(database, name, upto)
+        done = {"_id": name, "dropping": upto}
+        await database.streams.update_one(done, {"$unset": {"dropping": ""}})
     return dropped
 
 
