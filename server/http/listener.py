@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import socket
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +18,10 @@ STALL_SECONDS = 60.0
 """Within which a peer must take something of a response that waits for it."""
 
 BACKLOG = 4096
+
+EVERY_ADDRESS = "::"
+"""The host that stands for all addresses of this machine, of IPv4 too where the system can do both
+with one socket."""
 
 
 class HttpConnection(web.RequestHandler):
@@ -127,6 +132,16 @@ async def listen(
         head_seconds=head_seconds,
         stall_seconds=stall_seconds,
     )
+    if host == EVERY_ADDRESS and socket.has_dualstack_ipv6():
+        # By itself the loop makes a socket for IPv6 alone of it.
+        both = socket.create_server(
+            (host, port),
+            family=socket.AF_INET6,
+            backlog=BACKLOG,
+            reuse_port=reuse_port,
+            dualstack_ipv6=True,
+        )
+        return await loop.create_server(connection, sock=both, backlog=BACKLOG)
     return await loop.create_server(
         connection, host, port, backlog=BACKLOG, reuse_port=reuse_port or None
     )

@@ -99,14 +99,22 @@ def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
     """The network address of the caller: the peer's, or, behind trusted proxies, the last entry
     of `X-Forwarded-For` that none of them wrote.
     """
-    peer = request.remote or ""
+    peer = _plain(request.remote or "")
     if not trusted or not _within(peer, trusted):
         return peer
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
+    # Some proxies add a line instead of an entry: all lines are one list (RFC 9110, section 5.3).
+    written = ",".join(request.headers.getall("X-Forwarded-For", ()))
+    hops = [_plain(hop.strip()) for hop in written.split(",")]
     for hop in reversed([hop for hop in hops if hop]):
         if not _within(hop, trusted):
             return hop if _is_address(hop) else peer
     return peer
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address as itself, also if it came to a socket that takes both kinds."""
+    mapped = address.removeprefix("::ffff:")
+    return mapped if "." in mapped else address
 
 
 def _is_address(text: str) -> bool:

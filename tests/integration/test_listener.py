@@ -1,6 +1,7 @@
 """Connections that say nothing, say it slowly, or take nothing: none of them is kept."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -163,3 +164,19 @@ async def test_the_server_lets_go_of_what_says_nothing(server: ServerProcess) ->
     writer.close()
     async with Api(server.url) as api:
         (await api.request("GET", "//health/live")).expect(200)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no such sockets")
+async def test_two_colons_are_all_addresses_of_ipv4_too() -> None:
+    runner = web.AppRunner(web.Application(), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    listener = await listen(runner, "::", 0)
+    try:
+        port = listener.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 404")
+        writer.close()
+    finally:
+        listener.close()
+        await runner.cleanup()
