@@ -44,8 +44,9 @@ class Bus(Protocol):
 
         Messages on one channel arrive in the order published, some perhaps twice. A newer latest
         message with the same channel and `key` takes the place of one that still waits. A volatile
-        one does not wait for a connection that was lost. When too much waits, volatile ones are
-        dropped first, then latest ones, then durable ones, the oldest first.
+        one does not wait for a connection that was lost, and a latest one that did comes some
+        seconds after it is back, when other nodes hear again. When too much waits, volatile ones
+        are dropped first, then latest ones, then durable ones, the oldest first.
         """
         ...
 

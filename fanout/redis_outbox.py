@@ -37,6 +37,7 @@ class Outbox:
         self._waiting: OrderedDict[object, Waiting] = OrderedDict()
         self._volatile: OrderedDict[object, None] = OrderedDict()
         self._latest: OrderedDict[object, None] = OrderedDict()
+        self._held: dict[object, Waiting] = {}
         self._numbers = count()
         self._before = count(-1, -1)
         self.bytes = 0
@@ -54,6 +55,8 @@ class Outbox:
         place: object
         if waiting.key is not None:
             place = waiting.key
+            if self._let_go(place) is not None:
+                self.coalesced += 1
             replaced = self._waiting.get(place)
             if replaced is not None:
                 self._waiting[place] = waiting
@@ -97,6 +100,28 @@ class Outbox:
                 self._latest[place] = None
         self._waiting.update(rest)
         self._shrink()
+
+    def hold_latest(self) -> None:
+        """Set the LATEST messages that wait aside until `release`; newer ones replace them there
+        too.
+        """
+        for place in list(self._latest):
+            waiting = self._remove(place)
+            self._held[place] = waiting
+            self.bytes += waiting.size
+
+    def release(self) -> None:
+        """Put what was set aside at the end."""
+        for place in list(self._held):
+            waiting = self._let_go(place)
+            if waiting is not None:
+                self.put(waiting)
+
+    def _let_go(self, place: object) -> Waiting | None:
+        waiting = self._held.pop(place, None)
+        if waiting is not None:
+            self.bytes -= waiting.size
+        return waiting
 
     def drop_volatile(self) -> None:
         """Drop what is of no use later."""

@@ -20,6 +20,11 @@ BYTES_AT_ONCE = 256 * 1024
 ANSWERED_WITHIN = 2.0
 """Seconds for the answers to one pipeline."""
 
+HEARD_AGAIN = 2.0
+"""Seconds within which nodes that have lost their connections too hear again: what has no place in
+a log is sent after that.
+"""
+
 RETRY_FIRST = 0.05
 RETRY_LAST = 0.5
 """Seconds between two attempts to reach a server."""
@@ -95,6 +100,7 @@ class RedisSender:
 
     async def drained(self) -> None:
         """Returns when the server has taken everything."""
+        self._release()
         await self._drained.wait()
 
     @property
@@ -102,16 +108,26 @@ class RedisSender:
         """Whether the server has taken everything."""
         return self._drained.is_set()
 
+    def _release(self) -> None:
+        self.outbox.release()
+        if self.outbox:
+            self.wake()
+
     async def _run(self) -> None:
         backoff = Backoff()
         complained: set[type[Exception]] = set()  # of what, since it last went well
         while True:
             connection: ConnectionTo | None = None
+            releasing: asyncio.TimerHandle | None = None
             try:
                 connection = self._servers.connection(self.address)
                 await connection.connect()
                 command = b"SPUBLISH" if await is_sharded(connection) else b"PUBLISH"
                 self.connected = True
+                if complained:
+                    self.outbox.hold_latest()
+                    loop = asyncio.get_running_loop()
+                    releasing = loop.call_later(HEARD_AGAIN, self._release)
                 backoff.reset()
                 complained.clear()
                 await self._serve(connection, command)
@@ -121,6 +137,9 @@ class RedisSender:
                     complained.add(type(error))
             finally:
                 self.connected = False
+                if releasing is not None:
+                    releasing.cancel()
+                self.outbox.release()
                 self.outbox.drop_volatile()
                 if connection is not None:
                     await connection.disconnect(nowait=True)

@@ -43,6 +43,23 @@ def test_a_newer_latest_message_takes_the_place_of_the_older() -> None:
     assert outbox.coalesced == 1
 
 
+def test_latest_messages_set_aside_come_later_unless_they_are_replaced() -> None:
+    outbox = Outbox()
+    for waiting in (message("a", LATEST, "1"), message("durable"), message("b", LATEST, "2")):
+        outbox.put(waiting)
+    size = outbox.bytes
+    outbox.hold_latest()
+    assert outbox.bytes == size
+    outbox.put(message("A", LATEST, "1"))
+    assert everything(outbox) == ["durable", "A"]
+    outbox.put(message("last"))
+    outbox.release()
+    outbox.release()
+    assert everything(outbox) == ["last", "b"]
+    assert outbox.coalesced == 1
+    assert outbox.bytes == 0
+
+
 def test_volatile_then_latest_then_durable_ones_go_the_oldest_first() -> None:
     outbox = Outbox(max_messages=3)
     for waiting in (
@@ -90,14 +107,18 @@ def test_volatile_ones_can_be_dropped_alone() -> None:
 _MESSAGES = st.tuples(st.sampled_from(list(Delivery)), st.sampled_from("abc"), st.integers(0, 60))
 
 
-@given(steps=st.lists(st.one_of(_MESSAGES, st.integers(0, 4)), max_size=80))
+@given(steps=st.lists(st.one_of(_MESSAGES, st.integers(0, 6)), max_size=80))
 def test_bounds_and_sums_hold_whatever_happens(
     steps: list[tuple[Delivery, str, int] | int],
 ) -> None:
     outbox = Outbox(max_messages=8, max_bytes=1200)
     seen: list[int] = []
     for number, step in enumerate(steps):
-        if isinstance(step, int):
+        if step == 5:
+            outbox.hold_latest()
+        elif step == 6:
+            outbox.release()
+        elif isinstance(step, int):
             taken = outbox.take(step, 400)
             if step % 2:
                 outbox.put_back(taken)
@@ -108,6 +129,7 @@ def test_bounds_and_sums_hold_whatever_happens(
             outbox.put(message(f"{number:04}" + "x" * size, delivery, key))
         assert len(outbox) <= 8
         assert outbox.bytes <= 1200
+    outbox.release()
     rest = outbox.take(100, 1 << 40)
     seen += [int(each.message[:4]) for each in rest if each.delivery is DURABLE]
     assert seen == sorted(set(seen))
