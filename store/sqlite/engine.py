@@ -52,11 +52,16 @@ may still fit where nothing else does.
 """
 
 
+SEARCH_LIMIT = 100
+"""Searches that may wait; more are `Unavailable` at once."""
+
+
 class SqliteEngine(Engine):
     """Streams and documents in one SQLite file.
 
     One thread writes and commits together what has queued up; a few threads read; what is needed
-    over and over (heads, documents lately used) is answered from memory.
+    over and over (heads, documents lately used) is answered from memory. Searches have a thread of
+    their own: a word that is in many texts takes long, and no other read shall wait for it.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class SqliteEngine(Engine):
         self._lock = FileLock(path)
         self._trimming = asyncio.Lock()
         self._readers = Readers(path, readers, limit=read_limit)
+        self._searchers = Readers(path, 1, limit=SEARCH_LIMIT)
         self._writer = Writer(
             path,
             self._tables,
@@ -111,7 +117,7 @@ class SqliteEngine(Engine):
             queue_limit=queue_limit,
             queue_bytes=queue_bytes,
             observer=observer,
-            on_replaced=self._readers.reopen,
+            on_replaced=self._reopen,
         )
 
     # -- life ---------------------------------------------------------------------------------
@@ -128,6 +134,7 @@ class SqliteEngine(Engine):
             loop = asyncio.get_running_loop()
             self._writer.start(loop)
             self._readers.start(loop)
+            self._searchers.start(loop)
         except BaseException:
             self._writer.close()
             self._lock.release()
@@ -136,8 +143,13 @@ class SqliteEngine(Engine):
     async def stop(self) -> None:
         self._writer.refuse()
         await asyncio.to_thread(self._readers.close)
+        await asyncio.to_thread(self._searchers.close)
         await asyncio.to_thread(self._writer.close)
         self._lock.release()
+
+    def _reopen(self) -> None:
+        self._readers.reopen()
+        self._searchers.reopen()
 
     async def ping(self) -> None:
         await self._writer.submit(PingJob(PING_ROOM if self._writer.in_doubt else 0))
@@ -349,7 +361,7 @@ class SqliteEngine(Engine):
         while newest is None or writer.indexed[name] < newest:
             await writer.submit(IndexJob(table, INDEX_STEP))
             newest = writer.newest[name] if newest is None else newest
-        return await self._readers.run(read)
+        return await self._searchers.run(read)
 
     # -- copies -------------------------------------------------------------------------------
 

@@ -5,12 +5,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from domain.errors import Unavailable
-from store.engine import Collection, Index, StoreError
+from store.engine import Collection, Document, Index, StoreError
+from store.sqlite import search
 from store.sqlite.schema import MIGRATIONS
 from tests.support.stores import NOTES, ORG, ROOMS, gathered, send, seqs
 from tests.unit.store.conftest import SqliteStores
@@ -201,3 +203,28 @@ async def test_every_list_has_an_index(sqlite: SqliteStores) -> None:
             assert "TEMP B-TREE" not in plan, plan
     finally:
         db.close()
+
+
+async def test_no_other_read_waits_for_a_long_search(
+    sqlite: SqliteStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await sqlite.engine()
+    await send(engine, "n1", body="hello")
+    end = threading.Event()
+
+    def long_search(_: sqlite3.Connection) -> list[Document]:
+        end.wait(30)
+        return []
+
+    monkeypatch.setattr(search, "search", lambda *_: long_search)
+    searches = [
+        asyncio.create_task(engine.search(ORG, NOTES, "hello", {}, limit=10)) for _ in range(20)
+    ]
+    try:
+        for _ in range(20):
+            found = await asyncio.gather(*(engine.find(ORG, NOTES, {}) for _ in range(10)))
+            assert all(len(each) == 1 for each in found)
+        assert not any(each.done() for each in searches)
+    finally:
+        end.set()
+    assert await asyncio.gather(*searches) == [[]] * 20
