@@ -112,6 +112,11 @@ class RedisListener:
                 if type(error) not in complained:
                     log.warning("bus_listening_failed", server=self.address, error=str(error))
                     complained.add(type(error))
+            except Exception as error:
+                # Whatever it is, this must not stay deaf.
+                if type(error) not in complained:
+                    log.exception("bus_listening_failed", server=self.address)
+                    complained.add(type(error))
             finally:
                 self._end()
                 await end(writing)

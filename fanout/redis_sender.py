@@ -135,6 +135,11 @@ class RedisSender:
                 if type(error) not in complained:
                     log.warning("bus_publishing_failed", server=self.address, error=str(error))
                     complained.add(type(error))
+            except Exception as error:
+                # Whatever it is, this must not stay silent.
+                if type(error) not in complained:
+                    log.exception("bus_publishing_failed", server=self.address)
+                    complained.add(type(error))
             finally:
                 self.connected = False
                 if releasing is not None:

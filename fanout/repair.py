@@ -43,6 +43,7 @@ class Repair:
         self._seen: dict[str, int | None] = {}
         """What had been delivered of each stream at the last round."""
         self._turn = 0
+        self._failing = False
         self.found = 0
         """How many streams were found behind their log."""
         self.queries = 0
@@ -103,10 +104,8 @@ class Repair:
         ]
 
     async def _check(self, org: str, streams: Sequence[str]) -> None:
-        try:
-            heads = await self._heads(org, streams)
-        except ParleyError as error:
-            log.warning("heads_not_checked", code=error.code, streams=len(streams))
+        heads = await self._heads_now(org, streams)
+        if heads is None:
             loop = asyncio.get_running_loop()
             loop.call_later(RETRY, self.check_soon, streams)
             return
@@ -117,3 +116,23 @@ class Repair:
             # Also where nothing is known yet: somebody who is on the way in may have read its
             # head before this node heard the stream.
             self._sequencer.notice(stream, head.seq)
+
+    async def _heads_now(self, org: str, streams: Sequence[str]) -> Mapping[str, Head] | None:
+        """Where streams stand; None if that cannot be found out now, of which the first time in a
+        row is logged.
+        """
+        try:
+            heads = await self._heads(org, streams)
+        except ParleyError as error:
+            if not self._failing:
+                log.warning("heads_not_checked", code=error.code, streams=len(streams))
+            self._failing = True
+            return None
+        except Exception:
+            # Nobody else looks: whatever it is, the next look must come.
+            if not self._failing:
+                log.exception("heads_not_checked", streams=len(streams))
+            self._failing = True
+            return None
+        self._failing = False
+        return heads

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
+import structlog
 from aiohttp import web
 from typing_extensions import TypedDict
 
@@ -43,6 +44,8 @@ from server.version import VERSION
 from store.blobs import Blobs
 from store.engine import Engine
 from store.leases import LeaseRepository
+
+log = structlog.get_logger(__name__)
 
 NAMESPACES = ("/messages", "/presence", "/reactions")
 
@@ -243,6 +246,8 @@ class Node:
                 stack.push_async_callback(self._worker_metrics.stop)
             services = [*self.fabric.services, *self.features.services]
             tasks = [asyncio.ensure_future(service()) for service in services]
+            for task in tasks:
+                task.add_done_callback(_tell_failure)
             leader = self._leader
             if leader is not None:
                 tasks.append(asyncio.ensure_future(leader.run()))
@@ -252,6 +257,12 @@ class Node:
                 tasks.append(asyncio.ensure_future(every(job.seconds, job.name, work)))
             stack.push_async_callback(_cancel, tasks)
             yield
+
+
+def _tell_failure(task: asyncio.Future[Any]) -> None:
+    """A service runs as long as the node does: none of them ends without a word."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("service_failed", exc_info=error)
 
 
 async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+import structlog
+
 from domain.errors import Unavailable
 from store.mongo.database import Database
 from store.mongo.faults import reaching
@@ -13,6 +15,8 @@ from store.mongo.kinds import Row
 from store.mongo.log import PENDING
 from store.mongo.schema import others_write, read_generation, reshape
 from store.mongo.streams import Streams
+
+log = structlog.get_logger(__name__)
 
 MARK_EVERY = 0.1
 """Seconds between marks; not needed for anything but saving space and the sweeper's work."""
@@ -67,8 +71,13 @@ class Sweeper:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), every)
                 return
-            with contextlib.suppress(Unavailable):  # the next round will do it
+            try:
                 await work()
+            except Unavailable:
+                continue  # the next round will do it
+            except Exception:
+                # Whatever it is, it must not be the last round: nobody else looks.
+                log.exception("store_sweep_failed", work=work.__name__)
 
     async def mark(self) -> None:
         """Take from applied rows what only applying needs."""

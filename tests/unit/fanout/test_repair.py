@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
+
 from domain.errors import Unavailable
 from domain.events import Actor, StoredEvent
 from domain.streams import Head
@@ -34,12 +36,13 @@ class Log:
         self.trimmed = trimmed
         self.asked: list[tuple[str, list[str]]] = []
         self.broken = 0
+        self.failure: Exception = Unavailable()
 
     async def heads(self, org: str, streams: Sequence[str]) -> Mapping[str, Head]:
         self.asked.append((org, list(streams)))
         if self.broken:
             self.broken -= 1
-            raise Unavailable
+            raise self.failure
         return {each: Head("e", self.last[each], 0) for each in streams if each in self.last}
 
     async def fetch(self, org: str, stream: str, after: int) -> Sequence[StoredEvent]:
@@ -111,8 +114,12 @@ async def test_of_too_many_the_moving_ones_come_first_and_the_others_take_turns(
             assert any("a/7" in streams for _, streams in log.asked)
 
 
-async def test_what_is_named_is_looked_at_at_once_and_again_when_the_store_is_back() -> None:
+@pytest.mark.parametrize("failure", [Unavailable(), RuntimeError("a mistake")])
+async def test_what_is_named_is_looked_at_at_once_and_again_when_the_store_is_back(
+    failure: Exception,
+) -> None:
     log, listener = Log(), Listener()
+    log.failure = failure
     async with repairing(log, every=600) as (sequencer, repair, _):
         await asyncio.sleep(0)
         log.last = {"a/1": 4}

@@ -22,7 +22,8 @@ from store.engine import (
     StoreError,
     Update,
 )
-from store.mongo import MongoBlobs, MongoEngine, copies, new_epoch, schema, trim
+from store.mongo import MongoBlobs, MongoEngine, copies, new_epoch, schema, sweeper, trim
+from store.mongo.database import Database
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongo_wire import wire_proxy
 from tests.support.mongod import Mongod, Scratch
@@ -166,6 +167,27 @@ async def test_another_node_follows_to_a_new_epoch(mongo: MongoStores) -> None:
     async with asyncio.timeout(10):
         while await two.head(ORG, STREAM) != new:
             await asyncio.sleep(0.02)
+
+
+async def test_a_sweep_that_fails_is_not_the_last(
+    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await mongo.node(sweep_every=600.0), await mongo.node(sweep_every=0.1)
+    await one.append(appending())
+    failures = iter([RuntimeError("a mistake")])
+
+    async def read(database: Database) -> str:
+        for failure in failures:
+            raise failure
+        return await schema.read_generation(database)
+
+    monkeypatch.setattr(sweeper, "read_generation", read)
+    await one.new_epoch()
+    new = await one.head(ORG, STREAM)
+    async with asyncio.timeout(10):
+        while await two.head(ORG, STREAM) != new:
+            await asyncio.sleep(0.02)
+    assert next(failures, None) is None
 
 
 async def test_a_restored_database_gets_a_new_epoch_while_no_node_runs(
