@@ -54,8 +54,14 @@ def main() -> int:
             running.watch()
     except KeyboardInterrupt:
         print("\nended")
-    except (Failed, ServerFailed, Unbuildable) as error:
+    except (Failed, ServerFailed) as error:
         print(f"cluster: {error}", file=sys.stderr)
+        return 1
+    except Unbuildable as error:
+        print(
+            f"cluster: nothing can stand for MongoDB: {error} (Go 1.21 or later: https://go.dev/dl)",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

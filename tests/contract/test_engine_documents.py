@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from domain.errors import Unavailable
 from store.engine import (
     Collection,
     Delete,
@@ -15,7 +16,19 @@ from store.engine import (
     Put,
     Update,
 )
-from tests.support.stores import NOTES, ORG, OTHER, PEOPLE, ROOMS, Stores, gathered
+from tests.support.stores import (
+    NOTES,
+    ORG,
+    OTHER,
+    PEOPLE,
+    ROOMS,
+    Stores,
+    appending,
+    gathered,
+    note,
+    send,
+    seqs,
+)
 
 
 async def test_what_was_inserted_is_there(stores: Stores, engine: Engine) -> None:
@@ -233,6 +246,20 @@ async def test_an_undeclared_collection_is_a_mistake(engine: Engine) -> None:
         await engine.insert(ORG, Collection("ghosts"), {"id": "a"})
 
 
+# -- life ---------------------------------------------------------------------------------------
+
+
+async def test_ping_returns_while_the_store_works_and_not_after_its_end(
+    stores: Stores, engine: Engine
+) -> None:
+    await engine.ping()
+    await stores.stop(engine)
+    with pytest.raises(Unavailable):
+        await engine.ping()
+    again = await stores.start()
+    await again.ping()
+
+
 # -- delete -------------------------------------------------------------------------------------
 
 
@@ -249,6 +276,26 @@ async def test_delete_what_matches(engine: Engine) -> None:
     assert await engine.get(ORG, NOTES, "n1") is None
     assert await engine.get(OTHER, NOTES, "n1") is not None
     await engine.insert(ORG, NOTES, {"id": "n1", "room": "r", "seq": 1})
+
+
+async def test_a_document_of_a_stream_may_be_removed_by_plain_writes(
+    stores: Stores, engine: Engine
+) -> None:
+    stream = "messages/r1"
+    for id in ("one", "two", "three"):
+        await send(engine, id, stream=stream, body="word")
+    await engine.write(ORG, [Delete(NOTES, "one")])
+    assert await engine.delete(ORG, NOTES, {"id": "two"}) == 1
+    async for store in stores.before_and_after_restart(engine):
+        assert [doc["id"] for doc in await store.find(ORG, NOTES, {})] == ["three"]
+        found = await store.search(ORG, NOTES, "word", {}, limit=5)
+        assert [doc["id"] for doc in found] == ["three"]
+        assert await seqs(store, stream) == [1, 2, 3]
+        engine = store
+    await engine.append(appending(stream, changes=[Insert(NOTES, note("one", body="again"))]))
+    await engine.insert(ORG, NOTES, note("two", body="again"))
+    for id in ("one", "two"):
+        assert await engine.get(ORG, NOTES, id) == note(id, body="again")
 
 
 async def test_delete_across_organizations(engine: Engine) -> None:
