@@ -9,6 +9,7 @@ from collections.abc import (
     Iterator,
     Mapping,
     Sequence,
+    Set,
 )
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -171,12 +172,12 @@ class Streams:
                     raise Invalid.field("streams", f"no stream of this namespace: {stream[:100]}")
                 if not await self._rules.may_read(client.principal, stream):
                     raise NotFound(f"There is no stream {stream}.")
-        for stream in lost & wanted.keys():
-            raise NotFound(f"There is no stream {stream}.")
-        if len(client.streams | wanted.keys()) > MAX_STREAMS:
-            raise Invalid.field("streams", f"a connection may follow at most {MAX_STREAMS}")
-        async with self._held(client, wanted) as backlogs:
-            answer = {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
+            if len(client.streams | wanted.keys()) > MAX_STREAMS:
+                raise Invalid.field("streams", f"a connection may follow at most {MAX_STREAMS}")
+            async with self._held(client, wanted, lost) as backlogs:
+                for stream in wanted.keys() - backlogs.keys():
+                    raise NotFound(f"There is no stream {stream}.")
+                answer = {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
         if client.declined:
             client.declined = client.declined - wanted.keys()
         # What came meanwhile is told after the answer, which leaves without another await.
@@ -199,6 +200,19 @@ class Streams:
         self, principal: Principal, positions: Mapping[str, Position]
     ) -> dict[str, dict[str, Any]]:
         """Everything missed in many streams; those the caller may not read are left out."""
+        backlogs: Mapping[str, Backlog] | None = None
+        for turns, room in self._lanes:
+            if backlogs is None:
+                async with turns:
+                    # Asked in the turn: the wait for it may have been long.
+                    allowed = await self._allowed(principal, positions)
+                    backlogs = await self._backlogs(principal.org, allowed, room)
+        return {stream: backlog.to_wire() for stream, backlog in (backlogs or {}).items()}
+
+    async def _allowed(
+        self, principal: Principal, positions: Mapping[str, Position]
+    ) -> dict[str, Position | None]:
+        """The positions in streams that the caller may read."""
         own: set[str] = set()
         for namespace in {stream.partition("/")[0] for stream in positions}:
             own.update(await self._rules.own(principal, namespace))
@@ -206,12 +220,7 @@ class Streams:
         async for stream in _in_steps(positions):
             if stream in own or await self._rules.may_read(principal, stream):
                 allowed[stream] = positions[stream]
-        backlogs: Mapping[str, Backlog] | None = None
-        for turns, room in self._lanes:
-            if backlogs is None:
-                async with turns:
-                    backlogs = await self._backlogs(principal.org, allowed, room)
-        return {stream: backlog.to_wire() for stream, backlog in (backlogs or {}).items()}
+        return allowed
 
     # -- at connect ---------------------------------------------------------------------------
 
@@ -228,10 +237,8 @@ class Streams:
             async for stream in _in_steps(resume):
                 if stream not in wanted and await self._may_resume(client, stream):
                     wanted[stream] = resume[stream]
-        for stream in lost:
-            wanted.pop(stream, None)
-        async with self._held(client, wanted) as backlogs:
-            await self._tell(client, backlogs, later, ready)
+            async with self._held(client, wanted, lost) as backlogs:
+                await self._tell(client, backlogs, later, ready)
         async for stream in _in_steps(backlogs):
             self._sequencer.release(stream, client.outlet, backlogs[stream].head)
 
@@ -276,8 +283,8 @@ class Streams:
 
     @contextmanager
     def _noting(self, client: Client) -> Iterator[set[str]]:
-        """Note what the client is put out of while it is checked what it may read: the answer of
-        a check may be out of date when all are there.
+        """Note what the client is put out of between the check of what it may read and the moment
+        from which it follows that: there may be other checks, and a wait for its turn, in between.
         """
         lost = self._coming[client] = set()
         try:
@@ -351,20 +358,23 @@ class Streams:
 
     @asynccontextmanager
     async def _held(
-        self, client: Client, wanted: Mapping[str, Position | None]
+        self, client: Client, wanted: Mapping[str, Position | None], lost: Set[str]
     ) -> AsyncIterator[Mapping[str, Backlog]]:
         """Hold live events of the streams back for the client, then read where they stand. What
         was missed is in memory for as long as the context lasts; after it comes the release.
+
+        Streams that are in `lost` when the turn has come are left out.
         """
         org = client.principal.org
-        fresh = [stream for stream in wanted if stream not in client.streams]
         for turns, room in self._lanes:
             async with turns if any(wanted.values()) else nullcontext():
+                allowed = wanted if not lost else {k: wanted[k] for k in wanted if k not in lost}
+                fresh = [stream for stream in allowed if stream not in client.streams]
                 try:
-                    for stream in wanted:
+                    for stream in allowed:
                         self._sequencer.hold(org, stream, client.outlet)
-                    client.streams.update(wanted)
-                    backlogs = await self._backlogs(org, wanted, room)
+                    client.streams.update(allowed)
+                    backlogs = await self._backlogs(org, allowed, room)
                     if backlogs is not None:
                         # Put out of one meanwhile, the client hears no more of it.
                         yield {k: each for k, each in backlogs.items() if k in client.streams}

@@ -1,8 +1,9 @@
 """Coming into conversations and going out of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -233,6 +234,60 @@ async def test_who_is_put_out_while_coming_in_does_not_follow(
     await world.send(ann, other["id"], "all")
     world.hub.flush()
     assert [each["body"] for each in outlet.data("message.created")] == ["all"]
+
+
+class Turn:
+    """In place of a semaphore: while one waits for it, something happens."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._meanwhile = meanwhile
+
+    async def __aenter__(self) -> None:
+        await self._meanwhile()
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize("lane", ["that of small gaps", "that of large ones"])
+@pytest.mark.parametrize("how", ["connect", "subscribe", "sync"])
+async def test_who_is_put_out_while_waiting_for_a_turn_does_not_follow(
+    world: MessagingWorld, how: str, lane: str
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    group, other = await world.open(ann, bob), await world.open(ann, bob)
+    wanted = {f"messages/{each['id']}": Position("", 0) for each in (group, other)}
+    lost, kept = wanted
+    client, outlet = (None, None) if how == "connect" else await world.connect(bob)
+    if client is not None:
+        await world.streams.unsubscribe(client, list(wanted))
+
+    async def put_out() -> None:
+        await world.members.remove(ann, group["id"], "bob")
+
+    streams: Any = world.streams
+    (free, small), (_, large) = streams._lanes
+    turn = Turn(put_out)
+    streams._lanes = (
+        ((turn, small), (free, large))
+        if lane == "that of small gaps"
+        else ((free, 0), (turn, large))
+    )
+    if how == "sync":
+        assert (await world.streams.sync(bob, wanted)).keys() == {kept}
+        return
+    if client is None:
+        client, outlet = await world.connect(bob, wanted)
+        assert client.streams == {kept}
+    else:
+        with pytest.raises(NotFound):
+            await world.streams.subscribe(client, wanted)
+        assert not client.streams
+    assert outlet is not None
+    await world.send(ann, group["id"], "among ourselves")
+    world.hub.flush()
+    assert outlet.data("message.created") == []
+    assert lost not in client.streams
 
 
 async def test_a_group_and_a_channel_have_room_for_so_many(
