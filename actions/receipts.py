@@ -302,13 +302,16 @@ class Receipts:
 
     def _send_position(self, client: Client, at: str, position: Position) -> None:
         conversation, member = position["conversation"], position["user"]
+        stream = stream_of(conversation)
+        if stream not in client.streams:
+            return  # put out of it since it came back
         self._publisher.send(
             RECEIPT_UPDATED,
             [client.outlet],
             at,
             position,
             actor=Actor(member),
-            stream=stream_of(conversation),
+            stream=stream,
             key=f"{conversation}:{member}",
         )
 
