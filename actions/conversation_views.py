@@ -22,6 +22,9 @@ from store.conversations import NO_SETTINGS, ConversationRepository, are_members
 from store.engine import Document, Guard
 from store.messages import MessageRepository
 
+STEP = 200
+"""Channels that are read at a time to find those a user is not in."""
+
 
 class UnreadCount(Protocol):
     """How much a user has not read in one conversation."""
@@ -239,12 +242,13 @@ class ConversationViews:
         if not principal.role.at_least(Role.MEMBER):
             return {"items": [], "next": None}
         found: list[Document] = []
+        size = max(limit + 1, STEP)
         more = True
         while more and len(found) <= limit:
             docs = await self._conversations.of_kind(
-                principal.org, "channel", after=after, limit=limit + 1
+                principal.org, "channel", after=after, limit=size
             )
-            more = len(docs) > limit
+            more = len(docs) == size
             mine = await self._conversations.memberships(
                 principal.org, [doc["id"] for doc in docs], principal.user
             )

@@ -11,7 +11,7 @@ from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal
 from store.conversations import ConversationRepository
 from store.engine import Document, Is
-from store.messages import MessageRepository
+from store.messages import STEP, MessageRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +57,19 @@ class Search:
         if where is None:
             return {"items": [], "next": None}
         found: list[Document] = []
+        size = limit + 1
         while len(found) <= limit:
             docs = await self._messages.search(
-                principal.org, query.text, where, before=before, limit=limit + 1
+                principal.org, query.text, where, before=before, limit=size
             )
             found += await self._visible(principal, docs)
             # A filter holds one condition per field: with `until`, `since` ends the walk.
             late = [doc for doc in found if query.since is None or doc["created_at"] >= query.since]
-            if len(docs) <= limit or len(late) < len(found):
+            if len(docs) < size or len(late) < len(found):
                 found = late
                 break
             before = docs[-1]["id"]
+            size = max(size, STEP)
         page = found[:limit]
         more = len(found) > limit
         return {

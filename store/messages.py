@@ -48,6 +48,10 @@ cannot be told at the same moment; of those that have left the log only the newe
 COLLECTIONS = (MESSAGES, REPLIES, PINS, HIDDEN, TOLD)
 
 
+STEP = 200
+"""Messages that are read at a time where a user has deleted so many that a page was not filled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """A part of a conversation's history; None is no bound."""
@@ -151,8 +155,9 @@ class MessageRepository:
         than `limit` only at the end.
         """
         visible: list[Document] = []
+        size = limit
         while True:
-            docs = await self.page(org, range, newest=newest, limit=limit)
+            docs = await self.page(org, range, newest=newest, limit=size)
             if not docs:
                 return visible
             first, last = docs[0]["seq"], docs[-1]["seq"]
@@ -160,9 +165,10 @@ class MessageRepository:
                 org, range.conversation, user, min(first, last), max(first, last)
             )
             visible += [doc for doc in docs if doc["id"] not in gone] if gone else docs
-            if len(docs) < limit or len(visible) >= limit:
+            if len(docs) < size or len(visible) >= limit:
                 return visible[:limit]
             range = replace(range, **({"before": last} if newest else {"after": last}))
+            size = max(limit, STEP)
 
     async def _hidden_between(
         self, org: str, conversation: str, user: str, first: int, last: int

@@ -159,6 +159,29 @@ async def test_what_one_has_deleted_for_oneself_leaves_no_gap_in_a_page(talk: Ta
     assert all(len(page) == 4 for page in (await talk.pages(4))[:-1])
 
 
+@pytest.mark.parametrize("what", ["page", "search"])
+async def test_however_much_one_has_deleted_it_costs_few_reads(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    world = talk.world
+    left, *gone = [await world.send(talk.ann, talk.id, f"needle {each}") for each in range(12)]
+    for each in gone:
+        await world.messages.hide(talk.ann, each["id"])
+    reads, read = [], getattr(world.message_store, what)
+
+    async def counted(*args: Any, **named: Any) -> Any:
+        reads.append(named["limit"])
+        return await read(*args, **named)
+
+    monkeypatch.setattr(world.message_store, what, counted)
+    if what == "page":
+        found = await world.page(talk.ann, talk.id, limit=1)
+    else:
+        found = await world.search.messages(talk.ann, Query("needle"), cursor=None, limit=1)
+    assert [each["id"] for each in found["items"]] == [left["id"]]
+    assert len(reads) == 2
+
+
 async def test_a_thread_is_a_part_of_history(talk: Talk) -> None:
     items = (await talk.world.page(talk.ann, talk.id))["items"]
     root, other = items[3]["id"], items[4]["id"]
