@@ -134,7 +134,7 @@ async def _sit_down(seat: Seat, stop: asyncio.Event) -> None:
 def welcome(settings: Settings, port: int) -> None:
     """Say where the server is."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104
-    url = f"http://{host}:{port}"
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     log.info("started", version=VERSION, url=url, store=settings.store_url.partition(":")[0])
     if settings.json_logs:
         return
