@@ -31,12 +31,25 @@ LIMITS: Mapping[str, Rate] = {
     "message.edit": Rate(20, SECOND),
     "message.delete": Rate(20, SECOND),
     "message.search": Rate(10, SECOND),
+    "pin.add": Rate(20, SECOND),
+    "pin.remove": Rate(20, SECOND),
     "conversation.create": Rate(60, MINUTE),
+    "conversation.list": Rate(20, SECOND),
+    "conversation.update": Rate(10, SECOND),  # of a large group an event of 100 kB
+    "conversation.join": Rate(60, MINUTE),
+    "conversation.leave": Rate(60, MINUTE),
+    "member.add": Rate(20, SECOND),
+    "member.remove": Rate(20, SECOND),
+    "stream.subscribe": Rate(20, SECOND),  # up to 1,000 streams and 4 MiB of events each
+    "stream.sync": Rate(10, SECOND),  # up to 10,000 streams
     "typing.start": Rate(10, SECOND),
     "typing.stop": Rate(10, SECOND),
     "reaction.add": Rate(20, SECOND),
     "reaction.remove": Rate(20, SECOND),
     "presence.set": Rate(10, SECOND),
+    "presence.activity": Rate(5, SECOND),  # told to everybody who watches
+    "presence.watch": Rate(20, SECOND),  # up to 1,000 users each
+    "presence.room": Rate(20, SECOND),  # asks all nodes
     "contact.list": Rate(20, SECOND),
     "upload.create": Rate(120, MINUTE),
     "upload.download": DEFAULT,
