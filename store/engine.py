@@ -371,7 +371,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def write(self, org: str, changes: Sequence[Change]) -> None:
-        """Apply plain changes in order. Each one is atomic; a crash may leave the first few done.
+        """Apply plain changes in order. Each one is atomic; a crash may leave only some of them done.
         Here an `Insert` whose id is there already raises `Duplicate`.
         """
 

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import Unavailable
@@ -27,6 +28,9 @@ from store.mongo.query import Query, behind, changed, condition, order_of
 
 CHUNK = 1000
 """Documents asked for by id, or stored, in one command."""
+
+REPLACED = 25
+"""Documents replaced in one command. FerretDB hangs when they are a hundred."""
 
 _CONTENDED = "Too many writes to one document."
 
@@ -226,12 +230,13 @@ class Documents:
         while place < len(prepared):
             kind, change = prepared[place]
             if isinstance(change, Insert):
-                docs = []
-                for other, next in prepared[place : place + CHUNK]:
-                    if other is not kind or not isinstance(next, Insert):
-                        break
-                    docs.append(next.doc)
+                docs = _docs(prepared[place : place + CHUNK], Insert)
                 await self._insert_all(kind, org, docs)
+                place += len(docs)
+                continue
+            if isinstance(change, Put) and not kind.unique:
+                docs = _docs(prepared[place : place + CHUNK], Put)
+                await self._put_all(kind, org, docs)
                 place += len(docs)
                 continue
             if isinstance(change, Put):
@@ -257,3 +262,42 @@ class Documents:
         for doc in docs[done:]:
             if await self.insert(kind, org, doc) is not None:
                 raise Duplicate(kind.name)
+
+    async def _put_all(self, kind: Kind, org: str, docs: Sequence[Document]) -> None:
+        """Store documents of a kind without unique values, whether they are there or not."""
+        wanted = {row_id(org, doc["id"]): doc for doc in docs}
+        rows = self._database.rows(kind)
+        found = await rows.find({"_id": {"$in": list(wanted)}}, {"_w": 1}).to_list()
+        # What belongs to a stream, or is left of it, has to stay known as such.
+        apart = {row["_id"] for row in found if "_w" in row}
+        there = {row["_id"] for row in found} - apart
+        replaced = [
+            ReplaceOne({"_id": id, "_w": None}, self._put_row(kind, org, wanted[id]))
+            for id in there
+        ]
+        for start in range(0, len(replaced), REPLACED):
+            await rows.bulk_write(replaced[start : start + REPLACED], ordered=False)
+        fresh = wanted.keys() - there - apart
+        try:
+            if fresh:
+                await rows.insert_many([self._put_row(kind, org, wanted[id]) for id in fresh])
+        except BulkWriteError as error:
+            if any(each.get("code") != 11000 for each in error.details["writeErrors"]):
+                raise
+            apart |= fresh  # some have come to be meanwhile
+        for id in apart:
+            await self.put(kind, org, wanted[id])
+
+    @staticmethod
+    def _put_row(kind: Kind, org: str, doc: Document) -> Row:
+        return {**kind.row(org, doc), "_v": version()}
+
+
+def _docs(prepared: Sequence[tuple[Kind, Change]], type: type[Insert | Put]) -> list[Document]:
+    """The documents of the first changes that are of one kind and type."""
+    docs = []
+    for kind, change in prepared:
+        if kind is not prepared[0][0] or not isinstance(change, type):
+            break
+        docs.append(change.doc)
+    return docs

@@ -1,0 +1,38 @@
+"""Many changes at once: few commands, whatever each of them meets."""
+
+from store.engine import Delete, Put
+from tests.support.mongo_stores import MongoStores
+from tests.support.mongo_wire import wire_proxy
+from tests.support.stores import NOTES, ORG, ROOMS, appending, note, send
+
+MANY = 500
+
+
+async def test_many_documents_are_put_in_few_commands(mongo: MongoStores) -> None:
+    async with wire_proxy(mongo.url) as (proxy, url):
+        node = await mongo.node(url=url, sweep_every=600.0)
+        for turn in range(2):  # new ones, then over those that are there
+            proxy.arm(0, "before")
+            puts = [Put(ROOMS, {"id": f"r{n}", "turn": turn}) for n in range(MANY)]
+            await node.write(ORG, puts)
+            assert len(proxy.commands) < MANY / 10
+            found = await node.get_many(ORG, ROOMS, [f"r{n}" for n in range(MANY)])
+            assert [doc["turn"] for doc in found.values()] == [turn] * MANY
+        await mongo.stop(node)
+
+
+async def test_what_belongs_to_a_stream_still_does_when_it_was_put_with_others(
+    mongo: MongoStores,
+) -> None:
+    node = await mongo.node()
+    await send(node, "n3")
+    await send(node, "n6")
+    await node.append(appending(changes=[Delete(NOTES, "n6")]))
+    puts = [Put(NOTES, note(f"n{n}", body=f"put {n}")) for n in range(10)]
+    await node.write(ORG, [*puts, Put(NOTES, note("n1", body="again")), Delete(NOTES, "n2")])
+    found = {doc["id"]: doc["body"] for doc in await node.find(ORG, NOTES, {})}
+    expected = {f"n{n}": f"put {n}" for n in range(10) if n != 2} | {"n1": "again"}
+    assert found == expected
+    rows = node._database.rows(node._database.kind(NOTES))
+    owned = await rows.find({"_w": {"$ne": None}}, {"id": 1}).to_list()
+    assert {row["id"] for row in owned} == {"n3", "n6"}
