@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from domain.clock import Clock, timestamp
 from domain.delivery import Delivery
@@ -400,7 +400,7 @@ class RedisPresenceRegistry:
                 except RedisConnectionError:
                     # A connection that lay idle while the server went and came back.
                     answer = await command()
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             if self._away_until is None:
                 log.warning("presence_alone", error=str(error) or type(error).__name__)
             self._away_until = loop.time() + PAUSE

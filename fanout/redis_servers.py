@@ -19,7 +19,7 @@ from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError, SlotNotCoveredError
 
 Address = str
 """Of one server, as the log shows it."""
@@ -219,7 +219,7 @@ class _Cluster(RedisServers):
         slot = self._cluster.keyslot(channel)
         try:
             return str(self._cluster.nodes_manager.get_node_from_slot(slot).name)
-        except KeyError:
+        except (KeyError, SlotNotCoveredError):
             raise UnknownServer(f"nobody is known to have slot {slot}") from None
 
     def connection(self, address: Address) -> ConnectionTo:

@@ -6,7 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
+import pytest
+from redis.exceptions import RedisClusterException
 
+from domain.errors import Unavailable
 from domain.presence import Device
 from tests.support.counting import until
 from tests.support.redis import RedisProcess, require_redis
@@ -121,6 +124,30 @@ async def test_what_a_newer_version_says_beyond_is_ignored(tmp_path: Path) -> No
             node = str(there.registry.node)  # type: ignore[attr-defined]
             redis.say("HSET", 'parley:{presence:0}:of:["org","ann"]', node, newer)
             assert await here.device("new") == Device(*device("new"))
+
+
+async def test_a_cluster_that_cannot_be_reached_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_redis()
+    with RedisProcess(tmp_path) as redis:
+        async with made(redis.url) as nodes:
+            here, there = [await nodes.add(dead_after=30) for _ in range(2)]
+            there.registry.put(*ANN, device("phone"))
+            await until_ids(here, "phone")
+
+            async def nobody(*_: object, **__: object) -> object:
+                raise RedisClusterException("Redis Cluster cannot be connected")
+
+            with monkeypatch.context() as patch:
+                for name in ("read", "put", "renew"):
+                    patch.setattr(here.registry._parts[0], name, nobody)  # type: ignore[attr-defined]
+                here.registry.put(*ANN, device("desk"))
+                assert await here.ids() == {"desk"}
+                with pytest.raises(Unavailable):
+                    await here.registry.renew()
+            await until_ids(here, "desk", "phone")
+            await until_ids(there, "desk", "phone")
 
 
 async def test_a_cluster_spreads_users(tmp_path: Path) -> None:
