@@ -1,4 +1,4 @@
-"""Several nodes on one database, a server that goes away, versions of the layout."""
+"""Several nodes on one database, and a server that goes away."""
 
 import asyncio
 import time
@@ -22,10 +22,9 @@ from store.engine import (
     StoreError,
     Update,
 )
-from store.mongo import MongoBlobs, MongoEngine, copies, new_epoch, schema, sweeper, trim
+from store.mongo import MongoBlobs, MongoEngine, copies, new_epoch, schema, sweeper
 from store.mongo.database import Database
 from tests.support.mongo_stores import MongoStores
-from tests.support.mongo_wire import wire_proxy
 from tests.support.mongod import Mongod, Scratch
 from tests.support.stores import (
     NOTES,
@@ -102,59 +101,6 @@ async def test_plain_updates_of_two_nodes_add_up(mongo: MongoStores) -> None:
     )
     assert await nodes[1].get(ORG, ROOMS, "r") == {"id": "r", "n": 100}
     assert await nodes[1].count(ORG, ROOMS, {}) == 11
-
-
-async def test_nodes_that_trim_at_once_count_each_event_once(mongo: MongoStores) -> None:
-    nodes = [await mongo.node(), await mongo.node()]
-    for n in range(40):
-        await nodes[n % 2].append(appending(f"messages/{n % 2}"))
-    dropped = await asyncio.gather(
-        *(node.trim(keep=5, before="2000-01-01T00:00:00.000Z") for node in nodes)
-    )
-    assert sum(dropped) == 30
-    for stream in ("messages/0", "messages/1"):
-        assert await seqs(nodes[0], stream) == [16, 17, 18, 19, 20]
-        # A node that has not heard of it takes no place that was taken.
-        assert (await nodes[1].append(appending(stream))).seq == 21
-
-
-async def test_what_a_node_that_died_was_trimming_goes_with_the_next_trim(
-    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = await mongo.node()
-    for n in range(5):
-        await send(node, f"n{n}")
-
-    async def dies(*_: object) -> None:
-        raise Unavailable("dead")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trim, "_drop", dies)
-        with pytest.raises(Unavailable):
-            await node.trim(keep=1, before="2000-01-01T00:00:00.000Z")
-    assert await seqs(node) == [5]
-    log = node._database.log
-    assert await log.count_documents({"stream": STREAM}) == 5
-    other = await mongo.node()
-    assert await other.trim(keep=1, before="2000-01-01T00:00:00.000Z") == 0
-    assert await log.count_documents({"stream": STREAM}) == 1
-    row = await node._database.streams.find_one({"_id": STREAM})
-    assert row is not None
-    assert "dropping" not in row
-
-
-async def test_trim_asks_for_many_streams_at_once(mongo: MongoStores) -> None:
-    node = await mongo.node()
-    streams = [f"messages/{n}" for n in range(20)]
-    for stream in streams * 3:
-        await node.append(appending(stream))
-    async with wire_proxy(mongo.url) as (proxy, url):
-        through = await mongo.node(url=url, sweep_every=600.0)
-        proxy.arm(0, "before")
-        assert await through.trim(keep=3, before="2000-01-01T00:00:00.000Z") == 0
-        asked = [name for name in proxy.commands if name == "find"]
-        assert len(asked) < len(streams)
-        await mongo.stop(through)
 
 
 async def test_another_node_follows_to_a_new_epoch(mongo: MongoStores) -> None:
@@ -253,95 +199,6 @@ async def test_nodes_may_start_at_once(mongo: MongoStores) -> None:
     for place, node in enumerate(nodes):
         await send(node, f"n{place}")
     assert await seqs(nodes[0]) == [1, 2, 3, 4, 5]
-
-
-async def test_newer_data_is_refused(mongo: MongoStores) -> None:
-    node = await mongo.node()
-    await node._database.meta.update_one({"_id": "layout"}, {"$inc": {"version": 1}})
-    with pytest.raises(StoreError, match="version 2"):
-        await mongo.node()
-
-
-async def test_a_migration_runs_once_whoever_starts(
-    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await mongo.stop(await mongo.node())
-    ran = []
-
-    async def migrate(database: object) -> None:
-        ran.append(database)
-        await asyncio.sleep(0.2)
-
-    monkeypatch.setattr(schema, "VERSION", 3)
-    monkeypatch.setattr(schema, "MIGRATIONS", {2: migrate, 3: migrate})
-    nodes = await asyncio.gather(*(mongo.node() for _ in range(4)))
-    assert len(ran) == 2
-    await nodes[3].append(appending())
-
-
-async def test_a_migration_that_takes_long_is_left_to_who_began_it(
-    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await mongo.stop(await mongo.node())
-    ran = []
-
-    async def migrate(database: object) -> None:
-        ran.append(database)
-        await asyncio.sleep(5 * schema.LEASE / 1000)
-
-    monkeypatch.setattr(schema, "LEASE", 300)
-    monkeypatch.setattr(schema, "VERSION", 2)
-    monkeypatch.setattr(schema, "MIGRATIONS", {2: migrate})
-    await asyncio.gather(*(mongo.node() for _ in range(3)))
-    assert len(ran) == 1
-
-
-async def test_a_migration_that_another_node_has_taken_over_is_given_up(
-    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = await mongo.node()
-    ended = []
-
-    async def migrate(_: object) -> None:
-        other = {"$set": {"by": "another node", "until": 2**53}}
-        await first._database.meta.update_one({"_id": "layout"}, other)
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.append(True)
-
-    monkeypatch.setattr(schema, "LEASE", 300)
-    monkeypatch.setattr(schema, "VERSION", 2)
-    monkeypatch.setattr(schema, "MIGRATIONS", {2: migrate})
-    with pytest.raises(Unavailable, match="Another node"):
-        await mongo.node()
-    assert ended
-
-
-async def test_what_breaks_a_new_unique_index_is_told_at_the_start(mongo: MongoStores) -> None:
-    loose = Collection("people", fields=("email",))
-    engine = await mongo.start((loose,))
-    for id in ("a", "b"):
-        await engine.insert(ORG, loose, {"id": id, "email": "x"})
-    await mongo.stop(engine)
-    strict = Collection("people", indexes=(Index(("email",), unique=True),))
-    with pytest.raises(StoreError, match="people"):
-        await mongo.start((strict,))
-
-
-async def test_older_and_newer_programs_at_the_same_time(mongo: MongoStores) -> None:
-    before = Collection("notes", fields=("kind",))
-    mongo.options = {"sweep_every": 0.1}
-    old = await mongo.start((before,))
-    new = await mongo.start()
-    await old.insert(ORG, before, {"id": "n1", "kind": "k", "room": "r", "seq": 1, "body": "late"})
-    async with asyncio.timeout(10):
-        while not await new.find(ORG, NOTES, {"room": "r"}):
-            await asyncio.sleep(0.02)
-    assert len(await new.search(ORG, NOTES, "late", {}, limit=5)) == 1
-    again = await mongo.start((before,))  # takes nothing away
-    assert len(await again.find(ORG, before, {"kind": "k"})) == 1
-    assert len(await new.find(ORG, NOTES, {"room": "r"})) == 1
 
 
 # -- outages --------------------------------------------------------------------------------------
