@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domain.clock import parse_timestamp
-from fanout.presence import Lost
+from fanout.presence import CHANNELS, Lost
 from tests.support.counting import until
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.registries import Registries, RegistryNode, device
@@ -331,6 +331,14 @@ async def test_a_node_that_was_taken_for_dead_says_everything_again(nodes: Regis
     await there.registry.renew()
     await until(lambda: ANN in here.changed)
     assert await here.ids() == {"desk"}
+
+
+async def test_what_is_not_understood_is_refused(nodes: Registries) -> None:
+    several(nodes)
+    node = await nodes.add()
+    for message in (b"", b"[1]", b"3", b'{"question":"q"}', b'{"stream":"s"}'):
+        with pytest.raises(ValueError, match=r"."):
+            node.registry.receive(f"{CHANNELS}all", message)
 
 
 async def test_what_a_node_leaves_counts_for_a_while(nodes: Registries) -> None:

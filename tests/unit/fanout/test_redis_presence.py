@@ -95,6 +95,23 @@ async def test_a_redis_that_hangs_holds_nobody_up_for_long(tmp_path: Path) -> No
             redis.go_on()
 
 
+async def test_a_redis_that_hangs_is_told_and_leaving_takes_a_bounded_time(tmp_path: Path) -> None:
+    require_redis()
+    with RedisProcess(tmp_path) as redis:
+        async with made(redis.url) as nodes:
+            here = await nodes.add()
+            redis.pause()
+            for ask in (here.registry.renew, here.registry.sweep):
+                with pytest.raises(Unavailable):
+                    await ask()
+            here.registry.put(*ANN, device("desk"))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await here.registry.leave(1.0)
+            assert loop.time() - began < 4
+            redis.go_on()
+
+
 async def test_nobody_is_declared_dead_right_after_an_outage(tmp_path: Path) -> None:
     require_redis()
     with RedisProcess(tmp_path) as redis:
