@@ -62,6 +62,6 @@ def test_the_deployments_are_yaml_with_what_each_needs() -> None:
     grace = float(kinds["ConfigMap"]["data"]["PARLEY_SHUTDOWN_GRACE"].rstrip("s"))
     pause = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pod["spec"]["terminationGracePeriodSeconds"] > grace + pause
-    for name in ("compose.yaml", "compose.cluster.yaml"):
+    for name in ("compose.yaml", "compose.single.yaml"):
         for service in yaml.safe_load((ROOT / "deploy" / name).read_text())["services"].values():
             assert {"image", "build"} & service.keys()
