@@ -90,6 +90,15 @@ def too_many(principal: Principal, user: str) -> TooLarge:
     )
 
 
+def is_manager(principal: Principal, doc: Document) -> bool:
+    """Whether the caller manages a group or channel, as of its document."""
+    return _administers(principal, doc) or doc["owner"] == principal.user
+
+
+def _administers(principal: Principal, doc: Document) -> bool:
+    return doc["kind"] == Kind.CHANNEL and principal.role.at_least(Role.ADMIN)
+
+
 def manages(principal: Principal, doc: Document) -> Guard:
     """The guard of one who manages a conversation: its owner, in channels an admin too.
 
@@ -98,7 +107,7 @@ def manages(principal: Principal, doc: Document) -> Guard:
     """
     if doc["kind"] == Kind.DIRECT:
         raise Invalid("A direct conversation is that of its two members; it cannot be changed.")
-    if doc["kind"] == Kind.CHANNEL and principal.role.at_least(Role.ADMIN):
+    if _administers(principal, doc):
         return Guard(CONVERSATIONS, doc["id"])
     return has_role(doc["id"], principal.user, "owner")
 

@@ -8,6 +8,7 @@ from actions.conversations import (
     REACTIONS,
     Conversations,
     People,
+    is_manager,
     manages,
     require_users,
     too_many,
@@ -113,6 +114,10 @@ class Members:
         for _ in range(ATTEMPTS):
             doc = await self._views.visible(principal, conversation)
             guard = manages(principal, doc)
+            # Before anything is told of the user or of the room there is; the guard is for what
+            # changes after this.
+            if not is_manager(principal, doc):
+                raise await self._opened.refused(principal, doc)
             await require_users(self._people, principal.org, [user])
             try:
                 done = await self._enter(principal, doc, user, [guard])
@@ -200,7 +205,7 @@ class Members:
                 raise Invalid("A direct conversation cannot be left.")
             member = await self._conversations.member(org, conversation, user)
             if member is None:
-                if authority and doc["owner"] != principal.user:
+                if authority and not is_manager(principal, doc):
                     raise await self._opened.refused(principal, doc)
                 raise NotFound("This user is not in the conversation.")
             guards, changes, events = await self._going(org, doc, member)

@@ -115,6 +115,8 @@ async def test_admins_manage_channels(world: MessagingWorld) -> None:
     await world.members.add(chief, channel["id"], "bob")
     await world.members.remove(chief, channel["id"], "ann")
     assert await roles(world, chief, channel["id"]) == {"bob": "owner"}
+    with pytest.raises(NotFound):
+        await world.members.remove(chief, channel["id"], "ann")
 
 
 async def test_the_last_owner_hands_over_to_the_oldest_member(world: MessagingWorld) -> None:
@@ -303,6 +305,24 @@ async def test_a_group_and_a_channel_have_room_for_so_many(
         await world.members.join(eve, channel["id"])
     assert (await world.members.add(ann, group["id"], "bob"))["id"] == group["id"]
     assert (await world.members.join(bob, channel["id"]))["id"] == channel["id"]
+
+
+async def test_who_may_not_add_anybody_is_told_nothing_else(
+    world: MessagingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "MAX_GROUP_MEMBERS", 2)
+    monkeypatch.setattr(members, "MAX_CHANNEL_MEMBERS", 2)
+    ann, bob = world.user("ann"), world.user("bob")
+    stranger, cy = world.user("eve"), world.user("cy")
+    group, channel = await world.open(ann, bob), await world.open(ann, bob, kind=Kind.CHANNEL)
+    full = (group["id"], channel["id"])
+    monkeypatch.setattr(conversations, "MAX_CONVERSATIONS", 0)
+    for conversation in full:
+        for user in (cy.user, ann.user, "nobody"):
+            with pytest.raises(Forbidden):
+                await world.members.add(bob, conversation, user)
+    with pytest.raises(NotFound, match="conversation"):
+        await world.members.add(stranger, group["id"], "nobody")
 
 
 async def test_a_user_is_in_so_many_conversations(
