@@ -84,6 +84,16 @@ async def test_a_deleted_message_does_not_count(world: CountingWorld) -> None:
     assert await world.unread_of(bob, room) == await world.recount(bob, room) == (1, 0)
 
 
+async def test_what_one_deletes_for_oneself_counts_until_it_is_read(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    sent = await world.send(ann, room, "one", mentions=["bob"])
+    await world.messages.hide(bob, sent["id"])
+    assert await world.unread_of(bob, room) == await world.recount(bob, room) == (1, 1)
+    await world.moves.move(bob, room, "read", sent["seq"])
+    assert await world.unread_of(bob, room) == await world.recount(bob, room) == (0, 0)
+
+
 async def test_what_was_said_before_one_came_does_not_count(world: CountingWorld) -> None:
     ann, bob = world.user("ann"), world.user("bob")
     room = (await world.open(ann, kind=Kind.CHANNEL))["id"]
