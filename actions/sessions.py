@@ -137,29 +137,36 @@ class Sessions:
     async def mine(self, principal: Principal) -> list[Session]:
         """The caller's sessions, newest first."""
         now = timestamp(self._clock.now())
-        return [
-            {
-                "id": each["id"],
-                "created_at": each["created_at"],
-                "last_used_at": each["last_used_at"],
-                "expires_at": each["expires_at"],
-                "user_agent": each["user_agent"],
-                "remote": each["remote"],
-                "current": each["id"] == principal.session,
-            }
-            for each in await self._sessions.live(principal.org, principal.user, now)
-        ]
+        live = await self._sessions.live(principal.org, principal.user, now)
+        return [_view(principal, each) for each in live]
+
+    async def one(self, principal: Principal, session: str) -> Session:
+        """One of the caller's sessions.
+
+        Raises:
+            NotFound: the caller has no such session, or it has ended.
+        """
+        return _view(principal, await self._own(principal, session))
 
     async def end(self, principal: Principal, session: str) -> None:
         """End one of the caller's sessions.
 
         Raises:
-            NotFound: the caller has no such session.
+            NotFound: the caller has no such session, or it has ended.
         """
-        found = await self._sessions.session(principal.org, session)
-        if found is None or found["user"] != principal.user or found["revoked_at"] is not None:
-            raise NotFound("There is no such session.")
+        await self._own(principal, session)
         await self._revoke(principal.org, principal.user, [session])
+
+    async def _own(self, principal: Principal, session: str) -> Mapping[str, Any]:
+        found = await self._sessions.session(principal.org, session)
+        if (
+            found is None
+            or found["user"] != principal.user
+            or found["revoked_at"] is not None
+            or found["expires_at"] <= timestamp(self._clock.now())
+        ):
+            raise NotFound("There is no such session.")
+        return found
 
     async def end_own(self, principal: Principal) -> None:
         """Log out: end the session of the caller's token.
@@ -228,3 +235,15 @@ class Sessions:
             if same and each.principal.expires_at < principal.expires_at:
                 self._expirations.update(each, principal)
         return accounts.expiry(client.principal.expires_at, self._clock.now())
+
+
+def _view(principal: Principal, session: Mapping[str, Any]) -> Session:
+    return {
+        "id": session["id"],
+        "created_at": session["created_at"],
+        "last_used_at": session["last_used_at"],
+        "expires_at": session["expires_at"],
+        "user_agent": session["user_agent"],
+        "remote": session["remote"],
+        "current": session["id"] == principal.session,
+    }

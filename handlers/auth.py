@@ -118,6 +118,11 @@ class AuthCommands(CommandSet):
         """List where the user is logged in."""
         return {"items": await self._sessions.mine(context.principal), "next": None}
 
+    @command("session.get", route=Route("GET", "/auth/sessions/{id}"), socket=False)
+    async def session(self, context: Context, request: SessionId) -> Session:
+        """Get one of the user's sessions."""
+        return await self._sessions.one(context.principal, request.id)
+
     @command("session.end", route=Route("DELETE", "/auth/sessions/{id}", 204), socket=False)
     async def end(self, context: Context, request: SessionId) -> Done:
         """End one of the user's sessions; its connections are closed."""

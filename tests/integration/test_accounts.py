@@ -167,12 +167,15 @@ async def test_sessions_are_listed_and_ended(api: Api) -> None:
     there = await api.login(here.email)
     listed = valid(Page[Session], await here.api.get("/auth/sessions"))
     assert [each["current"] for each in listed["items"]] == [False, True]
+    theirs, mine = (f"/auth/sessions/{each['id']}" for each in listed["items"])
+    assert valid(Session, await here.api.get(theirs)) == listed["items"][0]
     async with await connect(api.url, "/presence", there.token) as other:
-        await here.api.delete(f"/auth/sessions/{listed['items'][0]['id']}")
+        await here.api.delete(theirs)
         await closed_within(other, 2)
+    await problem(await here.api.request("GET", theirs), 404, "not_found")
     bob = await api.register("Bob")
-    mine = listed["items"][1]["id"]
-    await problem(await bob.api.request("DELETE", f"/auth/sessions/{mine}"), 404, "not_found")
+    for method in ("GET", "DELETE"):
+        await problem(await bob.api.request(method, mine), 404, "not_found")
 
 
 async def test_a_new_password_ends_the_other_sessions(api: Api) -> None:

@@ -154,6 +154,30 @@ async def test_nobody_ends_the_session_of_somebody_else(node: AccountsNode) -> N
     await node.principal(bob)
 
 
+async def test_one_session_is_shown_to_its_user_alone(
+    node: AccountsNode, world: AccountsWorld
+) -> None:
+    here, there = await node.register(email="ann@example.com"), await node.login("ann@example.com")
+    me, other = await node.principal(here), await node.principal(there)
+    shown = await node.sessions.one(me, other.session)
+    TypeAdapter(Session).validate_python(shown, strict=True)
+    assert shown in await node.sessions.mine(me)
+    assert not shown["current"]
+    assert (await node.sessions.one(other, other.session))["current"]
+    bob = await node.principal(await node.register("Bob"))
+    eve, _ = await node.somebody(Role.OWNER, "Eve", "other")
+    for stranger in (bob, eve):
+        with pytest.raises(NotFound):
+            await node.sessions.one(stranger, other.session)
+    await node.sessions.end(me, other.session)
+    with pytest.raises(NotFound):
+        await node.sessions.one(me, other.session)
+    world.clock.turn(REFRESH_TTL)
+    for attempt in (node.sessions.one, node.sessions.end):
+        with pytest.raises(NotFound):
+            await attempt(me, me.session)
+
+
 async def test_the_session_unused_for_longest_makes_room(
     node: AccountsNode, world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
