@@ -23,6 +23,10 @@ log = structlog.get_logger(__name__)
 MAX_USER_AGENT = 256
 """Characters of a user agent that are kept."""
 
+REVOKED_KEPT = 86_400.0
+"""Seconds that a session which was ended is kept, so that logging out twice at once is no error.
+Its tokens are refused for as long as they exist, also when it is gone: no session, no entry."""
+
 NOTES_KEPT = 2 * 86_400.0
 """Seconds that notes of changed access are kept: longer than any access token lives."""
 
@@ -193,18 +197,19 @@ class Sessions:
         if not sessions:
             return
         await self._authenticator.note(user)
-        at = timestamp(self._clock.now())
+        now = self._clock.now()
+        at, forget_at = timestamp(now), timestamp(now + min(REVOKED_KEPT, self._refresh_ttl))
         try:
             for session in sessions:
-                await self._sessions.revoke(org, session, at)
+                await self._sessions.revoke(org, session, at, forget_at=forget_at)
         finally:
             for callback in self.on_ended:
                 callback(org, user, sessions)
             self._authenticator.tell(user)
 
     async def trim(self) -> None:
-        """Forget what nobody needs any more: expired sessions and invitations, old login attempts
-        and notes. To be called every now and then.
+        """Forget what nobody needs any more: expired and revoked sessions, expired invitations,
+        old login attempts and notes. To be called every now and then.
         """
         now = self._clock.now()
         await self._sessions.trim_sessions(timestamp(now))

@@ -100,7 +100,8 @@ async def test_a_change_whose_writer_died_before_telling_takes_effect(
     await nodes[0].authenticator.note(me.user)
     await pass_a_second(world, *nodes)
     assert outlet.closing is None
-    await nodes[0].session_repository.revoke(me.org, me.session, "2027-01-01T00:00:00.000Z")
+    at = "2027-01-01T00:00:00.000Z"
+    await nodes[0].session_repository.revoke(me.org, me.session, at, forget_at=at)
     await pass_a_second(world, *nodes)
     await pass_a_second(world, *nodes)
     assert outlet.closing == "revoked"

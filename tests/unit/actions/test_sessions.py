@@ -214,6 +214,27 @@ async def test_what_nobody_needs_is_forgotten(node: AccountsNode, world: Account
     assert await world.engine.count(SERVER, CHANGES, {}) == 0
 
 
+async def test_an_ended_session_is_forgotten_after_a_day_and_its_tokens_stay_refused(
+    node: AccountsNode, world: AccountsWorld
+) -> None:
+    first = await node.register(email="ann@example.com")
+    me = await node.principal(first)
+    second = await node.sessions.refresh(first["refresh_token"], HOME)
+    await refused(node, first["refresh_token"])
+    stays = await node.login("ann@example.com")
+    await world.turn(86_400 - 1)
+    await node.sessions.trim()
+    assert await node.session_repository.session(me.org, me.session) is not None
+    await world.turn(2)
+    await node.sessions.trim()
+    assert await node.session_repository.session(me.org, me.session) is None
+    for tokens in (first, second):
+        await refused(node, tokens["refresh_token"])
+        with pytest.raises(Unauthenticated):
+            await node.principal(tokens)
+    await node.sessions.refresh(stays["refresh_token"], HOME)
+
+
 # -- auth.refresh on a socket -----------------------------------------------------------------
 
 
