@@ -22,11 +22,14 @@ import structlog
 
 from actions.clients import Client, Clients
 from actions.control import Control
+from actions.failures import counting_failures
 from actions.tokens import KEY_ID_PREFIX, KEY_PREFIX, Tokens, org_of, token_hash
+from domain.accounts import network_of
 from domain.clock import Clock, parse_timestamp, timestamp
 from domain.errors import ParleyError, Unauthenticated, Unavailable
 from domain.ids import new_id
 from domain.principals import Principal, Role
+from fanout.limits import RateLimiter
 from store.accounts import AccountRepository
 from store.sessions import SessionRepository
 
@@ -50,7 +53,13 @@ BLIND_AFTER = 10.0
 REMEMBER = 1.0
 """Seconds that the store's answer about a session or key is remembered."""
 
+REFUSED_FOR = 10.0
+"""Seconds that the refusal of an API key is remembered: a program that goes on trying a dead one
+costs few reads, and hardly counts as one who guesses."""
+
 _MAX_KEYS = 10_000
+
+BAD_KEY = "The API key is not valid."
 
 OnRevoked = Callable[[Client], None]
 
@@ -77,6 +86,7 @@ class Authenticator:
         sessions: SessionRepository,
         control: Control,
         clients: Clients,
+        limiter: RateLimiter,
         clock: Clock,
         access_ttl: float,
     ) -> None:
@@ -86,10 +96,15 @@ class Authenticator:
         self._sessions = sessions
         self._control = control
         self._clients = clients
+        self._limiter = limiter
         self._clock = clock
         self._believed_for = access_ttl + OVERLAP
         self._changed: dict[str, _Changed] = {}
         self._keys: dict[str, tuple[float, Principal]] = {}
+        self._refused: dict[str, float] = {}
+        """By hash of an API key: until when (monotonic) it is refused without asking."""
+        self._familiar: set[str] = set()
+        """Hashes of API keys that were good: looking for one again is no guess."""
         self._seen: dict[str, str] = {}
         self._looked_at: float | None = None
         self._to_review: dict[str, None] = {}
@@ -100,15 +115,16 @@ class Authenticator:
 
     # -- letting in ---------------------------------------------------------------------------
 
-    async def authenticate(self, token: str) -> Principal:
-        """The principal of an access token or an API key.
+    async def authenticate(self, token: str, remote: str) -> Principal:
+        """The principal of an access token or an API key, shown by a network address.
 
         Raises:
             Unauthenticated: the token is wrong, expired or revoked, or its user disabled.
+            RateLimited: too many wrong API keys came from this address.
             Unavailable: the store cannot be asked.
         """
         if token.startswith(KEY_PREFIX):
-            return await self._by_key(token)
+            return await self._by_key(token, remote)
         principal = self._tokens.verify(token)
         if principal.user in self._changed:
             return await self.confirm(principal)
@@ -136,26 +152,51 @@ class Authenticator:
             raise Unauthenticated("The session has ended.")
         return principal if role is principal.role else replace(principal, role=role)
 
-    async def _by_key(self, token: str) -> Principal:
+    async def _by_key(self, token: str, remote: str) -> Principal:
         hashed = token_hash(token)
         now = self._clock.monotonic()
         until, known = self._keys.get(hashed, (0.0, None))
         if known is not None and until > now and known.expires_at > self._clock.now():
             return known
         org = org_of(KEY_PREFIX, token)
-        key = await self._sessions.find_key(org, hashed) if org else None
-        if org is None or key is None:
-            raise Unauthenticated("The API key is not valid.")
+        if org is None or self._refused.get(hashed, 0.0) > now:
+            raise Unauthenticated(BAD_KEY)
+        try:
+            principal = await self._find_key(org, hashed, remote)
+        except Unauthenticated:
+            self._familiar.discard(hashed)
+            if len(self._refused) >= _MAX_KEYS:
+                self._refused.clear()
+            self._refused[hashed] = now + REFUSED_FOR
+            raise
+        if len(self._keys) >= _MAX_KEYS:
+            self._keys.clear()
+        if len(self._familiar) >= _MAX_KEYS:
+            self._familiar.clear()
+        self._keys[hashed] = (now + REMEMBER, principal)
+        self._familiar.add(hashed)
+        return principal
+
+    async def _find_key(self, org: str, hashed: str, remote: str) -> Principal:
+        if hashed in self._familiar:
+            return await self._stored_key(org, hashed)
+        told = "Too many wrong API keys."
+        network = network_of(remote)
+        async with counting_failures(
+            self._limiter, Unauthenticated, "api_key.refused", network, told
+        ):
+            return await self._stored_key(org, hashed)
+
+    async def _stored_key(self, org: str, hashed: str) -> Principal:
+        key = await self._sessions.find_key(org, hashed)
+        if key is None:
+            raise Unauthenticated(BAD_KEY)
         expires = parse_timestamp(key["expires_at"]) if key["expires_at"] else float("inf")
         principal = Principal(key["user"], org, Role(key["role"]), key["id"], expires, key["kind"])
         role = await self._role(principal)
         if role is None:
-            raise Unauthenticated("The API key is not valid.")
-        principal = replace(principal, role=role)
-        if len(self._keys) >= _MAX_KEYS:
-            self._keys.clear()
-        self._keys[hashed] = (now + REMEMBER, principal)
-        return principal
+            raise Unauthenticated(BAD_KEY)
+        return replace(principal, role=role)
 
     async def _role(self, principal: Principal) -> Role | None:
         """What the store says: the role, or None if this principal is not to be let in."""

@@ -1,12 +1,12 @@
 """One's own account: registering, logging in, profile, password."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import orjson
 import structlog
 
+from actions.failures import counting_failures
 from actions.hashing import PasswordHasher
 from actions.sessions import Origin, Sessions
 from actions.tokens import INVITE_PREFIX, org_of, token_hash
@@ -30,8 +30,6 @@ from domain.errors import (
     Forbidden,
     Invalid,
     NotFound,
-    ParleyError,
-    RateLimited,
     Unauthenticated,
 )
 from domain.ids import new_id
@@ -100,7 +98,7 @@ class Accounts:
         passwords.check(password, about=(address, name))
         network = network_of(origin.remote)
         told = "Too many registrations were refused."
-        async with self._counting(Conflict, "register.refused", network, told):
+        async with counting_failures(self._limiter, Conflict, "register.refused", network, told):
             org, user = await self._register(address, password, name, invite)
         log.info("user_registered", user=user["id"], org=org)
         await self._attempts.record_attempt(
@@ -199,8 +197,8 @@ class Accounts:
         bucket_key = f"{account}@{network}" if familiar else account
         told = "Too many failed logins."
         async with (
-            self._counting(Unauthenticated, "login.address", network, told),
-            self._counting(Unauthenticated, "login", bucket_key, told),
+            counting_failures(self._limiter, Unauthenticated, "login.address", network, told),
+            counting_failures(self._limiter, Unauthenticated, "login", bucket_key, told),
         ):
             org, user = await self._verify(account, raw, network)
         if user["disabled_at"] is not None:
@@ -224,26 +222,6 @@ class Accounts:
             log.info("login_failed", account=account, network=network)
             raise Unauthenticated(NOT_LOGGED_IN)
         return found
-
-    @asynccontextmanager
-    async def _counting(
-        self, failure: type[ParleyError], bucket: str, key: str, message: str
-    ) -> AsyncIterator[None]:
-        """Count how often what is done inside ends with `failure`. Taken beforehand and given back
-        otherwise, so that many at once do not slip through.
-        """
-        wait = await self._limiter.take(bucket, key)
-        if wait > 0:
-            raise RateLimited(message, retry_after=wait)
-        failed = False
-        try:
-            yield
-        except failure:
-            failed = True
-            raise
-        finally:
-            if not failed:
-                await self._limiter.give_back(bucket, key)
 
     # -- profile ------------------------------------------------------------------------------
 
@@ -307,7 +285,7 @@ class Accounts:
         passwords.check(password, about=(user["email"], name))
         raw = passwords.normalized(current)
         told = "Too many wrong passwords."
-        async with self._counting(Invalid, "password", principal.user, told):
+        async with counting_failures(self._limiter, Invalid, "password", principal.user, told):
             if not await self._hasher.verify(raw, user["password"]):
                 raise Invalid.field("current_password", "is wrong")
         hashed = await self._hasher.hash(passwords.normalized(password))

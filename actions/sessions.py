@@ -217,15 +217,16 @@ class Sessions:
         await self._sessions.trim_changes(timestamp(now - NOTES_KEPT))
         await self._users.trim_invites(timestamp(now))
 
-    async def extend(self, client: Client, token: str) -> Expiry:
+    async def extend(self, client: Client, token: str, remote: str) -> Expiry:
         """Give a connection a newer access token of the same session, before its own ends. It
-        holds for all namespaces that were opened over the same transport session.
+        holds for all namespaces that were opened over the same transport session. `remote`: the
+        connection's network address.
 
         Raises:
             Invalid: it is of another user or session.
             Unauthenticated: it is not valid.
         """
-        principal = await self._authenticator.authenticate(token)
+        principal = await self._authenticator.authenticate(token, remote)
         mine = client.principal
         if (principal.user, principal.org, principal.session) != (
             mine.user,

@@ -20,6 +20,7 @@ LIMITS: Mapping[str, Rate] = {
     "login.address": Rate(60, MINUTE),
     "password": Rate(10, MINUTE),  # the current password, asked for again
     "register.refused": Rate(30, HOUR),  # per address: how many accounts can be found by trying
+    "api_key.refused": Rate(60, MINUTE),  # per address: wrong API keys
     # All requests.
     "auth.login": Rate(300, MINUTE),
     "auth.register": Rate(300, MINUTE),

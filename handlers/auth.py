@@ -99,7 +99,7 @@ class AuthCommands(CommandSet):
 
         It then lives as long as that token, in all namespaces opened over the same transport.
         """
-        return await self._sessions.extend(context.client, request.token)
+        return await self._sessions.extend(context.client, request.token, context.remote)
 
     @command("auth.logout", route=Route("POST", "/auth/logout"), socket=False)
     async def logout(self, context: Context, request: Logout) -> Done:

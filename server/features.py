@@ -174,6 +174,7 @@ class Features:
             sessions,
             fabric.control,
             fabric.clients,
+            limiter,
             fabric.clock,
             settings.access_ttl,
         )

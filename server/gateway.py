@@ -21,8 +21,8 @@ from server.transport.application import Connection, ConnectRefused
 
 log = structlog.get_logger(__name__)
 
-Authenticate = Callable[[str], Awaitable[Principal]]
-"""The principal of a token; raises `Unauthenticated`."""
+Authenticate = Callable[[str, str], Awaitable[Principal]]
+"""The principal of a token shown by a network address; raises `Unauthenticated`, `RateLimited`."""
 
 
 class Credentials(Request):
@@ -74,7 +74,7 @@ class Gateway:
     async def connect(self, connection: Connection, auth: Any) -> None:
         """Authenticate, join the client's streams, send what it missed, then `ready`."""
         try:
-            principal = await self._authenticate(_credentials(auth).token)
+            principal = await self._authenticate(_credentials(auth).token, connection.remote)
             await self._enter(connection, principal, _resume(auth))
         except ParleyError as error:
             raise _refusal(error) from error

@@ -20,7 +20,8 @@ PREFIX = "/api/v1"
 BODY_SECONDS = 30.0
 """For a JSON body to arrive whole; uploads have a rule of their own."""
 
-Authenticate = Callable[[str], Awaitable[Principal]]
+Authenticate = Callable[[str, str], Awaitable[Principal]]
+"""The principal of a token shown by a network address."""
 
 
 class Rest:
@@ -88,6 +89,7 @@ class Rest:
 
         Raises:
             Unauthenticated: no token or no good one.
+            RateLimited: this address tried too many API keys.
         """
         if not needed:
             return None
@@ -96,7 +98,7 @@ class Rest:
             raise Unauthenticated("Send Authorization: Bearer <token>.")
         if scheme.lower() != "bearer":
             raise Unauthenticated("Only bearer tokens are understood (RFC 6750).")
-        return await self._authenticate(token.strip())
+        return await self._authenticate(token.strip(), client_address(request, self._trusted))
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
         if (request.content_length or 0) > self._max_body:

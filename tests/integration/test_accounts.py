@@ -1,6 +1,8 @@
 """Accounts on a running server: what REST answers, and what live sockets feel of it."""
 
 import asyncio
+import base64
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -329,3 +331,28 @@ async def test_logins_are_limited(tmp_path: Path) -> None:
                     told = await problem(reply, 429, "rate_limited")
                     assert 0 < told["retry_after"] <= 20
                     assert 0 < int(reply.headers["retry-after"]) <= 20
+
+
+def wrong_key() -> str:
+    return "pk_" + base64.urlsafe_b64encode(os.urandom(32) + b"default").decode().rstrip("=")
+
+
+async def test_guessed_api_keys_are_limited(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, {"RATE_LIMITS": "api_key.refused=2/m"}) as server:
+        async with Api(server.url, wrong_key()) as api:
+            for _ in range(5):  # the same one again is no other guess
+                await problem(await api.request("GET", "/users/me"), 401, "unauthenticated")
+            with pytest.raises(ConnectRefused) as refused:
+                await connect(api.url, "/messages", wrong_key())
+            assert refused.value.code == "unauthenticated"
+            with pytest.raises(ConnectRefused) as refused:
+                await connect(api.url, "/messages", wrong_key())
+            assert refused.value.code == "rate_limited"
+            api.token = wrong_key()
+            reply = await api.request("GET", "/users/me")
+            told = await problem(reply, 429, "rate_limited")
+            assert 0 < told["retry_after"] <= 30
+            assert 0 < int(reply.headers["retry-after"]) <= 30
+            api.token = None
+            ann = await api.register("Ann")
+            await ann.api.get("/users/me")

@@ -63,6 +63,7 @@ class AccountsNode:
             self.session_repository,
             self.control,
             self.clients,
+            self.limiter,
             clock,
             ACCESS_TTL,
         )
@@ -104,13 +105,13 @@ class AccountsNode:
         return await self.accounts.login(email, password, origin)
 
     async def principal(self, tokens: wire.Tokens) -> Principal:
-        return await self.authenticator.authenticate(tokens["access_token"])
+        return await self.authenticator.authenticate(tokens["access_token"], HOME.remote)
 
     async def connect(
         self, token: str, *, transport: str | None = None
     ) -> tuple[Client, LocalOutlet]:
         """A client as the gateway lets it in."""
-        principal = await self.authenticator.authenticate(token)
+        principal = await self.authenticator.authenticate(token, HOME.remote)
         client, outlet = local_client(principal, session=transport)
         self.clients.add(client)
         await self.expirations.entered(client, ())

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from actions.access import Authenticator
-from domain.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from actions.access import REFUSED_FOR, Authenticator
+from actions.tokens import KEY_PREFIX, random_token
+from domain.errors import Forbidden, NotFound, RateLimited, Unauthenticated, Unavailable
 from domain.principals import Role
+from fanout.limits import Limit
 from tests.support.accounts import (
     ACCESS_TTL,
+    AWAY,
     HOME,
     PASSWORD,
     AccountsNode,
@@ -243,7 +246,7 @@ async def test_an_agents_key_acts_as_itself(world: AccountsWorld) -> None:
     node = await world.node()
     admin, _ = await node.somebody(Role.ADMIN, "Root")
     key = await node.keys.create(admin, "collector", "agent", Role.TECHNICIAN, None)
-    principal = await node.authenticator.authenticate(key["key"])
+    principal = await node.authenticator.authenticate(key["key"], HOME.remote)
     assert principal.kind == "agent"
     assert principal.user == principal.session == key["id"]
     assert (principal.org, principal.role) == ("default", Role.TECHNICIAN)
@@ -261,14 +264,14 @@ async def test_a_users_key_acts_as_its_maker_with_no_more_than_its_role(
     owner, _ = await node.somebody(Role.OWNER, "Root")
     admin, _ = await node.somebody(Role.ADMIN, "Ann")
     key = await node.keys.create(admin, "script", "user", Role.ADMIN, None)
-    principal = await node.authenticator.authenticate(key["key"])
+    principal = await node.authenticator.authenticate(key["key"], HOME.remote)
     assert (principal.user, principal.kind, principal.role) == (admin.user, "user", Role.ADMIN)
     assert principal.session == key["id"]
     await node.users.set_role(owner, admin.user, Role.MEMBER)
-    assert (await node.authenticator.authenticate(key["key"])).role is Role.MEMBER
+    assert (await node.authenticator.authenticate(key["key"], HOME.remote)).role is Role.MEMBER
     await node.users.disable(owner, admin.user)
     with pytest.raises(Unauthenticated):
-        await node.authenticator.authenticate(key["key"])
+        await node.authenticator.authenticate(key["key"], HOME.remote)
 
 
 async def test_a_revoked_key_is_out_at_once_everywhere(world: AccountsWorld) -> None:
@@ -280,7 +283,7 @@ async def test_a_revoked_key_is_out_at_once_everywhere(world: AccountsWorld) -> 
     for node in nodes:
         await node.authenticator.review()
         with pytest.raises(Unauthenticated):
-            await node.authenticator.authenticate(key["key"])
+            await node.authenticator.authenticate(key["key"], HOME.remote)
     assert outlet.closing == "revoked"
     with pytest.raises(NotFound):
         await nodes[0].keys.revoke(admin, key["id"])
@@ -293,10 +296,10 @@ async def test_a_key_ends_when_it_was_said_to(world: AccountsWorld) -> None:
     key = await node.keys.create(admin, "short", "agent", Role.MEMBER, 60)
     client, outlet = await node.connect(key["key"])
     await world.turn(59)
-    await node.authenticator.authenticate(key["key"])
+    await node.authenticator.authenticate(key["key"], HOME.remote)
     world.clock.turn(1.1)
     with pytest.raises(Unauthenticated):
-        await node.authenticator.authenticate(key["key"])
+        await node.authenticator.authenticate(key["key"], HOME.remote)
     node.expirations.check()
     assert outlet.closing == "token_expired"
     assert client.principal.kind == "agent"
@@ -306,7 +309,123 @@ async def test_a_key_ends_when_it_was_said_to(world: AccountsWorld) -> None:
 async def test_rubbish_is_no_key(world: AccountsWorld, key: str) -> None:
     node = await world.node()
     with pytest.raises(Unauthenticated):
-        await node.authenticator.authenticate(key)
+        await node.authenticator.authenticate(key, HOME.remote)
+
+
+GUESSES: dict[str, Limit | None] = {"api_key.refused": (3, 60.0)}
+
+
+def count_reads(node: AccountsNode, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hashes that the store is asked for from now on."""
+    find = node.session_repository.find_key
+    asked: list[str] = []
+
+    async def counted(org: str, hashed: str) -> Any:
+        asked.append(hashed)
+        return await find(org, hashed)
+
+    monkeypatch.setattr(node.session_repository, "find_key", counted)
+    return asked
+
+
+def wrong_key() -> str:
+    return random_token(KEY_PREFIX, "default")
+
+
+async def guess(node: AccountsNode, remote: str = AWAY.remote) -> None:
+    """Try wrong keys until that is refused."""
+    for _ in range(3):
+        with pytest.raises(Unauthenticated):
+            await node.authenticator.authenticate(wrong_key(), remote)
+    with pytest.raises(RateLimited) as refused:
+        await node.authenticator.authenticate(wrong_key(), remote)
+    assert 0 < (refused.value.retry_after or 0) <= 20
+
+
+async def test_who_guesses_keys_has_to_wait_and_asks_the_store_no_more(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node(limits=GUESSES)
+    asked = count_reads(node, monkeypatch)
+    await guess(node)
+    assert len(asked) == 3
+    results = await asyncio.gather(
+        *(node.authenticator.authenticate(wrong_key(), f"2001:db8::{n + 1:x}") for n in range(20)),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in results].count(Unauthenticated) == 3, "an IPv6 /64 is one"
+    await world.turn(20)
+    with pytest.raises(Unauthenticated):
+        await node.authenticator.authenticate(wrong_key(), AWAY.remote)
+
+
+async def test_good_keys_are_no_guesses(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node(limits=GUESSES)
+    admin, _ = await node.somebody(Role.ADMIN, "Root")
+    keys = [
+        (await node.keys.create(admin, "collector", "agent", Role.MEMBER, None))["key"]
+        for _ in range(10)
+    ]
+    asked = count_reads(node, monkeypatch)
+    for key in keys:
+        await node.authenticator.authenticate(key, HOME.remote)
+    await guess(node, HOME.remote)
+    # Those who were in before are let in again, however much others at their address guess.
+    node.authenticator.tell(admin.user)
+    world.clock.turn(2)
+    asked.clear()
+    for key in keys:
+        await node.authenticator.authenticate(key, HOME.remote)
+    assert len(asked) == len(keys)
+
+
+async def test_a_dead_key_that_is_tried_on_and_on_costs_few_reads(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node(limits=GUESSES)
+    admin, _ = await node.somebody(Role.ADMIN, "Root")
+    key = await node.keys.create(admin, "collector", "agent", Role.MEMBER, None)
+    await node.authenticator.authenticate(key["key"], HOME.remote)
+    await node.keys.revoke(admin, key["id"])
+    asked = count_reads(node, monkeypatch)
+    for _ in range(30):
+        with pytest.raises(Unauthenticated):
+            await node.authenticator.authenticate(key["key"], HOME.remote)
+        world.clock.turn(0.3)
+    assert len(asked) == 1
+
+
+async def test_the_key_of_a_user_who_was_enabled_again_is_good_again(world: AccountsWorld) -> None:
+    node = await world.node(limits=GUESSES)
+    owner, _ = await node.somebody(Role.OWNER, "Root")
+    admin, _ = await node.somebody(Role.ADMIN, "Ann")
+    key = await node.keys.create(admin, "script", "user", Role.ADMIN, None)
+    await node.users.disable(owner, admin.user)
+    with pytest.raises(Unauthenticated):
+        await node.authenticator.authenticate(key["key"], HOME.remote)
+    await node.users.enable(owner, admin.user)
+    await world.turn(REFUSED_FOR)
+    await node.authenticator.authenticate(key["key"], HOME.remote)
+
+
+async def test_a_key_that_could_not_be_looked_for_was_no_guess(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node(limits=GUESSES)
+    admin, _ = await node.somebody(Role.ADMIN, "Root")
+    key = await node.keys.create(admin, "collector", "agent", Role.MEMBER, None)
+
+    async def out_of_reach(*_: str) -> None:
+        raise Unavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.session_repository, "find_key", out_of_reach)
+        for _ in range(10):
+            with pytest.raises(Unavailable):
+                await node.authenticator.authenticate(key["key"], HOME.remote)
+    await node.authenticator.authenticate(key["key"], HOME.remote)
 
 
 async def test_a_key_cannot_do_more_than_its_maker(world: AccountsWorld) -> None:
@@ -325,4 +444,4 @@ async def test_keys_of_another_organization_are_not_there(world: AccountsWorld) 
     assert (await node.keys.list(other, cursor=None, limit=10))["items"] == []
     with pytest.raises(NotFound):
         await node.keys.revoke(other, key["id"])
-    assert (await node.authenticator.authenticate(key["key"])).org == "one"
+    assert (await node.authenticator.authenticate(key["key"], HOME.remote)).org == "one"

@@ -481,6 +481,6 @@ async def test_a_weak_password_makes_no_administrator(node: AccountsNode) -> Non
 async def test_an_agents_key_has_no_profile(node: AccountsNode) -> None:
     admin, _ = await node.somebody(Role.ADMIN, "Root")
     key = await node.keys.create(admin, "bot", "agent", Role.MEMBER, None)
-    agent = await node.authenticator.authenticate(key["key"])
+    agent = await node.authenticator.authenticate(key["key"], HOME.remote)
     with pytest.raises(NotFound):
         await node.accounts.profile(agent)

@@ -247,7 +247,7 @@ async def test_a_connection_lives_on_with_a_newer_token(
     tab, tab_outlet = await node.connect(tokens["access_token"], transport="t2")
     await world.turn(600)
     newer = await node.sessions.refresh(tokens["refresh_token"], HOME)
-    answer = await node.sessions.extend(client, newer["access_token"])
+    answer = await node.sessions.extend(client, newer["access_token"], HOME.remote)
     assert answer["expires_in"] == 900
     assert client.principal.expires_at == sibling.principal.expires_at == world.clock.now() + 900
     assert tab.principal.expires_at == world.clock.now() + 300
@@ -264,7 +264,9 @@ async def test_an_older_token_does_not_shorten_a_connection(
     world.clock.turn(10)
     newer = await node.sessions.refresh(older["refresh_token"], HOME)
     client, _ = await node.connect(newer["access_token"])
-    assert (await node.sessions.extend(client, older["access_token"]))["expires_in"] == 900
+    assert (await node.sessions.extend(client, older["access_token"], HOME.remote))[
+        "expires_in"
+    ] == 900
 
 
 async def test_a_connection_takes_no_token_of_another_session(node: AccountsNode) -> None:
@@ -272,7 +274,7 @@ async def test_a_connection_takes_no_token_of_another_session(node: AccountsNode
     client, _ = await node.connect(tokens["access_token"])
     for other in (await node.login("ann@example.com"), await node.register("Bob")):
         with pytest.raises(Invalid):
-            await node.sessions.extend(client, other["access_token"])
+            await node.sessions.extend(client, other["access_token"], HOME.remote)
     for rubbish in ("x", tokens["refresh_token"]):
         with pytest.raises(Unauthenticated):
-            await node.sessions.extend(client, rubbish)
+            await node.sessions.extend(client, rubbish, HOME.remote)

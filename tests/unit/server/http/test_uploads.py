@@ -48,7 +48,7 @@ class Unlimited:
         return 0.0
 
 
-async def authenticate(token: str) -> Principal:
+async def authenticate(token: str, _: str) -> Principal:
     user, _, org = token.partition("@")
     if user not in {"ada", "bob", "cid"}:
         raise Unauthenticated("No such token.")
