@@ -48,6 +48,8 @@ class Person:
         self.read_seq = 0
         self.came_at = 0
         """The seq of the event by which this person last came in."""
+        self.reacted_at = 0
+        """The head of the reactions then: of what is before it this person need not hear."""
 
     @property
     def id(self) -> str:
@@ -235,6 +237,7 @@ class Conversation(RuleBasedStateMachine):
             self._answer("Ann", "member.add", data, good=True)
         self.members.add(name)
         person.came_at = self.run_async(self._log())[-1]["seq"]
+        person.reacted_at = len(self.run_async(self._log("reactions")))
 
     @rule(name=others)
     def go(self, name: str) -> None:
@@ -260,11 +263,12 @@ class Conversation(RuleBasedStateMachine):
 
     # -- what must be true --------------------------------------------------------------------
 
-    async def _log(self) -> list[dict[str, Any]]:
+    async def _log(self, namespace: str = "messages") -> list[dict[str, Any]]:
         """All events of the conversation, from the log."""
-        known = {self.stream: {"epoch": "", "seq": 0}}
+        stream = f"{namespace}/{self.id}"
+        known = {stream: {"epoch": "", "seq": 0}}
         answer = await self.people["Ann"].account.api.post("/sync", {"streams": known})
-        found = answer["streams"][self.stream]
+        found = answer["streams"][stream]
         assert found["recovered"], found
         events: list[dict[str, Any]] = found["events"]
         return events
@@ -303,6 +307,35 @@ class Conversation(RuleBasedStateMachine):
             if not person.online:
                 await self._connect(person)
             await self._check_seen(name, person, events)
+            if name in self.members:
+                await self._check_reactions(name, person)
+
+    async def _check_reactions(self, name: str, person: Person) -> None:
+        """What was told last of a message's reactions is what it has."""
+        client, stream = person.reactions, f"reactions/{self.id}"
+        assert client is not None
+        log = {event["seq"]: event for event in await self._log("reactions")}
+        assert list(log) == list(range(1, len(log) + 1))
+        if len(log) > person.reacted_at:
+            await client.until(
+                lambda: client.streams.get(stream, {}).get("seq", 0) == len(log),
+                what=f"seq {len(log)} of reactions for {name}",
+            )
+        told: dict[str, dict[str, int]] = {}
+        for event in client.events:
+            if isinstance(event.data, dict) and event.data.get("stream") == stream:
+                assert event.data == log[event.data["seq"]]
+                if event.data["seq"] > person.reacted_at:
+                    told[event.data["data"]["message"]] = event.data["data"]["counts"]
+        for id, counts in told.items():
+            if not self.messages[id]["deleted"]:
+                assert counts == self._counts(id), f"{name}: {id}"
+
+    def _counts(self, id: str) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for emoji, _ in self.messages[id]["reactions"]:
+            counts[emoji] = counts.get(emoji, 0) + 1
+        return counts
 
     async def _check_history(self, name: str, person: Person) -> None:
         if name not in self.members:
@@ -321,10 +354,7 @@ class Conversation(RuleBasedStateMachine):
         assert [each["id"] for each in items] == list(self.messages)
         for each in items:
             expected = self.messages[each["id"]]
-            counts: dict[str, int] = {}
-            for emoji, _ in expected["reactions"]:
-                counts[emoji] = counts.get(emoji, 0) + 1
-            assert each["reactions"] == counts, each
+            assert each["reactions"] == self._counts(each["id"]), each
             assert (each["seq"], each["body"], each["deleted_at"] is not None) == (
                 expected["seq"],
                 expected["body"],
