@@ -1,10 +1,13 @@
 """Typing: told to whoever is there, kept nowhere."""
 
+from collections.abc import Awaitable, Callable
+
 from actions.clients import Client
 from actions.timeouts import Timeouts
 from domain.clock import Clock, timestamp
 from domain.errors import NotFound
 from domain.events import Actor
+from domain.principals import Principal
 from domain.typing import TYPING_CHANGED, TYPING_ENDS, TYPING_REPEATS
 from fanout.publisher import Publisher
 
@@ -26,12 +29,21 @@ class _Typist:
 class Typing:
     """Carries `typing.start` and `typing.stop` to the others in a conversation.
 
-    No read is made: a connection that follows a conversation was let in as its member, and is
-    put out when it is one no longer.
+    A connection that follows a conversation was let in as its member, and is put out when it is
+    one no longer: only a block takes a read.
     """
 
-    def __init__(self, publisher: Publisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        is_shut_out: Callable[[Principal, str], Awaitable[bool]],
+        clock: Clock,
+    ) -> None:
+        """`is_shut_out` says whether a user may not write in a conversation because the other one
+        of it does not want to hear from that user.
+        """
         self._publisher = publisher
+        self._is_shut_out = is_shut_out
         self._clock = clock
         self._typists: dict[tuple[str, str], _Typist] = {}
         self._of_client: dict[Client, set[_Typist]] = {}
@@ -46,12 +58,16 @@ class Typing:
         """End what is due. Called by a timer; harmless at any time."""
         self._timeouts.run_due()
 
-    def start(self, client: Client, conversation: str) -> None:
-        """The client's user writes something, for `TYPING_ENDS` seconds unless told again.
+    async def start(self, client: Client, conversation: str) -> None:
+        """The client's user writes something, for `TYPING_ENDS` seconds unless told again. Nobody
+        is told of a user who is blocked there.
 
         Raises:
             NotFound: the client follows no such conversation.
         """
+        _followed(client, conversation)
+        if await self._is_shut_out(client.principal, conversation):
+            return
         stream = _followed(client, conversation)
         user = client.principal.user
         typist = self._typists.get((stream, user))

@@ -1,9 +1,10 @@
 """What must hold when somebody writes in a conversation, and what is said when it does not."""
 
-from actions.memberships import Facts
+from actions.memberships import Facts, Memberships
 from domain.conversations import Kind
 from domain.errors import Forbidden, Invalid, NotFound, ParleyError
-from store.contacts import BLOCKS, unblocked
+from domain.principals import Principal
+from store.contacts import BLOCKS, ContactRepository, unblocked
 from store.conversations import MEMBERS, is_member, key_of
 from store.engine import Guard
 from store.messages import MESSAGES
@@ -18,6 +19,20 @@ def may_write(facts: Facts, conversation: str, user: str) -> list[Guard]:
         if other is not None:
             guards.append(unblocked(other, user))
     return guards
+
+
+async def is_shut_out(
+    memberships: Memberships, contacts: ContactRepository, principal: Principal, conversation: str
+) -> bool:
+    """Whether the other one of a direct conversation has blocked the user.
+
+    Raises:
+        NotFound: the organization has no such conversation.
+    """
+    org, user = principal.org, principal.user
+    facts = memberships.known(org, conversation) or await memberships.facts(org, conversation)
+    other = facts.other(user)
+    return other is not None and await contacts.is_blocked(org, other, user)
 
 
 def no_upload(id: str) -> Invalid:

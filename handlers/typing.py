@@ -29,7 +29,7 @@ class TypingCommands(CommandSet):
         It ends by itself after 6 seconds: send it again every few seconds while the user types.
         The connection must follow the conversation's stream, as it does by itself.
         """
-        self._typing.start(context.client, request.conversation)
+        await self._typing.start(context.client, request.conversation)
         return {}
 
     @command("typing.stop")

@@ -3,6 +3,7 @@ actions.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 from actions.access import Authenticator
@@ -35,6 +36,7 @@ from actions.unread import Unread
 from actions.uploads import Limits as UploadLimits
 from actions.uploads import Uploads
 from actions.users import Users
+from actions.writing import is_shut_out
 from config.load import SettingsError
 from config.settings import Settings
 from domain import conversations, messages, presence, reactions, receipts, typing, unread
@@ -292,6 +294,7 @@ class Features:
         fabric.rules.declare(
             conversations.NAMESPACE, memberships.may_read, memberships.own, memberships.later
         )
+        shut_out = partial(is_shut_out, memberships, ContactRepository(engine))
         reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)
         fabric.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)
         self.jobs.append(Job("uploads", HOUR, self.uploads.sweep))
@@ -304,7 +307,7 @@ class Features:
             PinCommands(pins),
             ReceiptCommands(self.receipts),
             ReactionCommands(reacting),
-            TypingCommands(Typing(fabric.publisher, clock)),
+            TypingCommands(Typing(fabric.publisher, shut_out, clock)),
             UploadCommands(self.uploads),
         ]
 

@@ -5,6 +5,7 @@ import pytest
 from actions.clients import Client
 from actions.typing import Typing
 from domain.errors import NotFound
+from domain.principals import Principal
 from domain.typing import EVENTS
 from fanout.hub import Hub
 from fanout.publisher import Publisher
@@ -20,7 +21,11 @@ class World:
         self.hub = Hub(encode)
 
         publisher = Publisher(self.hub, Sequencer(self.hub, no_log))
-        self.typing = Typing(publisher, self.clock)
+        self.blocked: set[str] = set()
+        self.typing = Typing(publisher, self.is_blocked, self.clock)
+
+    async def is_blocked(self, principal: Principal, conversation: str) -> bool:
+        return principal.user in self.blocked
 
     def join(self, user: str) -> tuple[Client, LocalOutlet]:
         client, outlet = local_client(user, streams=[ROOM, f"messages/{user}"], events=EVENTS)
@@ -44,7 +49,7 @@ async def world() -> World:
 async def test_start_and_stop_are_told_to_the_room(world: World) -> None:
     ann, _ = world.join("ann")
     _, bob = world.join("bob")
-    world.typing.start(ann, "c1")
+    await world.typing.start(ann, "c1")
     world.typing.stop(ann, "c1")
     assert world.heard(bob) == [("ann", True), ("ann", False)]
     name, envelope = bob.received[0]
@@ -58,16 +63,26 @@ async def test_a_repeated_start_is_told_again_only_every_three_seconds(world: Wo
     ann, _ = world.join("ann")
     _, bob = world.join("bob")
     for _ in range(8):
-        world.typing.start(ann, "c1")
+        await world.typing.start(ann, "c1")
         world.turn(1)
     assert world.heard(bob) == [("ann", True)] * 3
+
+
+async def test_of_who_is_blocked_nobody_is_told(world: World) -> None:
+    ann, _ = world.join("ann")
+    _, bob = world.join("bob")
+    world.blocked.add("ann")
+    await world.typing.start(ann, "c1")
+    world.typing.stop(ann, "c1")
+    world.turn(10)
+    assert world.heard(bob) == []
 
 
 async def test_a_stop_without_start_says_nothing(world: World) -> None:
     ann, _ = world.join("ann")
     _, bob = world.join("bob")
     world.typing.stop(ann, "c1")
-    world.typing.start(ann, "c1")
+    await world.typing.start(ann, "c1")
     world.typing.stop(ann, "c1")
     world.typing.stop(ann, "c1")
     assert world.heard(bob) == [("ann", True), ("ann", False)]
@@ -76,9 +91,9 @@ async def test_a_stop_without_start_says_nothing(world: World) -> None:
 async def test_it_ends_six_seconds_after_the_last_start(world: World) -> None:
     ann, _ = world.join("ann")
     _, bob = world.join("bob")
-    world.typing.start(ann, "c1")
+    await world.typing.start(ann, "c1")
     world.turn(5)
-    world.typing.start(ann, "c1")
+    await world.typing.start(ann, "c1")
     world.turn(5.9)
     assert world.heard(bob)[-1] == ("ann", True)
     world.turn(0.1)
@@ -88,7 +103,7 @@ async def test_it_ends_six_seconds_after_the_last_start(world: World) -> None:
 async def test_it_ends_when_the_connection_goes(world: World) -> None:
     ann, _ = world.join("ann")
     _, bob = world.join("bob")
-    world.typing.start(ann, "c1")
+    await world.typing.start(ann, "c1")
     ann.closed()
     assert world.heard(bob) == [("ann", True), ("ann", False)]
     world.turn(60)
@@ -99,8 +114,8 @@ async def test_a_user_types_as_long_as_one_device_does(world: World) -> None:
     phone, _ = world.join("ann")
     desk, _ = world.join("ann")
     _, bob = world.join("bob")
-    world.typing.start(phone, "c1")
-    world.typing.start(desk, "c1")
+    await world.typing.start(phone, "c1")
+    await world.typing.start(desk, "c1")
     world.typing.stop(phone, "c1")
     assert world.heard(bob) == [("ann", True)]
     desk.closed()
@@ -111,14 +126,14 @@ async def test_a_user_types_as_long_as_one_device_does(world: World) -> None:
 async def test_only_who_follows_the_conversation_may(world: World, conversation: str) -> None:
     eve, _ = world.join("eve")
     with pytest.raises(NotFound):
-        world.typing.start(eve, conversation)
+        await world.typing.start(eve, conversation)
     with pytest.raises(NotFound):
         world.typing.stop(eve, conversation)
 
 
 async def test_nothing_is_kept_of_who_has_ceased(world: World) -> None:
     ann, _ = world.join("ann")
-    world.typing.start(ann, "c1")
+    await world.typing.start(ann, "c1")
     assert world.typing.active == 1
     ann.closed()
     assert world.typing.active == 0
