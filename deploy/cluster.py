@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.support.mongod import Mongod, Unbuildable
+from tests.support.mongod import BUILD, Mongod, Unbuildable
 from tests.support.redis import RedisProcess
 from tests.support.server import ROOT, ServerFailed, ServerProcess, free_port
 
@@ -47,6 +47,8 @@ def main() -> int:
     try:
         for program, package in PROGRAMS.items():
             install(program, package)
+        if not any(BUILD.glob("mongod-*")):
+            install("go", "golang-go")
         with cluster(asked.nodes, None if asked.demo else asked.port, doors=asked.demo) as running:
             if asked.demo:
                 return running.demo()
