@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[str | None, BeforeValidator(_redis_url)] = Field(
         default=None,
         repr=False,
-        description="Redis that joins nodes to a cluster; without it there is one node. "
+        description="Redis that joins nodes to a cluster; without it there must be one node only. "
         "`redis://host:6379/0`, `rediss://` with TLS, `redis+sentinel://host:26379,…/service`, "
         "`redis+cluster://host:6379,…`.",
     )

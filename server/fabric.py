@@ -70,6 +70,13 @@ class Fabric:
         """Run for as long as the node does."""
         self._reading = asyncio.Semaphore(REPAIRS_AT_ONCE)
         self._presence: PresenceRegistry | None = None
+        self._listening: dict[str, Callable[[bytes], None]] = {}
+
+    def listen(self, channel: str, receive: Callable[[bytes], None]) -> None:
+        """Have what comes over a channel of the bus handed to one that is no room of clients.
+        Before `start`.
+        """
+        self._listening[channel] = receive
 
     def connect_presence(self, registry: PresenceRegistry) -> None:
         """Hand a registry what comes over the bus for it."""
@@ -79,6 +86,8 @@ class Fabric:
         """Connect the bus."""
         await self.bus.start(self._receive, self._joined)
         self.bus.subscribe(CHANNEL)
+        for channel in self._listening:
+            self.bus.subscribe(channel)
 
     async def stop(self) -> None:
         """Disconnect the bus."""
@@ -91,6 +100,8 @@ class Fabric:
     def _receive(self, channel: str, message: bytes) -> None:
         if channel == CHANNEL or channel.startswith(USER):
             self.control.receive(message)
+        elif channel in self._listening:
+            self._listening[channel](message)
         elif channel.startswith(PRESENCE):
             if self._presence is not None:
                 self._presence.receive(channel, message)

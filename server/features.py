@@ -68,6 +68,7 @@ from store import contacts as contacts_store
 from store import conversations as conversations_store
 from store import leases as leases_store
 from store import messages as messages_store
+from store import nodes as nodes_store
 from store import presence as presence_store
 from store import reactions as reactions_store
 from store import receipts as receipts_store
@@ -99,6 +100,7 @@ COLLECTIONS: tuple[Collection, ...] = (
     *presence_store.COLLECTIONS,
     *uploads_store.COLLECTIONS,
     *leases_store.COLLECTIONS,
+    *nodes_store.COLLECTIONS,
 )
 """Everything that is stored."""
 

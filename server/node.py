@@ -1,6 +1,7 @@
 """One node: its features, and the doors by which clients come to them."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -32,7 +33,10 @@ from server.http.uploads import OPENAPI as UPLOAD_PATHS
 from server.http.uploads import UploadRoutes
 from server.leader import Leader
 from server.metrics import Metrics, Numbers
-from server.numbers import presence_numbers
+from server.neighbours import CHANNEL as NODES
+from server.neighbours import EVERY as LOOK
+from server.neighbours import Neighbours
+from server.numbers import nodes_numbers, presence_numbers
 from server.peers import Peers
 from server.periodic import every
 from server.seat import Seat, WorkerMetrics
@@ -44,6 +48,7 @@ from server.version import VERSION
 from store.blobs import Blobs
 from store.engine import Engine
 from store.leases import LeaseRepository
+from store.nodes import NodeRepository
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +106,14 @@ class Node:
             LocalRateLimiter(by_bucket, clock, default=default), by_bucket, default
         )
         self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
-        self._leader = None if bus.alone else Leader(LeaseRepository(engine, clock), clock)
+        self._leader: Leader | None = None
+        self._neighbours: Neighbours | None = None
+        if engine.shared:  # whether or not there is a bus to others: they may be there
+            self._leader = Leader(LeaseRepository(engine, clock), clock)
+            name = f"{socket.gethostname()}:{settings.port}"
+            name += "" if seat is None else f" worker {seat.number}"
+            self._neighbours = Neighbours(NodeRepository(engine), bus, clock, name)
+            self.fabric.listen(NODES, self._neighbours.receive)
         self.registry = Registry(self.features.command_sets, NAMESPACES)
         check_buckets(limits, (each.bucket for each in self.registry.commands))
         dispatcher = Dispatcher(limiter, metrics)
@@ -129,6 +141,8 @@ class Node:
         self._expose_numbers()
         for numbers in presence_numbers(self.features.presences, self.features.presence_watch):
             metrics.expose(numbers)
+        if self._neighbours is not None:
+            metrics.expose(nodes_numbers(self._neighbours))
         if not bus.alone:
             self._expose_repair()
 
@@ -252,6 +266,9 @@ class Node:
             if leader is not None:
                 tasks.append(asyncio.ensure_future(leader.run()))
                 stack.push_async_callback(leader.stop)
+            if self._neighbours is not None:
+                tasks.append(asyncio.ensure_future(every(LOOK, "nodes", self._neighbours.look)))
+                stack.push_async_callback(self._neighbours.leave)
             for job in self.features.jobs:
                 work = job.run if leader is None or job.everywhere else leader.only(job.run)
                 tasks.append(asyncio.ensure_future(every(job.seconds, job.name, work)))

@@ -6,6 +6,7 @@ from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
 from fanout.redis_bus import RedisBus
 from server.metrics import Numbers
+from server.neighbours import Neighbours
 
 
 def bus_numbers(bus: RedisBus) -> Sequence[Numbers]:
@@ -25,6 +26,15 @@ def bus_numbers(bus: RedisBus) -> Sequence[Numbers]:
         ),
         Numbers("parley_bus_channels", "Rooms heard over Redis.", lambda: bus.channels),
         Numbers("parley_bus_queued_bytes", "Bytes waiting for Redis.", lambda: bus.queued_bytes),
+    )
+
+
+def nodes_numbers(neighbours: Neighbours) -> Numbers:
+    """Of the other nodes on the same store."""
+    return Numbers(
+        "parley_nodes",
+        "Other nodes that use the same store, and those of them that are not heard over Redis.",
+        lambda: {"others": neighbours.others, "not_joined": neighbours.apart},
     )
 
 

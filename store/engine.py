@@ -11,7 +11,7 @@ can be queried or sorted by, so every query has an index to use.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from domain.events import Actor, StoredEvent
 from domain.streams import Head
@@ -213,6 +213,10 @@ class Engine(ABC):
     by themselves once the cause is gone.
     """
 
+    shared: ClassVar[bool]
+    """Whether several nodes may have the same data open at the same time. Otherwise `start` fails
+    while another has."""
+
     # -- life ---------------------------------------------------------------------------------
 
     @abstractmethod
@@ -220,7 +224,8 @@ class Engine(ABC):
         """Open the store, bring its schema up to date. Safe to repeat on the same data.
 
         Raises:
-            StoreError: the data is of a newer version than this program knows.
+            StoreError: the data is of a newer version than this program knows, or open elsewhere
+                and not to be `shared`.
         """
 
     @abstractmethod

@@ -52,6 +52,8 @@ class Observer(Protocol):
 class MongoEngine(Engine):
     """Streams and documents in one database of MongoDB 5 or later."""
 
+    shared = True
+
     def __init__(
         self,
         url: str,

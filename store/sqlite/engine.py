@@ -64,6 +64,8 @@ class SqliteEngine(Engine):
     their own: a word that is in many texts takes long, and no other read shall wait for it.
     """
 
+    shared = False
+
     def __init__(
         self,
         path: Path,

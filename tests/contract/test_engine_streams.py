@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from domain.streams import Head
-from store.engine import Engine, Key, NewEvent, Update
+from store.engine import Engine, Key, NewEvent, StoreError, Update
 from tests.support.stores import NOTES, ORG, OTHER, Stores, appending, send, seqs
 
 STREAM = "messages/r1"
@@ -96,6 +96,22 @@ async def test_a_head_is_never_older_than_what_a_read_has_shown(engine: Engine) 
 
     await engine.insert(ORG, NOTES, {"id": "last", "seq": 0})
     await asyncio.gather(write(), watch(), watch(), watch())
+
+
+# -- several nodes ------------------------------------------------------------------------------
+
+
+async def test_several_nodes_have_the_data_open_if_the_engine_says_so(
+    stores: Stores, engine: Engine
+) -> None:
+    await engine.append(appending(STREAM))
+    if not engine.shared:
+        with pytest.raises(StoreError):
+            await stores.start()
+        return
+    other = await stores.start()
+    await other.append(appending(STREAM))
+    assert await seqs(engine) == await seqs(other) == [1, 2]
 
 
 # -- reading ------------------------------------------------------------------------------------

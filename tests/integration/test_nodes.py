@@ -203,3 +203,36 @@ async def test_wrong_passwords_are_counted_on_all_nodes_together(
             assert found == [401] * 4 + [429] * 2
         for each in nodes:
             each.stop()
+
+
+async def metrics(api: Api) -> str:
+    return (await api.request("GET", "//metrics")).body.decode()
+
+
+async def test_nodes_on_one_database_without_redis_say_that_they_are_not_joined(
+    mongodb: str, start_server: StartServer
+) -> None:
+    with scratch(mongodb) as database:
+        one, two = (start_server(**SETTINGS, STORE_URL=database.url) for _ in range(2))
+        async with Api(one.url) as here, asyncio.timeout(40):
+            while not all("nodes_not_joined" in each.log() for each in (one, two)):
+                await asyncio.sleep(0.1)
+            assert 'parley_nodes{kind="not_joined"} 1.0' in await metrics(here)
+            assert one.ready()
+            assert two.ready()
+            told = next(line for line in one.log().splitlines() if "nodes_not_joined" in line)
+            assert f":{two.port}" in told
+            assert "PARLEY_REDIS_URL" in told
+            await asyncio.to_thread(two.stop)
+            while "nodes_joined" not in one.log():
+                await asyncio.sleep(0.1)
+        one.stop()
+
+
+async def test_nodes_that_redis_joins_know_it(nodes: list[ServerProcess]) -> None:
+    async with Api(nodes[0].url) as here, asyncio.timeout(40):
+        text = ""
+        while 'parley_nodes{kind="others"} 1.0' not in text:
+            await asyncio.sleep(0.1)
+            text = await metrics(here)
+        assert 'parley_nodes{kind="not_joined"} 0.0' in text
