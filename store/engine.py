@@ -250,8 +250,9 @@ class Engine(ABC):
         used before by the same actor in the same stream, nothing is judged or written and the
         first result is returned.
 
-        A document that an append changes belongs to that stream: no append to another stream and
-        no plain write may change it, except to delete it.
+        A document that an append stores or changes belongs to that stream. No append to another
+        stream and no plain write may change it, except to delete it; after a plain one its id may
+        stay the stream's for an hour, to be used by it or by plain writes.
 
         The values that a document has under a unique index are changed by plain writes only: a
         change of an append may bring them with a new document, or leave them as they are.
@@ -267,6 +268,8 @@ class Engine(ABC):
             Unavailable: nothing was written; or, over a network, the answer was lost for good and
                 a retry with the key tells.
             ForeignStream: the stream's name belongs to another organization.
+            ValueError: a document belongs to another stream, a unique value would change, or
+                something in the append cannot be stored; nothing was written.
         """
 
     @abstractmethod
@@ -372,12 +375,17 @@ class Engine(ABC):
 
         Raises:
             Duplicate: the new values meet a unique index.
+            ValueError: the document belongs to a stream, or cannot be stored.
         """
 
     @abstractmethod
     async def write(self, org: str, changes: Sequence[Change]) -> None:
         """Apply plain changes in order. Each one is atomic; a crash may leave only some of them done.
         Here an `Insert` whose id is there already raises `Duplicate`.
+
+        Raises:
+            Duplicate: as `insert` and `update`.
+            ValueError: as `update`.
         """
 
     @abstractmethod

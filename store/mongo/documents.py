@@ -23,7 +23,7 @@ from store.engine import (
 )
 from store.mongo.conflicts import ATTEMPTS, Conflicts
 from store.mongo.database import Database
-from store.mongo.kinds import Kind, Row, document, live, ownership, row_id, version
+from store.mongo.kinds import Kind, Row, check_plain, document, live, ownership, row_id, version
 from store.mongo.query import Query, behind, changed, condition, order_of
 
 CHUNK = 1000
@@ -134,7 +134,7 @@ class Documents:
                 return document(there)
             elif "_r" in there:
                 await self._conflicts.settle(kind, there)
-            elif await self._replace(kind, there, row):
+            elif await self._replace(kind, there, {**row, "_p": True}):
                 return None
         raise Unavailable(_CONTENDED)
 
@@ -163,6 +163,7 @@ class Documents:
                 row = {**kind.row(org, doc), "_v": version()}
                 there = await self._database.rows(kind).find_one({"_id": row["_id"]})
                 if live(there) and there is not None:
+                    check_plain(there)
                     if await self._replace(kind, there, row):
                         return
                 elif await self.insert(kind, org, doc) is None:
@@ -194,6 +195,7 @@ class Documents:
                 doc = document(there)
                 if not matches(doc, where):
                     return None
+                check_plain(there)
                 row = {**kind.row(org, changed(doc, set, inc)), "_v": version()}
                 if await self._replace(kind, there, row):
                     return document(row)

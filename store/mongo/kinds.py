@@ -10,6 +10,7 @@ under their own names, and under names with an underscore what the engine needs:
 - `_t_<field>`: the words to be searched for.
 - `_v`: changes with every write: what a compare-and-set compares.
 - `_w`, `_s`: the stream that the document belongs to, and the seq of the append that wrote it.
+- `_p`: set if it belongs to no stream any more: a plain write put it where another was removed.
 - `_x`: when a tombstone or reservation was made, in Unix milliseconds; `_r`: by which append it
   was reserved.
 """
@@ -158,7 +159,7 @@ class Kind:
     def content(self) -> tuple[str, ...]:
         """The stored fields that a tombstone does not have."""
         made = (*self.unique_fields, *self.text_fields)
-        return ("_o", "_c", "_j", "id", *self._columns, *made)
+        return ("_o", "_c", "_j", "_p", "id", *self._columns, *made)
 
 
 def row_id(org: str, id: str) -> str:
@@ -184,7 +185,17 @@ def text_field(name: str) -> str:
 
 def ownership(row: Row) -> Row:
     """What says which append wrote a row last; empty if none did."""
-    return {name: value for name, value in row.items() if name in {"_w", "_s"}}
+    return {name: value for name, value in row.items() if name in {"_w", "_s", "_p"}}
+
+
+def check_plain(row: Row) -> None:
+    """Hold a plain change against whose the document is.
+
+    Raises:
+        ValueError: it belongs to a stream.
+    """
+    if row.get("_w") is not None and "_p" not in row:
+        raise ValueError(f"{row['_id']} belongs to the stream {row['_w']}")
 
 
 def live(row: Row | None) -> bool:

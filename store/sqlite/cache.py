@@ -86,11 +86,13 @@ class Heads:
 class Entry:
     """A document as committed."""
 
-    __slots__ = ("doc", "rowid", "text")
+    __slots__ = ("doc", "owner", "rowid", "text")
 
-    def __init__(self, rowid: int, text: bytes) -> None:
+    def __init__(self, rowid: int, text: bytes, owner: int | None) -> None:
         self.rowid = rowid
         self.text = text
+        self.owner = owner
+        """The stream that it belongs to, if any."""
         self.doc: dict[str, Any] | None = None
         """Decoded, for the writer alone, which does not change it."""
 

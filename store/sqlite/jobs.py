@@ -14,8 +14,9 @@ from store.engine import Appended, ForeignStream, GuardFailed, KeyReused
 from store.sqlite.cache import Key, Place
 from store.sqlite.prepare import Patch, Prepared, PreparedAppend, Whole
 from store.sqlite.query import Sql
+from store.sqlite.rows import text_of
 from store.sqlite.tables import Table
-from store.sqlite.transaction import Transaction, UsedKey, new_epoch, text_of
+from store.sqlite.transaction import Transaction, UsedKey, new_epoch
 
 
 class Job(ABC):
@@ -107,8 +108,10 @@ class AppendJob(Job):
                 raise GuardFailed(guard)
 
         first = place.head.seq + 1 if place is not None else 1
+        owner = tx.stream_id(append.stream)
         for change in prepared.changes:
-            tx.apply(change, first, strict=False)
+            tx.apply(change, first, strict=False, owner=owner)
+        tx.check_owned(owner)
 
         place = tx.open_stream(append.stream, append.org)
         actor, at, epoch = append.actor, append.at, place.head.epoch

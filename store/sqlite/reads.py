@@ -27,11 +27,11 @@ ORGS = (
 
 def get(table: Table, org: str, id: str) -> Callable[[sqlite3.Connection], Entry | None]:
     """One document."""
-    sql = f"SELECT _rowid, CAST(_doc AS BLOB) FROM {table.name} WHERE _org = ? AND id = ?"
+    sql = f"SELECT _rowid, CAST(_doc AS BLOB), _stream FROM {table.name} WHERE _org = ? AND id = ?"
 
     def read(db: sqlite3.Connection) -> Entry | None:
         row = db.execute(sql, (org, id)).fetchone()
-        return None if row is None else Entry(row[0], row[1])
+        return None if row is None else Entry(*row)
 
     return read
 
@@ -41,13 +41,13 @@ def get_many(
 ) -> Callable[[sqlite3.Connection], dict[str, Entry]]:
     """Documents by id."""
     sql = (
-        f"SELECT t.id, t._rowid, CAST(t._doc AS BLOB) FROM json_each(?) AS j "
+        f"SELECT t.id, t._rowid, CAST(t._doc AS BLOB), t._stream FROM json_each(?) AS j "
         f"CROSS JOIN {table.name} AS t ON t._org = ? AND t.id = j.value"
     )
     listed = orjson.dumps(list(dict.fromkeys(ids))).decode()
 
     def read(db: sqlite3.Connection) -> dict[str, Entry]:
-        return {id: Entry(rowid, text) for id, rowid, text in db.execute(sql, (listed, org))}
+        return {id: Entry(*entry) for id, *entry in db.execute(sql, (listed, org))}
 
     return read
 

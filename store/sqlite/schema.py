@@ -191,10 +191,13 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
         fields = "".join(f'"{name}", ' for name in table.columns)
         db.execute(
             f"CREATE TABLE {table.name} (_rowid INTEGER PRIMARY KEY, _org TEXT NOT NULL, "
-            f"id TEXT NOT NULL, {fields}_doc TEXT NOT NULL)"
+            f"id TEXT NOT NULL, {fields}_stream INTEGER, _doc TEXT NOT NULL)"
         )
         db.execute(f'CREATE UNIQUE INDEX "key {table.plain}" ON {table.name} (_org, id)')
-        columns = ["_rowid", "_org", "id", *table.columns, "_doc"]
+        columns = ["_rowid", "_org", "id", *table.columns, "_stream", "_doc"]
+    if "_stream" not in columns:  # what an earlier version wrote belongs to whoever writes it next
+        db.execute(f"ALTER TABLE {table.name} ADD COLUMN _stream INTEGER")
+        columns.append("_stream")
 
     wanted = {
         table.index_name(index): index
@@ -205,7 +208,7 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
     for name in there - wanted.keys() - {f"key {table.plain}"}:
         db.execute(f'DROP INDEX "{name}"')
     # A column that is no longer filled must not be believed by a later version that declares it.
-    for name in set(columns) - {"_rowid", "_org", "id", "_doc", *table.columns}:
+    for name in set(columns) - {"_rowid", "_org", "id", "_stream", "_doc", *table.columns}:
         db.execute(f'ALTER TABLE {table.name} DROP COLUMN "{name}"')
     for name in table.columns:
         if name not in columns:

@@ -17,7 +17,8 @@ class Table:
     """Names and statements of one collection, made once.
 
     `_rowid` is given by the writer, ascending for good; `_org` owns the row; `id` is the
-    document's; then the declared fields; `_doc` is the document as JSON text.
+    document's; then the declared fields; `_stream` is the stream that the document belongs to, null
+    if no append ever wrote it; `_doc` is the document as JSON text.
     """
 
     def __init__(self, collection: Collection) -> None:
@@ -32,18 +33,19 @@ class Table:
         self.plain = f"c_{collection.name}"
         self.name = f'"{self.plain}"'
         self.fts = f'"fts_{collection.name}"' if collection.text is not None else None
+        self.uniques = tuple(index.fields for index in collection.indexes if index.unique)
 
         fields = [f'"{name}"' for name in self.columns]
-        listed = ", ".join(["_rowid", "_org", "id", *fields, "_doc"])
+        listed = ", ".join(["_rowid", "_org", "id", *fields, "_stream", "_doc"])
         numbered = [f"f{place}" for place in range(len(fields))]
-        picked = ", ".join(f"v.{name}" for name in ("r", "org", "id", *numbered, "json"))
+        picked = ", ".join(f"v.{name}" for name in ("r", "org", "id", *numbered, "s", "json"))
         self.insert = Bulk(
             f"INSERT INTO {self.name} ({listed}) SELECT {picked} FROM {{rows}} AS v "
             "WHERE true ON CONFLICT (_org, id) DO NOTHING",
-            " ".join(["r", "org", "id", *numbered, "json"]),
+            " ".join(["r", "org", "id", *numbered, "s", "json"]),
         )
         self.load = Bulk(
-            "SELECT t._org, t.id, t._rowid, CAST(t._doc AS BLOB) FROM {rows} AS v "
+            "SELECT t._org, t.id, t._rowid, CAST(t._doc AS BLOB), t._stream FROM {rows} AS v "
             f"CROSS JOIN {self.name} AS t ON t._org = v.org AND t.id = v.id",
             "org id",
         )
@@ -56,9 +58,9 @@ class Table:
             f"{field} = v.{value}, " for field, value in zip(fields, numbered, strict=True)
         )
         self.update_all = Bulk(
-            f"UPDATE {self.name} SET {assigned}_doc = v.json FROM {{rows}} AS v "
+            f"UPDATE {self.name} SET {assigned}_stream = v.s, _doc = v.json FROM {{rows}} AS v "
             f"WHERE {self.name}._rowid = v.r",
-            " ".join(["r", *numbered, "json"]),
+            " ".join(["r", *numbered, "s", "json"]),
         )
         self.delete = Bulk(f"DELETE FROM {self.name} WHERE _rowid IN (SELECT r FROM {{rows}})", "r")
         if self.fts is not None:
@@ -95,6 +97,13 @@ class Table:
             if isinstance(value, _NESTED):
                 raise ValueError(f"{self.collection.name}: {name} cannot be queried as {value!r}")
         return values
+
+    def unique_values(self, doc: Mapping[str, Any]) -> list[list[Any] | None]:
+        """What of a document must be nobody else's, by unique index; None where it compares with
+        nothing.
+        """
+        held = [[doc.get(name) for name in fields] for fields in self.uniques]
+        return [None if None in values else values for values in held]
 
     def index_name(self, index: Index) -> str:
         """An index's name, which says all that it is."""

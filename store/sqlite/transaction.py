@@ -18,6 +18,7 @@ from store.engine import Document, Duplicate
 from store.sqlite.bulk import Bulk
 from store.sqlite.cache import Documents, Entry, Heads, Key, Place
 from store.sqlite.prepare import Patch, Prepared, Tables, Whole
+from store.sqlite.rows import Row, State, check_owned, check_plain, text_of
 from store.sqlite.tables import Table
 
 INSERT_EVENTS = Bulk(
@@ -64,29 +65,6 @@ def place_of(id: int, org: str, epoch: str, trimmed: int, newest: int | None) ->
     return Place(id, org, Head(epoch, newest or trimmed, trimmed))
 
 
-class Row:
-    """A document within a transaction."""
-
-    __slots__ = ("columns", "doc", "rowid", "stored", "text")
-
-    def __init__(self, rowid: int = 0, stored: bytes | None = None) -> None:
-        self.rowid = rowid
-        self.stored = stored
-        """In the file; None if it is not there."""
-        self.text = stored
-        """As decided so far."""
-        self.doc: Document | None = None
-        """`text` decoded, once somebody asks."""
-        self.columns: list[Any] | None = None
-        """Of `text`, where known."""
-
-    def document(self) -> Document | None:
-        """The document as decided so far, not to be changed in place."""
-        if self.doc is None and self.text is not None:
-            self.doc = orjson.loads(self.text)
-        return self.doc
-
-
 class Counters:
     """What the writer counts on over commits; read anew from the file when in doubt."""
 
@@ -123,7 +101,9 @@ class Transaction:
         self._documents = documents
         self._rows: dict[Key, Row] = {}
         self._changed: dict[Key, Row] = {}
-        self._undo: list[tuple[Key, Row, tuple[Any, ...]]] = []
+        self._undo: list[tuple[Key, Row, State, bool, bool]] = []
+        """What the operation changed: how each document was, and whether it was changed by an
+        earlier one, and known."""
         self._streams: dict[str, Place] = {}
         self._moved: dict[str, Place] = {}
         self._new_streams: list[tuple[int, str, str, str]] = []
@@ -153,14 +133,14 @@ class Transaction:
                 self._rows[key] = Row()
                 missing.setdefault(key[0], []).append(key[1:])
             else:
-                row = self._rows[key] = Row(entry.rowid, entry.text)
+                row = self._rows[key] = Row(entry.rowid, entry.text, entry.owner)
                 if entry.doc is None:
                     entry.doc = orjson.loads(entry.text)
                 row.doc = entry.doc
         for name, wanted in missing.items():
-            for org, id, rowid, text in self.tables[name].load.select(self.db, wanted):
-                self._rows[name, org, id] = Row(rowid, text)
-                self._committed.setdefault((name, org, id), Entry(rowid, text))
+            for org, id, rowid, text, owner in self.tables[name].load.select(self.db, wanted):
+                self._rows[name, org, id] = Row(rowid, text, owner)
+                self._committed.setdefault((name, org, id), Entry(rowid, text, owner))
 
     def load_streams(self, names: Iterable[str]) -> None:
         """Make streams known to `stream`."""
@@ -202,17 +182,23 @@ class Transaction:
 
     def undo(self) -> None:
         """Take back what the operation changed in documents."""
-        for key, row, before in reversed(self._undo):
-            row.rowid, row.text, row.doc, row.columns, changed, known = before
+        for key, row, before, changed, known in reversed(self._undo):
+            row.restore(before)
             if not changed:
                 self._changed.pop(key, None)
             if not known:
                 self._rows.pop(key, None)
         self._undo.clear()
 
-    def apply(self, change: Prepared, seq: int | None, *, strict: bool) -> None:
+    def apply(
+        self, change: Prepared, seq: int | None, *, strict: bool, owner: int | None = None
+    ) -> None:
         """Make one change. An insert of what is there already does nothing, or with `strict`
-        raises `Duplicate`.
+        raises `Duplicate`. `owner` is the stream that the document belongs to from now on; None
+        for a plain change.
+
+        Raises:
+            ValueError: a plain change of what belongs to a stream.
         """
         if isinstance(change, Whole):
             row = self._rows.get(change.key)
@@ -220,28 +206,57 @@ class Transaction:
                 if strict:
                     raise Duplicate(change.key[0])
                 return
-            self.write(change.key, change.encoded.text(seq or 0), None, change.columns(seq or 0))
+            check_plain(change.key, row, owner)
+            text = change.encoded.text(seq or 0)
+            self.write(change.key, text, None, change.columns(seq or 0), owner)
         elif isinstance(change, Patch):
             row = self._rows[change.key]
             doc = row.document()
             if doc is not None:
+                check_plain(change.key, row, owner)
                 changed = change.applied(doc, seq)
-                self.write(change.key, orjson.dumps(changed), changed, change.table.values(changed))
+                columns = change.table.values(changed)
+                self.write(change.key, orjson.dumps(changed), changed, columns, owner)
         elif self._rows[change.key].text is not None:
             self.write(change.key, None, None, None)
 
+    def check_owned(self, owner: int) -> None:
+        """Hold what the operation changed against what the documents were before it.
+
+        Raises:
+            ValueError: one belongs to another stream, or has other unique values now.
+        """
+        seen: set[Key] = set()
+        for key, row, before, _, _ in self._undo:
+            if key not in seen:
+                seen.add(key)
+                check_owned(self.tables[key[0]], key, before, row, owner)
+
     def write(
-        self, key: Key, text: bytes | None, doc: Document | None, columns: list[Any] | None
+        self,
+        key: Key,
+        text: bytes | None,
+        doc: Document | None,
+        columns: list[Any] | None,
+        owner: int | None = None,
     ) -> None:
         """Decide what a document is from now on; None: it is not."""
         row = self._rows.get(key)
         known = row is not None
         if row is None:
             row = self._rows[key] = Row()
-        before = (row.rowid, row.text, row.doc, row.columns, key in self._changed, known)
-        self._undo.append((key, row, before))
+        self._undo.append((key, row, row.state(), key in self._changed, known))
         row.text, row.doc, row.columns = text, doc, columns
+        if text is None:
+            row.owner = None
+        elif owner is not None:
+            row.owner = owner
         self._changed[key] = row
+
+    def stream_id(self, name: str) -> int:
+        """What a loaded stream is known by, or will be once `open_stream` has made it."""
+        place = self._streams.get(name)
+        return self.counters.stream + 1 if place is None else place.id
 
     def open_stream(self, name: str, org: str) -> Place:
         """A stream's place; a new one for a name that is not there yet."""
@@ -350,18 +365,20 @@ class Transaction:
                 columns = (
                     row.columns if row.columns is not None else table.values(row.document() or {})
                 )
-                if columns == table.values(orjson.loads(row.stored)):
+                if row.owner == row.stored_owner and columns == table.values(
+                    orjson.loads(row.stored)
+                ):
                     touched.append((row.rowid, row.text))
                 else:
-                    moved.append((row.rowid, *columns, row.text))
-                self._committed[key] = Entry(row.rowid, row.text)
+                    moved.append((row.rowid, *columns, row.owner, row.text))
+                self._committed[key] = Entry(row.rowid, row.text, row.owner)
             elif row.text is not None:
                 self.counters.rows[name] += 1
                 row.rowid = self.counters.rows[name]
                 columns = (
                     row.columns if row.columns is not None else table.values(row.document() or {})
                 )
-                added.append((row.rowid, key[1], key[2], *columns, row.text))
+                added.append((row.rowid, key[1], key[2], *columns, row.owner, row.text))
                 self._committed[key] = None
         if table.collection.text is not None:
             self._flush_text(table, rows)
@@ -378,7 +395,7 @@ class Transaction:
                     if row.stored is None:
                         self._rows.pop(key, None)
         for _, row in rows:
-            row.stored = row.text
+            row.stored, row.stored_owner = row.text, row.owner
 
     def _flush_text(self, table: Table, rows: list[tuple[Key, Row]]) -> None:
         """Correct what the search index has of rows that change; it gets new rows later."""
@@ -417,11 +434,3 @@ class Transaction:
     def move(self, name: str, place: Place) -> None:
         """Say where a stream stands, for what was written past this class."""
         self._streams[name] = self._moved[name] = place
-
-
-def text_of(doc: bytes | None, field: str) -> str | None:
-    """The text to be searched in a document; None if there is none."""
-    if doc is None:
-        return None
-    text = orjson.loads(doc).get(field)
-    return text if isinstance(text, str) and text else None

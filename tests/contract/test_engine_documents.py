@@ -7,6 +7,7 @@ import pytest
 
 from domain.errors import Unavailable
 from store.engine import (
+    Change,
     Collection,
     Delete,
     Duplicate,
@@ -296,6 +297,72 @@ async def test_a_document_of_a_stream_may_be_removed_by_plain_writes(
     await engine.insert(ORG, NOTES, note("two", body="again"))
     for id in ("one", "two"):
         assert await engine.get(ORG, NOTES, id) == note(id, body="again")
+    # What a plain write stored in the place of a stream's document is no stream's.
+    assert await engine.update(ORG, NOTES, "two", set={"seq": 1}) is not None
+    await engine.write(ORG, [Update(NOTES, "two", inc={"seq": 1})])
+    assert await engine.get(ORG, NOTES, "two") == note("two", body="again", seq=2)
+    await engine.append(appending(stream, changes=[Update(NOTES, "two", inc={"seq": 1})]))
+    with pytest.raises(ValueError, match="two belongs"):
+        await engine.update(ORG, NOTES, "two", inc={"seq": 1})
+
+
+async def test_a_document_of_a_stream_is_changed_by_its_appends_alone(
+    stores: Stores, engine: Engine
+) -> None:
+    stream = "messages/r1"
+    await engine.insert(ORG, NOTES, note("was plain", n=1))
+    await send(engine, "stored", stream=stream)
+    await engine.append(appending(stream, changes=[Update(NOTES, "was plain", inc={"n": 1})]))
+    await engine.append(appending(stream, changes=[Put(NOTES, note("put"))]))
+    mine = ("stored", "was plain", "put")
+    async for store in stores.before_and_after_restart(engine):
+        before = await store.get_many(ORG, NOTES, mine)
+        assert before.keys() == set(mine)
+        for id in mine:
+            changes: list[Change] = [
+                Update(NOTES, id, set={"body": "theirs"}),
+                Put(NOTES, note(id, body="theirs")),
+            ]
+            for change in changes:
+                with pytest.raises(ValueError, match=f"{id} belongs"):
+                    await store.append(appending("messages/r2", changes=[change]))
+                with pytest.raises(ValueError, match=f"{id} belongs"):
+                    await store.write(ORG, [change])
+            with pytest.raises(ValueError, match=f"{id} belongs"):
+                await store.update(ORG, NOTES, id, set={"body": "theirs"})
+            assert await store.update(ORG, NOTES, id, set={"body": ""}, where={"n": 99}) is None
+            # One that is there is left as it is, whosever it is.
+            await store.append(appending("messages/r3", changes=[Insert(NOTES, note(id))]))
+            assert await store.insert_or_get(ORG, NOTES, note(id)) == before[id]
+            with pytest.raises(Duplicate):
+                await store.insert(ORG, NOTES, note(id))
+        assert await store.get_many(ORG, NOTES, mine) == before
+        assert await seqs(store, "messages/r2") == []
+        for id in mine:
+            await store.append(appending(stream, changes=[Update(NOTES, id, inc={"n": 1})]))
+    await store.append(appending("messages/r2", changes=[Delete(NOTES, "put")]))
+    assert await store.get(ORG, NOTES, "put") is None
+
+
+async def test_an_append_leaves_unique_values_as_they_are(engine: Engine) -> None:
+    stream = "messages/r1"
+    ann = {"id": "a", "email": "ann@x", "age": 1}
+    await engine.append(appending(stream, changes=[Insert(PEOPLE, ann)]))
+    changes: list[Change] = [
+        Update(PEOPLE, "a", set={"email": "eve@x"}),
+        Update(PEOPLE, "a", set={"email": None}),
+        Put(PEOPLE, {"id": "a", "age": 2}),
+    ]
+    for change in changes:
+        with pytest.raises(ValueError, match="unique"):
+            await engine.append(appending(stream, changes=[change]))
+    assert await engine.get(ORG, PEOPLE, "a") == ann
+    assert await seqs(engine, stream) == [1]
+    await engine.append(appending(stream, changes=[Put(PEOPLE, {**ann, "age": 2})]))
+    await engine.append(appending(stream, changes=[Update(PEOPLE, "a", inc={"age": 1})]))
+    assert await engine.get(ORG, PEOPLE, "a") == {**ann, "age": 3}
+    await engine.append(appending(stream, changes=[Delete(PEOPLE, "a")]))
+    await engine.append(appending(stream, changes=[Insert(PEOPLE, {**ann, "email": "eve@x"})]))
 
 
 async def test_delete_across_organizations(engine: Engine) -> None:

@@ -128,9 +128,11 @@ async def test_what_was_removed_is_not_found_when_its_place_is_taken(engine: Eng
 
 async def test_searching_while_writing(engine: Engine) -> None:
     async def write_and_find(n: int) -> None:
-        await send(engine, f"n{n:03}", stream=f"messages/{n % 3}", body=f"common only{n}x")
+        stream = f"messages/{n % 3}"
+        await send(engine, f"n{n:03}", stream=stream, body=f"common only{n}x")
         assert await found(engine, f"only{n}x") == [f"n{n:03}"]
-        await engine.update(ORG, NOTES, f"n{n:03}", set={"body": f"other only{n}y"})
+        edit = Update(NOTES, f"n{n:03}", set={"body": f"other only{n}y"})
+        await engine.append(appending(stream, changes=[edit]))
         assert await found(engine, f"only{n}x") == []
         assert await found(engine, f"only{n}y") == [f"n{n:03}"]
 

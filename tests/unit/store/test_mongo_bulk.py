@@ -1,5 +1,7 @@
 """Many changes at once: few commands, whatever each of them meets."""
 
+import pytest
+
 from store.engine import Delete, Put
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongo_wire import wire_proxy
@@ -28,10 +30,13 @@ async def test_what_belongs_to_a_stream_still_does_when_it_was_put_with_others(
     await send(node, "n3")
     await send(node, "n6")
     await node.append(appending(changes=[Delete(NOTES, "n6")]))
-    puts = [Put(NOTES, note(f"n{n}", body=f"put {n}")) for n in range(10)]
+    puts = [Put(NOTES, note(f"n{n}", body=f"put {n}")) for n in range(10) if n != 3]
+    with pytest.raises(ValueError, match="n3 belongs"):
+        await node.write(ORG, [*puts, Put(NOTES, note("n3", body="put"))])
     await node.write(ORG, [*puts, Put(NOTES, note("n1", body="again")), Delete(NOTES, "n2")])
     found = {doc["id"]: doc["body"] for doc in await node.find(ORG, NOTES, {})}
-    expected = {f"n{n}": f"put {n}" for n in range(10) if n != 2} | {"n1": "again"}
+    expected = {f"n{n}": f"put {n}" for n in range(10) if n != 2}
+    expected |= {"n1": "again", "n3": "hello"}
     assert found == expected
     rows = node._database.rows(node._database.kind(NOTES))
     owned = await rows.find({"_w": {"$ne": None}}, {"id": 1}).to_list()

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from domain.errors import Unavailable
-from store.engine import Collection, Document, Index, StoreError
+from store.engine import Collection, Document, Index, StoreError, Update
 from store.sqlite import search
 from store.sqlite.schema import MIGRATIONS
-from tests.support.stores import NOTES, ORG, ROOMS, gathered, send, seqs
+from tests.support.stores import NOTES, ORG, ROOMS, appending, gathered, send, seqs
 from tests.unit.store.conftest import SqliteStores
 from tests.unit.store.test_sqlite_outage import locked
 
@@ -69,6 +69,22 @@ async def test_newer_data_than_the_program(sqlite: SqliteStores) -> None:
     db.close()
     with pytest.raises(StoreError, match="newer"):
         await sqlite.engine()
+
+
+async def test_what_an_older_version_wrote_belongs_to_whoever_writes_it_next(
+    sqlite: SqliteStores,
+) -> None:
+    engine = await sqlite.engine()
+    await send(engine, "n1", stream="messages/a")
+    await sqlite.stop(engine)
+    with sqlite3.connect(sqlite.path) as db:
+        db.execute("ALTER TABLE c_notes DROP COLUMN _stream")
+    db.close()
+    engine = await sqlite.engine()
+    edit = Update(NOTES, "n1", set={"body": "new"})
+    await engine.append(appending("messages/b", changes=[edit]))
+    with pytest.raises(ValueError, match="n1 belongs"):
+        await engine.append(appending("messages/a", changes=[edit]))
 
 
 async def test_some_other_programs_database(sqlite: SqliteStores) -> None:
