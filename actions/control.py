@@ -1,6 +1,6 @@
-"""What one node tells all others to do to their clients: close, join, leave.
+"""What one node tells all others: that a user's rights changed, a session ended, somebody is blocked.
 
-The bus may lose an order, so a node's orders are numbered and it says every second how many there
+The bus may lose an order, so a node's orders are numbered and it says now and then how many there
 were. Who finds that one is missing, or could not hear for a while, looks after what orders would
 have changed (`on_missed`).
 """
@@ -19,11 +19,14 @@ from fanout.bus import Bus
 log = structlog.get_logger(__name__)
 
 CHANNEL = "control"
-USER = "user:"
-"""Before a user's id: the channel of the nodes where the user has a connection."""
-
 BEAT_EVERY = 1.0
-"""Seconds between two words about how many orders there were."""
+"""Seconds between two words about how many orders there were, after one was given."""
+
+RESTLESS = 5
+"""As often it is said so soon."""
+
+BEAT_IN_REST = 10.0
+"""Seconds between two such words while there are no new orders."""
 
 FORGET_AFTER = 600.0
 """Seconds without a word after which another node is forgotten."""
@@ -39,6 +42,9 @@ class Control:
         self._acts: dict[str, Act] = {}
         self._node = new_id()
         self._sent = 0
+        self._beats = 0
+        """How often it was said since the last order."""
+        self._ordered = asyncio.Event()
         self._heard: dict[str, tuple[int, float]] = {}
         """By node: the number of its last order, and when it was last heard of."""
         self.missed = 0
@@ -57,25 +63,14 @@ class Control:
         self._acts[topic](order)
         if not self._bus.alone:
             self._sent += 1
+            self._beats = 0
+            self._ordered.set()
             self._bus.publish(
                 CHANNEL,
                 orjson.dumps(
                     {"node": self._node, "number": self._sent, "topic": topic, "order": order}
                 ),
             )
-
-    def tell_others(self, user: str, topic: str, **order: Any) -> None:
-        """Have the other nodes where a user has a connection carry out an order. It may be lost."""
-        if not self._bus.alone:
-            self._bus.publish(USER + user, orjson.dumps({"topic": topic, "order": order}))
-
-    def follow(self, user: str) -> None:
-        """A user has a connection here."""
-        self._bus.subscribe(USER + user)
-
-    def unfollow(self, user: str) -> None:
-        """A user has none any more."""
-        self._bus.unsubscribe(USER + user)
 
     # -- hearing ------------------------------------------------------------------------------
 
@@ -115,11 +110,24 @@ class Control:
             callback()
 
     async def run(self) -> None:
-        """Say every second how many orders there were, for as long as the node runs."""
+        """Say now and then how many orders there were, for as long as the node runs."""
         loop = asyncio.get_running_loop()
         while True:
             beat = orjson.dumps({"node": self._node, "number": self._sent})
             self._bus.publish(CHANNEL, beat, delivery=Delivery.VOLATILE)
             oldest = loop.time() - FORGET_AFTER
             self._heard = {node: each for node, each in self._heard.items() if each[1] > oldest}
+            await self._until_next_beat()
+
+    async def _until_next_beat(self) -> None:
+        if self._beats < RESTLESS:
+            self._beats += 1
             await asyncio.sleep(BEAT_EVERY)
+            return
+        self._ordered.clear()
+        try:
+            async with asyncio.timeout(BEAT_IN_REST):
+                await self._ordered.wait()
+            await asyncio.sleep(BEAT_EVERY)
+        except TimeoutError:
+            pass

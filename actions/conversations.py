@@ -254,10 +254,11 @@ class Conversations:
         reactions: Head,
     ) -> None:
         """Have newcomers' connections follow a conversation from the event that brought them."""
-        self._memberships.changed(org, users)
+        self._memberships.changed(users)
         before = Head(appended.epoch, appended.seq - 1, 0)
-        self._streams.admit(org, users, stream_of(conversation), before)
-        self._streams.admit(org, users, f"{REACTIONS}/{conversation}", reactions)
+        self._streams.admit(
+            org, users, {stream_of(conversation): before, f"{REACTIONS}/{conversation}": reactions}
+        )
 
     # -- changing -----------------------------------------------------------------------------
 
@@ -367,8 +368,8 @@ def publish_personal(
         return
     if appended.seq == 1:
         org, user = principal.org, principal.user
-        memberships.changed(org, [user])
-        streams.admit(org, [user], personal_stream(user), Head(appended.epoch, 0, 0))
+        memberships.changed([user])
+        streams.admit(org, [user], {personal_stream(user): Head(appended.epoch, 0, 0)})
     publisher.stored(appended.events)
 
 

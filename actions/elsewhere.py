@@ -6,9 +6,9 @@ nodes where that user has a connection.
 
 from typing import Any
 
-from actions.control import Control
 from actions.receipts import Receipts
 from actions.unread import Unread
+from actions.user_control import UserControl
 from domain.conversations import Kind
 from domain.events import Actor, StoredEvent
 from domain.messages import MESSAGE_CREATED, MESSAGE_DELETED, Message, MessageDeleted
@@ -22,7 +22,7 @@ class Elsewhere:
     """Tells other nodes, and hears from them."""
 
     def __init__(
-        self, sequencer: Sequencer, control: Control, unread: Unread, receipts: Receipts
+        self, sequencer: Sequencer, control: UserControl, unread: Unread, receipts: Receipts
     ) -> None:
         self._control = control
         self._unread = unread
@@ -31,7 +31,7 @@ class Elsewhere:
         sequencer.observe(MESSAGE_DELETED.name, self._deleted)
         receipts.on_moved.append(self._tell_moved)
         control.on(_MOVED, self._heard_moved)
-        control.on_missed.append(unread.recount)
+        control.on_missed.append(unread.recount_of)
 
     def _created(self, _org: str, event: StoredEvent) -> None:
         message: Message = event.content()
@@ -48,8 +48,7 @@ class Elsewhere:
             position["user"], _MOVED, org=org, position=position, kind=kind.value
         )
 
-    def _heard_moved(self, order: dict[str, Any]) -> None:
+    def _heard_moved(self, user: str, order: dict[str, Any]) -> None:
         position: Position = order["position"]
-        user = position["user"]
         self._receipts.moved_elsewhere(position, Kind(order["kind"]), Actor(user))
         self._unread.read(order["org"], user, position["conversation"], position["read_seq"])

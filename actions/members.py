@@ -225,7 +225,7 @@ class Members:
                 if failed.guard in authority:
                     raise await self._opened.refused(principal, doc) from None
                 continue
-            self._gone(org, conversation, user, appended)
+            self._gone(conversation, user, appended)
             return doc
         raise _busy()
 
@@ -253,21 +253,22 @@ class Members:
         changes.append(Update(CONVERSATIONS, id, set=owner, inc={"size": -1}))
         return guards, changes, events
 
-    def _gone(self, org: str, conversation: str, user: str, appended: Appended) -> None:
+    def _gone(self, conversation: str, user: str, appended: Appended) -> None:
         """Tell all, the one who goes too; this one hears no more after that."""
-        self._memberships.changed(org, [user])
+        self._memberships.changed([user])
         self._publisher.stored(appended.events)
-        self._streams.expel([user], stream_of(conversation), after=appended.seq)
-        self._streams.expel([user], f"{REACTIONS}/{conversation}")
+        self._streams.expel(
+            user, {stream_of(conversation): appended.seq, f"{REACTIONS}/{conversation}": 0}
+        )
 
-    def removed(self, org: str, event: StoredEvent) -> None:
+    def removed(self, _org: str, event: StoredEvent) -> None:
         """A `member.removed` was delivered on this node: from here on that user hears no more of
         the conversation, whether or not the order to do so arrives.
         """
         gone: MemberChange = event.content()
-        self._memberships.forget(org, [gone["user"]])
-        self._streams.expel_here([gone["user"]], event.stream)
-        self._streams.expel_here([gone["user"]], f"{REACTIONS}/{gone['conversation']}")
+        self._memberships.forget(gone["user"])
+        self._streams.expel_here(gone["user"], event.stream)
+        self._streams.expel_here(gone["user"], f"{REACTIONS}/{gone['conversation']}")
 
 
 def _busy() -> Conflict:

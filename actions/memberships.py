@@ -2,8 +2,8 @@
 
 Two things are kept. What never changes of a conversation (whose it is, its kind, the two of a
 direct one) saves a read with every message. A user's list of conversations saves one with every
-connect; it is dropped on every node whenever the user comes or goes, and forgotten after a short
-while in any case, because an order to other nodes may be lost.
+connect; it is kept only while the user is connected here and orders to the user are heard, dropped
+whenever the user comes or goes, and forgotten after a short while in any case.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from actions.control import Control
 from actions.gathered import Gathered
+from actions.user_control import UserControl
 from domain.clock import Clock
 from domain.conversations import Kind, personal_stream
 from domain.errors import NotFound
@@ -56,6 +56,7 @@ class Facts(NamedTuple):
 
 
 class _List(NamedTuple):
+    org: str
     conversations: tuple[str, ...]
     personal: bool
     """Whether the user's own stream has begun."""
@@ -66,19 +67,23 @@ class Memberships:
     """Answers who is in which conversation."""
 
     def __init__(
-        self, engine: Engine, conversations: ConversationRepository, control: Control, clock: Clock
+        self,
+        engine: Engine,
+        conversations: ConversationRepository,
+        control: UserControl,
+        clock: Clock,
     ) -> None:
         self._engine = engine
         self._conversations = conversations
         self._control = control
         self._clock = clock
         self._facts: OrderedDict[str, Facts] = OrderedDict()
-        self._lists: OrderedDict[tuple[str, str], _List] = OrderedDict()
+        self._lists: OrderedDict[str, _List] = OrderedDict()
         self._listed = 0
-        self._loading: dict[tuple[str, str], object] = {}
+        self._loading: dict[str, object] = {}
         self._reading = Gathered(self._read, READ_AT_ONCE)
         control.on(_DROP, self._drop_here)
-        control.on_missed.append(self.forget_all)
+        control.on_missed.append(self.forget)
 
     # -- conversations ------------------------------------------------------------------------
 
@@ -133,29 +138,29 @@ class Memberships:
         """The conversations a user is in."""
         return (await self._list(org, user)).conversations
 
-    def changed(self, org: str, users: Sequence[str]) -> None:
+    def changed(self, users: Sequence[str]) -> None:
         """These users came or went, or their own stream began: forget their lists everywhere."""
-        self._control.send(_DROP, org=org, users=list(users))
+        self._control.send(users, _DROP)
 
     async def _list(self, org: str, user: str) -> _List:
-        key = (org, user)
-        kept = self._lists.get(key)
-        if kept is not None and kept.until > self._clock.monotonic():
+        heard = self._control.hears(user)
+        kept = self._lists.get(user) if heard else None
+        if kept is not None and kept.org == org and kept.until > self._clock.monotonic():
             return kept
         # A list read while it changed must not be kept: the change takes the ticket away.
-        ticket = self._loading[key] = object()
+        ticket = self._loading[user] = object()
         try:
             conversations, personal = (await self._reading.get(org, [user]))[user]
         finally:
-            valid = self._loading.get(key) is ticket
+            valid = self._loading.get(user) is ticket
             if valid:
-                del self._loading[key]
+                del self._loading[user]
         # Shared with the sets of streams of all who are in the same conversations.
         found = _List(
-            tuple(map(sys.intern, conversations)), personal, self._clock.monotonic() + LIST_TTL
+            org, tuple(map(sys.intern, conversations)), personal, self._clock.monotonic() + LIST_TTL
         )
-        if valid:
-            self._keep(key, found)
+        if valid and heard and self._control.hears(user):
+            self._keep(user, found)
         return found
 
     async def _read(
@@ -168,32 +173,25 @@ class Memberships:
         )
         return {user: (lists[user], personal_stream(user) in heads) for user in users}
 
-    def _keep(self, key: tuple[str, str], found: _List) -> None:
-        self._forget(key)
-        self._lists[key] = found
+    def _keep(self, user: str, found: _List) -> None:
+        self._forget(user)
+        self._lists[user] = found
         self._listed += len(found.conversations)
         while len(self._lists) > MAX_LISTS or self._listed > MAX_LISTED:
             self._forget(next(iter(self._lists)))
 
-    def _forget(self, key: tuple[str, str]) -> None:
-        dropped = self._lists.pop(key, None)
+    def _forget(self, user: str) -> None:
+        dropped = self._lists.pop(user, None)
         if dropped is not None:
             self._listed -= len(dropped.conversations)
 
-    def _drop_here(self, order: dict[str, Any]) -> None:
-        self.forget(order["org"], order["users"])
+    def _drop_here(self, user: str, _order: dict[str, Any]) -> None:
+        self.forget(user)
 
-    def forget(self, org: str, users: Sequence[str]) -> None:
-        """Forget these users' lists on this node."""
-        for user in users:
-            self._loading.pop((org, user), None)
-            self._forget((org, user))
-
-    def forget_all(self) -> None:
-        """Forget all lists on this node: it may not have heard of a change."""
-        self._loading.clear()
-        self._lists.clear()
-        self._listed = 0
+    def forget(self, user: str) -> None:
+        """Forget a user's list on this node."""
+        self._loading.pop(user, None)
+        self._forget(user)
 
     # -- the rules of streams -----------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 read.
 
 Orders to join and leave streams come over the bus, which may lose them. After every interruption,
-and whenever an order is known to be missing, each client of this node is looked at once: it leaves
+and whenever an order is known to be missing, each client of the user is looked at once: it leaves
 what it may not read, and if there is a stream that it should have joined, it is told to come back:
 then it gets what it missed, and hears of what is new to it as after any other interruption.
 """
@@ -13,8 +13,8 @@ from collections.abc import Iterable
 import structlog
 
 from actions.clients import Client, Clients
-from actions.control import Control
 from actions.streams import Rules, Streams
+from actions.user_control import UserControl
 from domain.errors import ParleyError
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,9 @@ reach, is looked at again."""
 class Reconciler:
     """Looks after the clients of this node."""
 
-    def __init__(self, clients: Clients, rules: Rules, streams: Streams, control: Control) -> None:
+    def __init__(
+        self, clients: Clients, rules: Rules, streams: Streams, control: UserControl
+    ) -> None:
         self._clients = clients
         self._rules = rules
         self._streams = streams
@@ -42,11 +44,7 @@ class Reconciler:
         """Streams that clients followed and might not read."""
         self.sent_back = 0
         """Clients that had missed a stream they should have joined."""
-        control.on_missed.append(self.check_all)
-
-    def check_all(self) -> None:
-        """Look at every client."""
-        self.check(self._clients)
+        control.on_missed.append(self.check_user)
 
     def check_user(self, user: str, _stream: str = "") -> None:
         """Look at a user's clients."""

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from actions.clients import Client, Clients
-from actions.control import Control
 from actions.shared_log import SharedLog
+from actions.user_control import UserControl
 from domain.errors import Invalid, NotFound
 from domain.events import StoredEvent
 from domain.principals import Principal
@@ -135,7 +135,7 @@ class Streams:
         publisher: Publisher,
         rules: Rules,
         clients: Clients,
-        control: Control,
+        control: UserControl,
     ) -> None:
         self._log = log
         self._sequencer = sequencer
@@ -231,6 +231,7 @@ class Streams:
         `ready(streams)`, then what is live.
         """
         with self._noting(client) as lost:
+            await self._control.heard(client.principal.user)
             own = await self._rules.own(client.principal, client.namespace)
             later = await self._rules.later(client.principal, client.namespace)
             wanted: dict[str, Position | None] = {stream: resume.get(stream) for stream in own}
@@ -302,47 +303,42 @@ class Streams:
 
     # -- asked for by other actions -----------------------------------------------------------
 
-    def admit(self, org: str, users: Sequence[str], stream: str, head: Head) -> None:
-        """Have the users' connected clients follow a stream, on every node, from `head` on."""
-        self._control.send(
-            "streams.join", org=org, users=list(users), stream=stream, head=list(head)
-        )
+    def admit(self, org: str, users: Sequence[str], heads: Mapping[str, Head]) -> None:
+        """Have the users' connected clients follow streams, on every node, each from its head on."""
+        told = {stream: list(head) for stream, head in heads.items()}
+        self._control.send(users, "streams.join", org=org, streams=told)
 
-    def expel(self, users: Sequence[str], stream: str, *, after: int = 0) -> None:
-        """Have the users' connected clients no longer follow a stream, on every node.
+    def expel(self, user: str, streams: Mapping[str, int]) -> None:
+        """Have a user's connected clients no longer follow streams, on every node.
 
-        With `after`, they hear everything up to that seq first; whoever says so calls
-        `expel_here` when that event is delivered (`Sequencer.observe`).
+        Each is given the seq up to which they hear everything first; whoever names one above 0
+        calls `expel_here` when that event is delivered (`Sequencer.observe`).
         """
-        self._control.send("streams.leave", users=list(users), stream=stream, after=after)
+        self._control.send([user], "streams.leave", streams=dict(streams))
 
-    def _join_here(self, order: dict[str, Any]) -> None:
-        stream: str = order["stream"]
-        namespace = stream.partition("/")[0]
-        for user in order["users"]:
-            for client in self._clients.of_user(user, namespace):
+    def _join_here(self, user: str, order: dict[str, Any]) -> None:
+        for stream, head in order["streams"].items():
+            for client in self._clients.of_user(user, stream.partition("/")[0]):
                 if stream not in client.streams:
                     client.streams.add(stream)
-                    self._sequencer.join(order["org"], stream, client.outlet, Head(*order["head"]))
+                    self._sequencer.join(order["org"], stream, client.outlet, Head(*head))
 
-    def _leave_here(self, order: dict[str, Any]) -> None:
-        stream: str = order["stream"]
-        if self._sequencer.reached(stream, order["after"]):
-            self.expel_here(order["users"], stream)
-            return
-        # What they are to hear yet is on its way here, or is fetched.
-        for user in order["users"]:
-            self._note_lost(user, stream)
-        self._sequencer.notice(stream, order["after"])
+    def _leave_here(self, user: str, order: dict[str, Any]) -> None:
+        for stream, after in order["streams"].items():
+            if self._sequencer.reached(stream, after):
+                self.expel_here(user, stream)
+            else:
+                # What they are to hear yet is on its way here, or is fetched.
+                self._note_lost(user, stream)
+                self._sequencer.notice(stream, after)
 
-    def expel_here(self, users: Sequence[str], stream: str) -> None:
-        """Have the users' clients on this node no longer follow a stream."""
-        for user in users:
-            self._note_lost(user, stream)
-            for client in self._clients.of_user(user, stream.partition("/")[0]):
-                self.drop(client, stream)
-            for callback in self.on_expelled:
-                callback(user, stream)
+    def expel_here(self, user: str, stream: str) -> None:
+        """Have a user's clients on this node no longer follow a stream."""
+        self._note_lost(user, stream)
+        for client in self._clients.of_user(user, stream.partition("/")[0]):
+            self.drop(client, stream)
+        for callback in self.on_expelled:
+            callback(user, stream)
 
     def drop(self, client: Client, stream: str) -> None:
         """Have one client no longer follow a stream."""

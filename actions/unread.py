@@ -134,9 +134,10 @@ class Unread:
             if entry.floor < seq <= entry.through:
                 self._want(entry.inbox, conversation)
 
-    def recount(self) -> None:
-        """Count everything again that is kept: something may have been missed."""
-        for inbox in self._inboxes.values():
+    def recount_of(self, user: str) -> None:
+        """Count everything again that is kept of a user: something may have been missed."""
+        inbox = self._inboxes.get(user)
+        if inbox is not None:
             for conversation in inbox.entries:
                 self._want(inbox, conversation)
 

@@ -50,6 +50,15 @@ class Bus(Protocol):
         """
         ...
 
+    async def reach(self, channel: str, message: bytes) -> int:
+        """Publish a message at once, to those who hear `channel` at this moment and those who
+        unsubscribed shortly before. Returns how many other nodes that are, in a bounded time.
+
+        Raises:
+            Unavailable: none can be reached now. Whether some were is not known.
+        """
+        ...
+
     def subscribe(self, channel: str) -> None:
         """Receive what other nodes publish to `channel`, soon. As often as it is subscribed to, it
         must be unsubscribed from.
@@ -57,7 +66,15 @@ class Bus(Protocol):
         ...
 
     def unsubscribe(self, channel: str) -> None:
-        """No longer receive it, from this moment, if nobody else has subscribed to it."""
+        """No longer receive it, from this moment, if nobody else has subscribed to it; but for what
+        is meant to `reach` all.
+        """
+        ...
+
+    def hears(self, channel: str) -> bool:
+        """Whether all that others publish to a channel comes here, as far as is known: it is
+        subscribed to, `joined` was called with it, and the connection was not lost since then.
+        """
         ...
 
     async def check(self) -> None:
@@ -90,11 +107,19 @@ class LocalBus:
     ) -> None:
         """Nobody else listens."""
 
+    async def reach(self, channel: str, message: bytes) -> int:
+        """Nobody else listens."""
+        return 0
+
     def subscribe(self, channel: str) -> None:
         """Nobody else speaks."""
 
     def unsubscribe(self, channel: str) -> None:
         """Nobody else speaks."""
+
+    def hears(self, channel: str) -> bool:
+        """Nobody else speaks: nothing is missed."""
+        return True
 
     async def check(self) -> None:
         """Nothing can be lost."""

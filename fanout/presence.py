@@ -8,6 +8,9 @@ from domain.presence import Device
 CHANNELS = "presence:"
 """What channels of the bus begin with that belong to the registry."""
 
+QUESTION = b'{"followers":'
+"""What a message begins with that asks in the room of a stream who follows it."""
+
 Changed = Callable[[str, str], None]
 """(org, user): something about the presence of a watched user may have changed."""
 
@@ -89,7 +92,8 @@ class PresenceRegistry(Protocol):
         ...
 
     def receive(self, channel: str, message: bytes) -> None:
-        """Take what another node published to a channel that begins with `CHANNELS`.
+        """Take what another node published to a channel that begins with `CHANNELS`, or what
+        begins with `QUESTION` on that of a stream.
 
         Raises:
             ValueError: it is nothing that is known.

@@ -1,13 +1,14 @@
 """The bus over Redis pub/sub: one channel per room, sharded where the server can.
 
-A message is a line of JSON, `{"parley":1,"node":"<id>"}`, and after it the publisher's bytes as they
-are. 1 is the format's version: a node ignores what it does not understand, and finds durable
+A message is a line of JSON, `{"parley":1,"node":"<id>"}`, with `"all":true` if it is for those too who
+have unsubscribed a moment ago, and after it the publisher's bytes as they are. 1 is the format's version: a node ignores what it does not understand, and finds durable
 events in the log.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
@@ -34,6 +35,9 @@ CANARY_EVERY = 1.0
 DEAF_AFTER = 5.0
 """Seconds without hearing itself after which a node is not ready."""
 
+REACHED_WITHIN = 1.0
+"""Seconds for a message that must go at once, or not at all."""
+
 STOP_WITHIN = 2.0
 """Seconds that stopping waits for the queue to be sent."""
 
@@ -46,7 +50,7 @@ _MAX_HEADERS = 1000
 class _Channel:
     """A channel that is subscribed to here, or was until a moment ago."""
 
-    __slots__ = ("address", "count", "lingering", "name", "wire")
+    __slots__ = ("address", "count", "lingering", "name", "told", "wire")
 
     def __init__(self, name: str, wire: bytes) -> None:
         self.name = name
@@ -54,6 +58,8 @@ class _Channel:
         self.count = 0
         self.address: Address | None = None
         self.lingering: asyncio.TimerHandle | None = None
+        self.told = False
+        """Whether those who subscribed were told that it is heard."""
 
 
 class RedisBus:
@@ -81,8 +87,9 @@ class RedisBus:
         self._linger = linger
         self._make_outbox = outbox
         self._header = _header(self.node)
-        self._headers: dict[bytes, bool] = {}
-        """Headers of others, and whether what follows can be read."""
+        self._header_for_all = _header(self.node, all=True)
+        self._headers: dict[bytes, _Header] = {}
+        """What headers say."""
         self._canary = f"{prefix}:node:{self.node}".encode()
         self._heard_at: float | None = None
         self._channels: dict[str, _Channel] = {}
@@ -152,6 +159,19 @@ class RedisBus:
         full_key = (wire, key or "") if delivery is Delivery.LATEST else None
         self._put(Waiting(wire, self._header + message, delivery, full_key))
 
+    async def reach(self, channel: str, message: bytes) -> int:
+        wire = f"{self._prefix}:{channel}".encode()
+        reached: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        told = self._header_for_all + message
+        self._put(Waiting(wire, told, Delivery.VOLATILE, None, reached))
+        try:
+            async with asyncio.timeout(REACHED_WITHIN):
+                receivers = await reached
+        except TimeoutError:
+            raise Unavailable("Redis does not answer.") from None
+        own = self._by_wire.get(wire)
+        return max(0, receivers - (own is not None and self._is_heard(own)))
+
     def _put(self, waiting: Waiting) -> None:
         if not self._started:
             return
@@ -167,7 +187,9 @@ class RedisBus:
             sender = RedisSender(address, self._servers, self._make_outbox(), self._message_moved)
             self._senders[address] = sender
             sender.start()
-        if waiting.delivery is Delivery.VOLATILE and not sender.connected:
+        # One that is waited for may wait for the first connection; it is given up in time.
+        waits = sender.connected or waiting.reached is not None
+        if waiting.delivery is Delivery.VOLATILE and not waits:
             sender.outbox.dropped[Delivery.VOLATILE] += 1
             return
         sender.outbox.put(waiting)
@@ -195,11 +217,13 @@ class RedisBus:
             return
         entry.count -= 1
         if not entry.count:
+            entry.told = False
             loop = asyncio.get_running_loop()
             entry.lingering = loop.call_later(self._linger, self._leave, entry)
 
     def _rejoin(self, entry: _Channel) -> None:
         if entry.count and self._is_heard(entry):
+            entry.told = True
             self._joined([entry.name])
 
     def _is_heard(self, entry: _Channel) -> bool:
@@ -246,19 +270,21 @@ class RedisBus:
 
     def _heard(self, wire: bytes, data: bytes) -> None:
         entry = self._by_wire.get(wire)
-        if entry is None or not entry.count:
+        if entry is None:
             return
-        head, _, message = data.partition(b"\n")
-        if head == self._header[:-1]:
+        line, _, message = data.partition(b"\n")
+        head = self._headers.get(line)
+        if head is None:
+            if len(self._headers) >= _MAX_HEADERS:
+                self._headers.clear()
+            head = self._headers[line] = _read_header(line)
+        if head.node == self.node:
             if wire == self._canary:
                 self._heard_at = self._clock.monotonic()
             return
-        known = self._headers.get(head)
-        if known is None:
-            if len(self._headers) >= _MAX_HEADERS:
-                self._headers.clear()
-            known = self._headers[head] = _is_readable(head)
-        if not known:
+        if not entry.count and not head.for_all:
+            return
+        if not head.readable:
             self._gone["unreadable"] += 1
             return
         self.received += 1
@@ -271,11 +297,20 @@ class RedisBus:
 
     def _confirmed(self, wires: Sequence[bytes]) -> None:
         entries = [self._by_wire[wire] for wire in wires if wire in self._by_wire]
-        names = [each.name for each in entries if each.count and each.wire != self._canary]
-        if names:
-            self._joined(names)
+        told = [each for each in entries if each.count and each.wire != self._canary]
+        for each in told:
+            each.told = True
+        if told:
+            self._joined([each.name for each in told])
 
     # -- health -------------------------------------------------------------------------------
+
+    def hears(self, channel: str) -> bool:
+        entry = self._channels.get(channel)
+        if entry is None or not entry.told or entry.address is None:
+            return False
+        listener = self._listeners.get(entry.address)
+        return listener is not None and listener.is_whole(entry.wire)
 
     async def check(self) -> None:
         heard = self._heard_at
@@ -360,16 +395,26 @@ class RedisBus:
                 await listener.stop()
 
 
-def _header(node: str) -> bytes:
-    return orjson.dumps({"parley": VERSION, "node": node}) + b"\n"
+class _Header(NamedTuple):
+    """What the first line of a message says."""
+
+    readable: bool
+    node: str | None = None
+    for_all: bool = False
+    """Whether it is also for nodes that unsubscribed a moment ago."""
 
 
-def _is_readable(head: bytes) -> bool:
+def _header(node: str, *, all: bool = False) -> bytes:
+    told: dict[str, Any] = {"parley": VERSION, "node": node}
+    return orjson.dumps({**told, "all": True} if all else told) + b"\n"
+
+
+def _read_header(line: bytes) -> _Header:
     try:
-        told = orjson.loads(head)
+        told = orjson.loads(line)
     except orjson.JSONDecodeError:
         told = None
     if not isinstance(told, dict) or told.get("parley") != VERSION:
-        log.warning("bus_message_unreadable", header=head[:200])
-        return False
-    return True
+        log.warning("bus_message_unreadable", header=line[:200])
+        return _Header(readable=False)
+    return _Header(True, told.get("node"), bool(told.get("all")))

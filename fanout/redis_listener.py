@@ -52,6 +52,8 @@ class RedisListener:
         """Channels to subscribe to (True) or no longer (False), not told the server yet."""
         self._told: list[bytes] = []
         """Channels to be named to `on_joined` together."""
+        self._announced: set[bytes] = set()
+        """Channels that were named to it and have not been lost since."""
         self._wake = asyncio.Event()
         self._heard = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -73,11 +75,16 @@ class RedisListener:
         """Listen to it no longer."""
         self._wanted.pop(channel, None)
         self._joined.discard(channel)
+        self._announced.discard(channel)
         self._change(channel, on=False)
 
     def has(self, channel: bytes) -> bool:
         """Whether the server has confirmed that it will send what is published to a channel."""
         return channel in self._joined
+
+    def is_whole(self, channel: bytes) -> bool:
+        """Whether nothing was missed of a channel since `on_joined` was called with it."""
+        return channel in self._announced
 
     @property
     def unused(self) -> bool:
@@ -136,6 +143,7 @@ class RedisListener:
     def _end(self) -> None:
         self.connected = False
         self._joined.clear()
+        self._announced.clear()
         self._changed.clear()
 
     async def _write(self, connection: ConnectionTo, verb: bytes) -> None:
@@ -196,4 +204,6 @@ class RedisListener:
 
     def _tell(self) -> None:
         told, self._told = self._told, []
-        self._on_joined([each for each in told if each in self._joined])
+        joined = [each for each in told if each in self._joined]
+        self._announced.update(joined)
+        self._on_joined(joined)

@@ -1,5 +1,6 @@
 """What waits to be published: bounded, and the first to go is what is missed least."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import count, islice
@@ -16,6 +17,8 @@ class Waiting(NamedTuple):
     delivery: Delivery
     key: tuple[bytes, str] | None
     """With LATEST: a newer message with the same key takes this one's place."""
+    reached: asyncio.Future[int] | None = None
+    """Set to the number of connections that the server has handed it to."""
 
     @property
     def size(self) -> int:

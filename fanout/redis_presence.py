@@ -21,7 +21,7 @@ from domain.errors import Unavailable
 from domain.ids import new_id
 from domain.presence import Device
 from fanout.bus import Bus
-from fanout.presence import CHANNELS, Changed, Here, Lost
+from fanout.presence import CHANNELS, QUESTION, Changed, Here, Lost
 from fanout.redis_presence_followers import Followers
 from fanout.redis_presence_store import (
     AT_ONCE,
@@ -180,8 +180,12 @@ class RedisPresenceRegistry:
     def receive(self, channel: str, message: bytes) -> None:
         if channel in self._watched:
             self._changed(*self._watched[channel])
-        elif self._followers is not None and not channel.startswith(USER):
-            self._followers.receive(message)
+        elif self._followers is None or channel.startswith(USER):
+            return
+        elif message.startswith(QUESTION):
+            self._followers.asked(channel, message)
+        else:
+            self._followers.answered(message)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -377,14 +381,7 @@ class RedisPresenceRegistry:
 
     async def following(self, stream: str) -> set[str]:
         mine = set(self._here(stream))
-        try:
-            nodes = await self._ask(lambda: self._parts[0].nodes(self._dead_after))
-        except Unavailable:
-            return mine
-        nodes.discard(self.node)
-        if self._followers is not None and nodes:
-            mine |= await self._followers.ask(stream, nodes)
-        return mine
+        return mine | await self._followers.ask(stream) if self._followers is not None else mine
 
     # -- Redis --------------------------------------------------------------------------------
 

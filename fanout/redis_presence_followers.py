@@ -1,34 +1,41 @@
-"""Who follows a stream on any node: asked of all of them over the bus, because it is asked for much
-more rarely than it changes.
+"""Who follows a stream on any node: asked in the room of that stream, because it is asked for much
+more rarely than it changes. Only nodes where somebody follows it hear the question.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable
 
 import orjson
 import structlog
 
 from domain.delivery import Delivery
+from domain.errors import Unavailable
 from domain.ids import new_id
 from fanout.bus import Bus
 from fanout.presence import CHANNELS, Here
 
 log = structlog.get_logger(__name__)
 
-ALL = f"{CHANNELS}all"
 NODE = f"{CHANNELS}node:"
 
 WITHIN = 1.0
 """Seconds that answers are waited for."""
 
+IMPATIENT = 0.2
+"""Seconds that they are waited for after somebody did not answer: Redis goes on counting a node that
+went without a word until its connection is given up."""
+
+FORGIVEN_AFTER = 60.0
+"""Seconds until then."""
+
 
 class _Question:
-    __slots__ = ("answered", "found", "missing")
+    __slots__ = ("found", "nodes", "progress")
 
-    def __init__(self, missing: set[str]) -> None:
-        self.missing = missing
+    def __init__(self) -> None:
+        self.nodes: set[str] = set()
         self.found: set[str] = set()
-        self.answered = asyncio.Event()
+        self.progress = asyncio.Event()
 
 
 class Followers:
@@ -39,55 +46,64 @@ class Followers:
         self._node = node
         self._here = here
         self._questions: dict[str, _Question] = {}
-        self._silent: set[str] = set()
-        """Nodes that did not answer: they are not waited for until they are heard again."""
-        bus.subscribe(ALL)
+        self._impatient_until = 0.0
         bus.subscribe(NODE + node)
 
-    async def ask(self, stream: str, nodes: Collection[str]) -> set[str]:
-        """The users who follow a stream on these nodes; without those of nodes that do not answer
-        within a second.
+    async def ask(self, stream: str) -> set[str]:
+        """The users who follow a stream on other nodes; without those of nodes that do not answer
+        within a second, and none while Redis is away.
         """
-        id, question = new_id(), _Question(set(nodes) - self._silent)
-        asked = {"question": id, "from": self._node, "stream": stream}
+        id, question = new_id(), _Question()
         self._questions[id] = question
+        loop = asyncio.get_running_loop()
+        patience = WITHIN if loop.time() >= self._impatient_until else IMPATIENT
+        asked = 0
         try:
-            self._bus.publish(ALL, orjson.dumps(asked), delivery=Delivery.LATEST, key=id)
-            if question.missing:
-                async with asyncio.timeout(WITHIN):
-                    await question.answered.wait()
+            # Begins with `QUESTION`.
+            told = orjson.dumps({"followers": id, "from": self._node})
+            asked = await self._bus.reach(stream, told)
+            async with asyncio.timeout(patience):
+                while len(question.nodes) < asked:
+                    question.progress.clear()
+                    await question.progress.wait()
         except TimeoutError:
-            log.warning("presence_unanswered", nodes=len(question.missing))
-            self._silent = (self._silent | question.missing) & set(nodes)
+            log.warning("presence_unanswered", nodes=asked - len(question.nodes))
+            self._impatient_until = loop.time() + FORGIVEN_AFTER
+        except Unavailable:
+            pass  # those here are known, and some of the others may have answered
         finally:
             del self._questions[id]
         return question.found
 
-    def receive(self, message: bytes) -> None:
-        """Take a question or an answer of another node.
+    def asked(self, stream: str, message: bytes) -> None:
+        """Answer a question that another node asked in the room of a stream.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: it is none.
         """
         told = orjson.loads(message)
         try:
-            if "stream" in told:
-                self._answer(told["question"], told["from"], told["stream"])
-            else:
-                self._take(told["question"], told["from"], told["users"])
+            self._answer(told["followers"], told["from"], self._here(stream))
         except (KeyError, TypeError) as error:
             raise ValueError("no question about presence") from error
 
-    def _answer(self, id: str, node: str, stream: str) -> None:
-        answer = {"question": id, "from": self._node, "users": list(self._here(stream))}
+    def _answer(self, id: str, node: str, users: Iterable[str]) -> None:
+        answer = {"question": id, "from": self._node, "users": list(users)}
         self._bus.publish(NODE + node, orjson.dumps(answer), delivery=Delivery.LATEST, key=id)
 
-    def _take(self, id: str, node: str, users: Sequence[str]) -> None:
-        self._silent.discard(node)
+    def answered(self, message: bytes) -> None:
+        """Take an answer.
+
+        Raises:
+            ValueError: it is none.
+        """
+        told = orjson.loads(message)
+        try:
+            id, node, users = told["question"], told["from"], told["users"]
+        except (KeyError, TypeError) as error:
+            raise ValueError("no answer about presence") from error
         question = self._questions.get(id)
-        if question is None:
-            return
-        question.found.update(users)
-        question.missing.discard(node)
-        if not question.missing:
-            question.answered.set()
+        if question is not None:
+            question.found.update(users)
+            question.nodes.add(node)
+            question.progress.set()

@@ -47,12 +47,6 @@ return known and 1 or 0
 """
 """1 if the node was known, 0 if not."""
 
-_NODES = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now - tonumber(ARGV[1])), '+inf')
-"""
-
 _PUT = """
 local node, ttl, change = ARGV[1], ARGV[2], ARGV[3] == '1'
 if not redis.call('ZSCORE', KEYS[1], node) then return false end
@@ -196,7 +190,6 @@ class PresenceStore:
         self._sweeper = f"{tag}:sweeper"
         self._on = f"{tag}:on:{node}"
         self._renew: Any = client.register_script(_RENEW)
-        self._list: Any = client.register_script(_NODES)
         self._put: Any = client.register_script(_PUT)
         self._read: Any = client.register_script(_READ)
         self._sweep: Any = client.register_script(_SWEEP)
@@ -207,11 +200,6 @@ class PresenceStore:
         """
         args = [self._node, f"{ago * 1000:.0f}", NODES_TTL]
         return bool(await self._renew(keys=[self._nodes], args=args))
-
-    async def nodes(self, within: float) -> set[str]:
-        """The nodes that were renewed within so many seconds."""
-        found = await self._list(keys=[self._nodes], args=[f"{within * 1000:.0f}"])
-        return {each.decode() for each in found}
 
     async def put(self, puts: Sequence[Put], *, change: bool) -> Sequence[bool] | None:
         """Say what users have on this node, of at most `AT_ONCE` users; nothing takes it away.

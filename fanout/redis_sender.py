@@ -188,13 +188,15 @@ class RedisSender:
                 await connection.send_packed_command(packed, check_health=False)
                 for waiting in batch:
                     try:
-                        await connection.read_response(timeout=math.inf)
+                        receivers = await connection.read_response(timeout=math.inf)
                     except (MovedError, AskError):
                         moved.append(waiting)
                     except ResponseError as error:
                         log.warning("bus_message_refused", server=self.address, error=str(error))
                     else:
                         self.published += 1
+                        if waiting.reached is not None and not waiting.reached.done():
+                            waiting.reached.set_result(receivers)
         except TimeoutError:
             raise OSError(f"no answer within {ANSWERED_WITHIN:g} s") from None
         return moved

@@ -5,15 +5,17 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import cast
 
 from actions.clients import Clients, Outlet
-from actions.control import CHANNEL, USER, Control
+from actions.control import CHANNEL, Control
 from actions.shared_log import SharedLog
 from actions.streams import Rules, Streams
+from actions.user_control import CHANNEL as USER
+from actions.user_control import UserControl
 from domain.clock import Clock
 from domain.events import StoredEvent
 from fanout.bus import Bus
 from fanout.hub import Encoder, Hub, Subscriber
 from fanout.presence import CHANNELS as PRESENCE
-from fanout.presence import PresenceRegistry
+from fanout.presence import QUESTION, PresenceRegistry
 from fanout.publisher import Publisher
 from fanout.repair import Repair
 from fanout.sequencer import Sequencer
@@ -53,7 +55,8 @@ class Fabric:
         )
         self.publisher = Publisher(self.hub, self.sequencer, bus)
         self.control = Control(bus)
-        self.clients = Clients(on_first=self.control.follow, on_last=self.control.unfollow)
+        self.user_control = orders = UserControl(bus)
+        self.clients = Clients(on_first=orders.follow, on_last=orders.unfollow)
         self.rules = Rules()
         self.streams = Streams(
             SharedLog(engine, clock),
@@ -61,11 +64,11 @@ class Fabric:
             self.publisher,
             self.rules,
             self.clients,
-            self.control,
+            self.user_control,
         )
         self.repair = Repair(self.sequencer, engine.heads, every=head_check)
         self.services: list[Callable[[], Awaitable[object]]] = (
-            [] if bus.alone else [self.repair.run, self.control.run]
+            [] if bus.alone else [self.repair.run, self.control.run, orders.run]
         )
         """Run for as long as the node does."""
         self._reading = asyncio.Semaphore(REPAIRS_AT_ONCE)
@@ -98,11 +101,13 @@ class Fabric:
             return await self.engine.read(org, stream, after, REPAIR_EVENTS, max_bytes=REPAIR_BYTES)
 
     def _receive(self, channel: str, message: bytes) -> None:
-        if channel == CHANNEL or channel.startswith(USER):
+        if channel == CHANNEL:
             self.control.receive(message)
+        elif channel.startswith(USER):
+            self.user_control.receive(channel, message)
         elif channel in self._listening:
             self._listening[channel](message)
-        elif channel.startswith(PRESENCE):
+        elif channel.startswith(PRESENCE) or message.startswith(QUESTION):
             if self._presence is not None:
                 self._presence.receive(channel, message)
         else:
@@ -111,6 +116,7 @@ class Fabric:
     def _joined(self, channels: Collection[str]) -> None:
         if CHANNEL in channels:
             self.control.may_have_missed()
+        self.user_control.joined(channels)
         if self._presence is not None:
             self._presence.joined([each for each in channels if each.startswith(PRESENCE)])
         self.repair.check_soon(channels)

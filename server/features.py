@@ -218,7 +218,7 @@ class Features:
         rooms, posts = ConversationRepository(engine), MessageRepository(engine)
         positions, reacted = ReceiptRepository(engine), ReactionRepository(engine)
         files = UploadRepository(engine)
-        memberships = Memberships(engine, rooms, fabric.control, clock)
+        memberships = Memberships(engine, rooms, fabric.user_control, clock)
         self.unread = counts = Unread(
             UnreadRepository(engine),
             memberships,
@@ -254,7 +254,9 @@ class Features:
         )
         fabric.sequencer.observe(MEMBER_REMOVED.name, members.removed)
         if not fabric.bus.alone:
-            reconciler = Reconciler(fabric.clients, fabric.rules, fabric.streams, fabric.control)
+            reconciler = Reconciler(
+                fabric.clients, fabric.rules, fabric.streams, fabric.user_control
+            )
             fabric.streams.on_expelled.append(reconciler.check_user)
             self.services.append(reconciler.run)
         sent = Messages(
@@ -282,7 +284,7 @@ class Features:
         )
         self.followers += [self.unread, self.receipts]
         if not fabric.bus.alone:
-            Elsewhere(fabric.sequencer, fabric.control, self.unread, self.receipts)
+            Elsewhere(fabric.sequencer, fabric.user_control, self.unread, self.receipts)
         history = History(posts, sent, memberships, message_views)
         search = Search(posts, rooms, memberships, message_views)
         pins = Pins(posts, sent, memberships, message_views, clock)

@@ -174,13 +174,17 @@ class Node:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     def _expose_repair(self) -> None:
-        repair, control = self.fabric.repair, self.fabric.control
+        repair, everywhere = self.fabric.repair, self.fabric.control
+        to_users = self.fabric.user_control
         self._metrics.expose(
             Numbers(
                 "parley_repairs",
                 "What the bus has lost: streams that were found behind their log, and times that "
                 "orders between nodes were or may have been missed.",
-                lambda: {"streams": repair.found, "orders": control.missed},
+                lambda: {
+                    "streams": repair.found,
+                    "orders": everywhere.missed + to_users.missed,
+                },
                 counter=True,
             )
         )

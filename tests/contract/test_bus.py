@@ -157,6 +157,47 @@ async def test_check_returns_if_the_node_hears_itself(nodes: Nodes) -> None:
     await until_healthy(here, True)
 
 
+async def test_reach_returns_how_many_other_nodes_it_reached(nodes: Nodes) -> None:
+    here = await nodes.add()
+    assert await here.bus.reach("messages/a", b"hello") == 0
+    if nodes.redis is None:
+        return
+    there, elsewhere, _ = [await nodes.add() for _ in range(3)]
+    for each in (here, there, elsewhere):
+        await each.listens("messages/a")
+    assert await here.bus.reach("messages/a", b"one") == 2
+    await until(lambda: there.messages == elsewhere.messages == [b"one"])
+    there.bus.unsubscribe("messages/a")
+    assert await here.bus.reach("messages/a", b"two") == 2
+    await until(lambda: there.messages == elsewhere.messages == [b"one", b"two"])
+    assert here.heard == []
+
+
+async def test_hears_what_is_subscribed_to_as_far_as_is_known(nodes: Nodes) -> None:
+    here = await nodes.add()
+    if nodes.redis is None:
+        assert here.bus.hears("messages/a")
+        return
+    assert not here.bus.hears("messages/a")
+    here.subscribe("messages/a")
+    assert not here.bus.hears("messages/a")
+    await until(lambda: bool(here.joined))
+    assert here.bus.hears("messages/a")
+    assert not here.bus.hears("messages/b")
+    here.bus.unsubscribe("messages/a")
+    assert not here.bus.hears("messages/a")
+    # It comes all the time, but what came meanwhile was not received.
+    here.joined.clear()
+    here.subscribe("messages/a")
+    assert not here.bus.hears("messages/a")
+    await until(lambda: bool(here.joined))
+    assert here.bus.hears("messages/a")
+    nodes.redis.kill()
+    await until(lambda: not here.bus.hears("messages/a"))
+    with pytest.raises(Unavailable):
+        await here.bus.reach("messages/a", b"hello")
+
+
 async def test_nothing_is_called_after_stop(nodes: Nodes) -> None:
     here = await nodes.add()
     here.subscribe("messages/a")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domain.clock import parse_timestamp
-from fanout.presence import CHANNELS, Lost
+from fanout.presence import CHANNELS, LocalPresenceRegistry, Lost
 from tests.support.counting import until
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.registries import Registries, RegistryNode, device
@@ -259,25 +259,36 @@ async def test_following_is_of_all_nodes(nodes: Registries) -> None:
     several(nodes)
     all_three = [await nodes.add(dead_after=30) for _ in range(3)]
     for number, node in enumerate(all_three):
-        node.following["messages/c"] = [f"u{number}", "everywhere"]
-    await until(lambda: all("presence:all" in each.joined for each in all_three))
+        await node.follow("messages/c", f"u{number}", "everywhere")
     for node in all_three:
-        await until(lambda node=node: len(node.joined) == 2)  # type: ignore[misc]
         assert await node.registry.following("messages/c") == {"u0", "u1", "u2", "everywhere"}
         assert await node.registry.following("messages/d") == set()
 
 
-async def test_following_waits_once_for_a_node_that_is_dead(nodes: Registries) -> None:
+async def test_following_asks_no_node_where_nobody_does(nodes: Registries) -> None:
     several(nodes)
-    one, two, dead = [await nodes.add(dead_after=30) for _ in range(3)]
-    two.following["messages/c"] = ["ann"]
-    await until(lambda: len(one.joined) == len(two.joined) == 2)
-    await dead.bus.stop()
+    one, two, other = [await nodes.add(dead_after=30) for _ in range(3)]
+    await two.follow("messages/c", "ann")
+    await other.follow("messages/d", "bob")
+    assert await one.registry.following("messages/c") == {"ann"}
+    assert two.received == ["messages/c"]
+    assert other.received == []
+
+
+async def test_following_waits_long_only_once_for_a_node_that_does_not_answer(
+    nodes: Registries,
+) -> None:
+    several(nodes)
+    one, two, mute = [await nodes.add(dead_after=30) for _ in range(3)]
+    await two.follow("messages/c", "ann")
+    mute.bus.subscribe("messages/c")
+    await until(lambda: mute.bus.hears("messages/c"))
+    mute.registry = LocalPresenceRegistry()
     loop = asyncio.get_running_loop()
     assert await one.registry.following("messages/c") == {"ann"}
     began = loop.time()
     assert await one.registry.following("messages/c") == {"ann"}
-    assert loop.time() - began < 0.5
+    assert loop.time() - began < 0.7
 
 
 async def test_a_dead_node_is_swept_once(nodes: Registries) -> None:
@@ -336,9 +347,10 @@ async def test_a_node_that_was_taken_for_dead_says_everything_again(nodes: Regis
 async def test_what_is_not_understood_is_refused(nodes: Registries) -> None:
     several(nodes)
     node = await nodes.add()
-    for message in (b"", b"[1]", b"3", b'{"question":"q"}', b'{"stream":"s"}'):
-        with pytest.raises(ValueError, match=r"."):
-            node.registry.receive(f"{CHANNELS}all", message)
+    for message in (b"", b"[1]", b"3", b'{"question":"q"}', b'{"followers":"q"}'):
+        for channel in (f"{CHANNELS}node:{node.registry}", "messages/c"):
+            with pytest.raises(ValueError, match=r"."):
+                node.registry.receive(channel, message)
 
 
 async def test_what_a_node_leaves_counts_for_a_while(nodes: Registries) -> None:

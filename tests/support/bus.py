@@ -47,12 +47,25 @@ class LossyBus:
         delivery: Delivery = Delivery.DURABLE,
         key: str | None = None,
     ) -> None:
+        self._carry(channel, message)
+
+    async def reach(self, channel: str, message: bytes) -> int:
+        if self._wire.cut:
+            raise Unavailable("cut")
+        return self._carry(channel, message)
+
+    def _carry(self, channel: str, message: bytes) -> int:
         if self.lossy or self._wire.cut or self.loses(channel, message):
-            return
-        for other in self._wire.buses:
-            if other is not self and other._receive is not None and other._channels[channel]:
-                self._wire.carried += 1
-                other._receive(channel, message)
+            return 0
+        others = [
+            each._receive
+            for each in self._wire.buses
+            if each is not self and each._receive is not None and each._channels[channel]
+        ]
+        self._wire.carried += len(others)
+        for receive in others:
+            receive(channel, message)
+        return len(others)
 
     def subscribe(self, channel: str) -> None:
         self._channels[channel] += 1
@@ -65,6 +78,9 @@ class LossyBus:
     def rejoin(self) -> None:
         """The connection is there again."""
         self._joined([channel for channel, count in self._channels.items() if count > 0])
+
+    def hears(self, channel: str) -> bool:
+        return self._channels[channel] > 0 and not self._wire.cut
 
     async def check(self) -> None:
         if self._wire.cut:

@@ -24,9 +24,11 @@ class ClusterNode(CountingWorld):
     def __init__(self, engine: Engine, clock: TurnedClock, bus: Bus, head_check: float) -> None:
         super().__init__(engine, clock, bus, head_check)
         self.bus = bus
-        self.reconciler = Reconciler(self.clients, self.rules, self.streams, self.fabric.control)
+        self.reconciler = Reconciler(
+            self.clients, self.rules, self.streams, self.fabric.user_control
+        )
         self.streams.on_expelled.append(self.reconciler.check_user)
-        Elsewhere(self.sequencer, self.fabric.control, self.counts, self.moves)
+        Elsewhere(self.sequencer, self.fabric.user_control, self.counts, self.moves)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -102,7 +102,7 @@ class MessagingWorld:
         self.sequencer = self.fabric.sequencer
         self.publisher = self.fabric.publisher
         self.clients = self.fabric.clients
-        control = self.fabric.control
+        control = self.fabric.user_control
         self.rules = self.fabric.rules
         self.streams = self.fabric.streams
         self.people = Everybody()

@@ -1,5 +1,6 @@
 """Presence registries of one cluster, or the one of a node that is alone."""
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from domain.clock import SystemClock
 from domain.presence import Device
 from fanout.bus import LocalBus
-from fanout.presence import CHANNELS, LocalPresenceRegistry, PresenceRegistry
+from fanout.presence import CHANNELS, QUESTION, LocalPresenceRegistry, PresenceRegistry
 from fanout.redis_bus import RedisBus
 from fanout.redis_presence import RedisPresenceRegistry
 from fanout.redis_servers import RedisServers, open_servers
@@ -38,11 +39,18 @@ class RegistryNode:
     def _changed(self, org: str, user: str) -> None:
         self.changed.append((org, user))
 
+    async def follow(self, stream: str, *users: str) -> None:
+        """Have users follow a stream here, and wait until others can ask for them."""
+        self.following[stream] = list(users)
+        self.bus.subscribe(stream)
+        while not self.bus.hears(stream):
+            await asyncio.sleep(0.005)
+
     def _following(self, stream: str) -> Iterable[str]:
         return self.following.get(stream, ())
 
     def _receive(self, channel: str, message: bytes) -> None:
-        if channel.startswith(CHANNELS):
+        if channel.startswith(CHANNELS) or message.startswith(QUESTION):
             self.received.append(channel)
             self.registry.receive(channel, message)
 
