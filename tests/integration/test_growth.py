@@ -17,7 +17,7 @@ from tests.support.server import ServerProcess
 from tests.support.wiretap import Wiretap, wiretap
 
 OF_A_NODE = ("parley:node:", "parley:control")
-"""Channels that a node hears whoever is connected to it: itself, and orders to all nodes."""
+"""Channels that a node hears whoever is connected to it: itself, and orders that concern all."""
 
 
 @pytest.fixture
@@ -72,18 +72,13 @@ async def talk(ann: Client, ben: Client, conversation: str, what: str) -> None:
         await client.call("message.read", {"conversation": conversation, "seq": seq})
 
 
-async def joined(nodes: Pair, ann: Account, ben: Account) -> str:
-    """A conversation of two. Who is let into a room is told to all nodes, when that changes: this
-    returns when it has been told.
-    """
-    body = {"kind": "direct", "members": [ben.id], "client_id": "d"}
-    conversation = str((await ann.api.post("/conversations", body, 201))["id"])
-    tap = nodes.tap
-    await until(lambda: conversation.encode() in tap.heard)
-    told = tap.messages["parley:control"]
-    await until(lambda: tap.messages["parley:control"] >= told + 4)
-    tap.forget()
-    return conversation
+async def open_group(ann: Account, ben: Account, dan: Account) -> str:
+    """A conversation of two, into which a third comes and from which that one goes again."""
+    body = {"kind": "group", "members": [ben.id], "client_id": "g", "title": "A group"}
+    id = str((await ann.api.post("/conversations", body, 201))["id"])
+    await ann.api.post(f"/conversations/{id}/members", {"user": dan.id})
+    await ann.api.delete(f"/conversations/{id}/members/{dan.id}", 200)
+    return id
 
 
 async def heard_nothing_of(nodes: Pair, *secrets: str) -> None:
@@ -97,16 +92,23 @@ async def heard_nothing_of(nodes: Pair, *secrets: str) -> None:
 async def test_a_node_without_members_of_a_room_receives_nothing_of_it(nodes: Pair) -> None:
     tap = nodes.tap
     async with Api(nodes.here.url) as api:
-        ann, ben, carl = [await api.register(name) for name in ("Ann", "Ben", "Carl")]
+        ann, ben, carl, dan = [await api.register(name) for name in ("Ann", "Ben", "Carl", "Dan")]
         async with (
             await connect(nodes.here.url, "/messages", ann.token) as one,
             await connect(nodes.there.url, "/messages", carl.token),
         ):
-            async with await connect(nodes.here.url, "/messages", ben.token) as two:
-                conversation = await joined(nodes, ann, ben)
+            async with (
+                await connect(nodes.here.url, "/messages", ben.token) as two,
+                await connect(nodes.here.url, "/presence", ben.token) as looking,
+            ):
+                tap.forget()
+                conversation = await open_group(ann, ben, dan)
                 await talk(one, two, conversation, "apart")
+                here = await looking.call("presence.room", {"stream": f"messages/{conversation}"})
+                assert {each["user"] for each in here["items"]} == {ann.id, ben.id}
                 assert nodes.subscribers(conversation) == 1
-                await heard_nothing_of(nodes, conversation, ann.id, ben.id, "apart")
+                people = (each.id for each in (ann, ben, dan))
+                await heard_nothing_of(nodes, conversation, *people, "apart")
 
             # With a member it hears the room, and only until a little after that one has left.
             room = f"parley:messages/{conversation}"
