@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import structlog
 
+from actions.control import CHANNEL as TO_ALL
 from domain.ids import new_id
 from fanout.bus import Bus
 
@@ -28,8 +29,9 @@ REMINDED_AFTER = (1.0, 4.0)
 REMEMBERED = 10_000
 """Users to whom the last order is remembered, those who had one last."""
 
-HEARD_WITHIN = 0.2
-"""Seconds that a connection waits for its user's channel; Redis takes less than one millisecond."""
+HEARD_WITHIN = 2.0
+"""Seconds that a connection waits for its user's channel while Redis is there: it takes a
+millisecond, but for a node to which thousands come at once."""
 
 TICK = 0.25
 """Seconds between two looks at what is to be said once more."""
@@ -147,11 +149,14 @@ class UserControl:
 
     async def heard(self, user: str) -> None:
         """Returns when orders to a user, who has a connection here, come: what is read after it is
-        kept right by them. Without Redis it returns after a moment; then the user is one who may
+        kept right by them. It does not wait for Redis to come back; then the user is one who may
         have missed something as soon as orders come.
         """
         ear = self._ears.get(user)
-        if self._bus.alone or ear is None or ear.opened:
+        if ear is None or ear.opened:
+            return
+        if not self._bus.hears(TO_ALL):
+            ear.late = True
             return
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ear.waiting.append(waiting)

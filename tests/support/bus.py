@@ -28,6 +28,8 @@ class LossyBus:
         self._receive: Receive | None = None
         self._joined: Joined = lambda _channels: None
         self._channels: Counter[str] = Counter()
+        self.slow = False
+        """Does not say that a subscription has begun, until `rejoin`."""
         self.lossy = False
         """Loses what this node publishes, and nobody is told."""
         self.loses: Callable[[str, bytes], bool] = lambda _channel, _message: False
@@ -69,7 +71,7 @@ class LossyBus:
 
     def subscribe(self, channel: str) -> None:
         self._channels[channel] += 1
-        if not self._wire.cut:
+        if not self._wire.cut and not self.slow:
             self._joined([channel])
 
     def unsubscribe(self, channel: str) -> None:
