@@ -16,8 +16,9 @@ from tests.support.rest import Account, Api
 from tests.support.server import ServerProcess
 from tests.support.wiretap import Wiretap, wiretap
 
-OF_A_NODE = ("parley:node:", "parley:control")
-"""Channels that a node hears whoever is connected to it: itself, and orders that concern all."""
+OF_A_NODE = ("parley:node:", "parley:nodes", "parley:control")
+"""Channels that a node hears whoever is connected to it: itself, that others live, and orders that
+concern all."""
 
 
 @pytest.fixture
