@@ -338,4 +338,6 @@ class Authenticator:
                     log.warning("access_look_failed", code=error.code)
                 healthy = False
             except Exception:
-                log.exception("access_look_failed")
+                if healthy:
+                    log.exception("access_look_failed")
+                healthy = False

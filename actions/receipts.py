@@ -328,15 +328,18 @@ class Receipts:
         return batch
 
     async def _resend_all(self) -> None:
+        missed, code = 0, ""
         try:
             while self._returned:
                 batch = self._next_returned()
                 try:
                     await self.resend(batch)
                 except ParleyError as error:
-                    log.warning("receipts_not_resent", code=error.code, clients=len(batch))
+                    missed, code = missed + len(batch), error.code
                 except Exception:
                     log.exception("receipts_not_resent", clients=len(batch))
+            if missed:
+                log.warning("receipts_not_resent", code=code, clients=missed)
         finally:
             self._resender = None
 

@@ -40,6 +40,8 @@ class Reconciler:
         self._suspects: set[Client] = set()
         """Clients that did not follow the right streams when they were looked at first."""
         self._wake = asyncio.Event()
+        self._delayed = False
+        """Whether the store could not be asked the last time."""
         self.dropped = 0
         """Streams that clients followed and might not read."""
         self.sent_back = 0
@@ -96,11 +98,14 @@ class Reconciler:
                 if not await self._rules.may_read(client.principal, stream)
             ]
         except ParleyError as error:
-            log.warning("reconciling_delayed", code=error.code)
+            if not self._delayed:
+                log.warning("reconciling_delayed", code=error.code, clients=len(self._due))
+            self._delayed = True
             return False
         except Exception:
             log.exception("reconciling_failed", connection=client.id)
             return True
+        self._delayed = False
         missing = own - client.streams - client.declined
         if not foreign and not missing:
             self._suspects.discard(client)

@@ -320,14 +320,18 @@ class Unread:
             self._loader = asyncio.get_running_loop().create_task(self._load())
 
     async def _load(self) -> None:
+        delayed = False
         try:
             while self._wanted:
                 batch = {each: self._wanted.pop(each) for each in self._next_batch()}
                 pause = LOAD_PAUSE
                 try:
                     await self._load_batch(batch)
+                    delayed = False
                 except ParleyError as error:
-                    log.warning("unread_load_delayed", code=error.code, users=len(batch))
+                    if not delayed:
+                        log.warning("unread_load_delayed", code=error.code, users=len(batch))
+                    delayed = True
                     self._want_again(batch)
                     pause = RETRY
                 except Exception:

@@ -368,15 +368,21 @@ class RedisBus:
 
     async def _keep_routes(self) -> None:
         """Follow a cluster's slots and nodes."""
+        unknown = False
         while True:
             await self._lost.wait()
             self._lost.clear()
             try:
                 await self._servers.refresh()
             except (RedisError, OSError) as error:
-                log.warning("bus_cluster_unknown", error=str(error))
+                if not unknown:
+                    log.warning("bus_cluster_unknown", error=str(error))
+                unknown = True
                 self._lost.set()
             else:
+                if unknown:
+                    log.info("bus_cluster_known")
+                unknown = False
                 await self._follow_routes()
             await asyncio.sleep(REFRESH_EVERY)
 

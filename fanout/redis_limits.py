@@ -30,6 +30,10 @@ WITHIN = 0.05
 PAUSE = 1.0
 """Seconds for which Redis is not asked after it did not answer."""
 
+CALM = 5.0
+"""Seconds without an error after which limits count as shared again: one that comes and goes is
+told of once."""
+
 SETTLE_EVERY = 0.1
 """Seconds for which takes of a flood are gathered."""
 
@@ -82,6 +86,8 @@ class RedisRateLimiter:
         self._within = within
         self._script: Any = servers.client.register_script(_GCRA)
         self._pause_until = 0.0
+        self._failed_at: float | None = None
+        """When Redis last did not answer, while that is told as going on."""
         self._pending: Counter[tuple[str, str]] = Counter()
         self._settling: asyncio.Task[None] | None = None
         self.asked = 0
@@ -137,12 +143,21 @@ class RedisRateLimiter:
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             self._give_up(error)
             return None
+        self._answered()
         return int(answer) / 1e6
 
     def _give_up(self, error: Exception) -> None:
         self.alone += 1
-        self._pause_until = self._clock.monotonic() + PAUSE
-        log.warning("limits_not_shared", error=str(error) or type(error).__name__)
+        now = self._clock.monotonic()
+        self._pause_until = now + PAUSE
+        if self._failed_at is None:
+            log.warning("limits_not_shared", error=str(error) or type(error).__name__)
+        self._failed_at = now
+
+    def _answered(self) -> None:
+        if self._failed_at is not None and self._clock.monotonic() - self._failed_at >= CALM:
+            self._failed_at = None
+            log.info("limits_shared")
 
     def _name(self, bucket: str, key: str) -> str:
         return f"{self._prefix}:limit:{bucket}:{key}"
@@ -176,6 +191,7 @@ class RedisRateLimiter:
             answer = await self._script(
                 keys=[self._name(bucket, key)], args=_args(limit, takes, decides=False)
             )
+            self._answered()
             self._local.owe(bucket, key, -int(answer) / 1e6)
 
 

@@ -79,6 +79,8 @@ class RedisSender:
         self.connected = False
         self.published = 0
         """Messages the server has taken."""
+        self._refusing = False
+        """Whether the last message was refused, which is told of the first in a row."""
         self._servers = servers
         self._on_moved = on_moved
         self._wake = asyncio.Event()
@@ -192,8 +194,12 @@ class RedisSender:
                     except (MovedError, AskError):
                         moved.append(waiting)
                     except ResponseError as error:
-                        log.warning("bus_message_refused", server=self.address, error=str(error))
+                        if not self._refusing:
+                            text = str(error)
+                            log.warning("bus_message_refused", server=self.address, error=text)
+                        self._refusing = True
                     else:
+                        self._refusing = False
                         self.published += 1
                         if waiting.reached is not None and not waiting.reached.done():
                             waiting.reached.set_result(receivers)

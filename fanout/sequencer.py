@@ -103,6 +103,8 @@ class Sequencer:
         """
         self._hub = hub
         self._fetch = fetch
+        self._failing = False
+        """Whether the last read of a log did not come about."""
         self._on_follow = on_follow
         self._on_unfollow = on_unfollow
         self._on_gap = on_gap
@@ -285,8 +287,9 @@ class Sequencer:
             while line.behind and line.last is not None and self._lines.get(stream) is line:
                 try:
                     events = await self._fetch(line.org, stream, line.last)
+                    self._failing = False
                 except ParleyError as error:
-                    log.warning("stream_repair_delayed", stream=stream, code=error.code)
+                    self._tell("stream_repair_delayed", stream, error)
                     events = ()
                 before = line.last
                 if events and events[0].seq > before + 1 and not self._comes(line, events[0].seq):
@@ -299,6 +302,12 @@ class Sequencer:
                     await asyncio.sleep(delay)
         finally:
             line.repair = None
+
+    def _tell(self, what: str, stream: str, error: ParleyError) -> None:
+        """Log a read that did not come about, the first in a row: many streams wait for one store."""
+        if not self._failing:
+            log.warning(what, stream=stream, code=error.code)
+        self._failing = True
 
     @staticmethod
     def _comes(line: _Line, seq: int) -> bool:
@@ -321,8 +330,9 @@ class Sequencer:
                 after = min(lacking.values()) - 1
                 try:
                     events = await self._fetch(line.org, stream, after)
+                    self._failing = False
                 except ParleyError as error:
-                    log.warning("stream_catch_up_delayed", stream=stream, code=error.code)
+                    self._tell("stream_catch_up_delayed", stream, error)
                     delay = min(delay * 2, 5.0)
                     await asyncio.sleep(delay)
                     continue

@@ -55,11 +55,15 @@ class Leader:
 
     async def run(self) -> None:
         """Do so for as long as the node runs."""
+        failing = False
         while True:
             try:
                 await self.renew()
+                failing = False
             except ParleyError as error:
-                log.warning("lease_not_renewed", code=error.code)
+                if not failing:
+                    log.warning("lease_not_renewed", code=error.code)
+                failing = True
             await asyncio.sleep(RENEWED)
 
     async def stop(self) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -17,6 +18,8 @@ from domain.ids import key_digest
 from store.engine import Collection, StoreError
 from store.mongo.faults import AWAY, reaching
 from store.mongo.kinds import Kind, Row
+
+log = structlog.get_logger(__name__)
 
 Rows = AsyncCollection[Row]
 
@@ -122,11 +125,17 @@ class Database:
         as long, one after the other where they take turns; so then none does.
         """
         if self._client is None or self._client.topology_description.has_writable_server():
+            if self._away_since is not None:
+                away = self.clock.monotonic() - self._away_since
+                log.info("store_back", seconds=round(away, 1))
             self._away_since = None
             return
         now = self.clock.monotonic()
         if self._away_since is None:
             self._away_since = now
+            servers = self._client.topology_description.server_descriptions().values()
+            errors = {str(each.error) for each in servers if each.error is not None}
+            log.warning("store_away", reason="; ".join(sorted(errors)) or "no primary")
         if now - self._away_since > self.timeout:
             raise Unavailable(AWAY)
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from domain.clock import SystemClock
+from domain.clock import Clock, SystemClock
+from domain.ids import new_id
 from fanout.limits import Limit, LocalRateLimiter
-from fanout.redis_limits import WITHIN, RedisRateLimiter
+from fanout.redis_limits import PAUSE, WITHIN, RedisRateLimiter
 from fanout.redis_servers import RedisServers, open_servers
 from tests.support.counting import until
+from tests.support.local import TurnedClock
 from tests.support.redis import RedisProcess, require_redis
 
 LIMITS: dict[str, Limit | None] = {
@@ -30,9 +33,11 @@ def redis(tmp_path: Path) -> Iterator[RedisProcess]:
         yield started
 
 
-def node(servers: RedisServers, within: float = 10.0) -> RedisRateLimiter:
+def node(
+    servers: RedisServers, within: float = 10.0, clock: Clock | None = None
+) -> RedisRateLimiter:
     """Waits long for answers: how long the machine takes for them is not the matter here."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     return RedisRateLimiter(servers, LocalRateLimiter(LIMITS, clock), LIMITS, clock, within=within)
 
 
@@ -116,6 +121,38 @@ async def test_without_redis_each_node_counts_for_itself(redis: RedisProcess, ho
     asked = other.asked
     await other.take("login", "cleo")
     assert other.asked == asked + 1
+    await servers.close()
+
+
+async def test_an_outage_is_told_once_and_so_is_its_end(redis: RedisProcess) -> None:
+    servers, clock = open_servers(redis.url), TurnedClock()
+    one = node(servers, clock=clock)
+    with capture_logs() as logs:
+        for _ in range(2):
+            redis.kill()
+            for _ in range(30):
+                await one.take("login", new_id())
+                clock.turn(PAUSE)
+            redis.start()
+            for _ in range(30):
+                await one.take("login", new_id())
+                clock.turn(PAUSE)
+    assert [each["event"] for each in logs] == ["limits_not_shared", "limits_shared"] * 2
+    await servers.close()
+
+
+async def test_a_redis_that_answers_now_and_then_is_told_of_once(redis: RedisProcess) -> None:
+    servers, clock = open_servers(redis.url), TurnedClock()
+    one = node(servers, clock=clock)
+    with capture_logs() as logs:
+        for _ in range(3):
+            redis.kill()
+            await one.take("login", new_id())
+            clock.turn(PAUSE)
+            redis.start()
+            await one.take("login", new_id())
+            clock.turn(PAUSE)
+    assert [each["event"] for each in logs] == ["limits_not_shared"]
     await servers.close()
 
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
 from domain.clock import SystemClock
 from domain.errors import Unavailable
@@ -19,14 +22,26 @@ READS = 20
 ID = new_id()
 
 
+@pytest.fixture
+def logs() -> Iterator[LogCapture]:
+    before = structlog.get_config()
+    capture = LogCapture()
+    structlog.configure(processors=[capture])
+    yield capture
+    structlog.configure(**before)
+
+
 @pytest.mark.usefixtures("mongodb")  # says whether there can be one
-async def test_appends_to_one_stream_do_not_wait_for_it_one_after_the_other(tmp_path: Path) -> None:
+async def test_appends_to_one_stream_do_not_wait_for_it_one_after_the_other(
+    tmp_path: Path, logs: LogCapture
+) -> None:
     mongod = Mongod(tmp_path / "mongod").start()
     database = Scratch(mongod.url)
     stores = MongoStores(database)
     engine = await stores.node(timeout=1.0)
     await send(engine, "n1")
     await asyncio.to_thread(mongod.kill)
+    logs.entries.clear()
     since = time.monotonic()
     done = await gathered(*(send(engine, f"n{n}") for n in range(2, 2 + APPENDS)))
     took = time.monotonic() - since
@@ -43,6 +58,8 @@ async def test_appends_to_one_stream_do_not_wait_for_it_one_after_the_other(tmp_
                 break
             except Unavailable:
                 await asyncio.sleep(0.05)
+    assert [each["event"] for each in logs.entries] == ["store_away", "store_back"]
+    assert "127.0.0.1" in logs.entries[0]["reason"]
     assert (await send(engine, "n0")).seq == 2
     assert await seqs(engine) == [1, 2]
     await stores.close()
