@@ -66,6 +66,6 @@ class Reservation:
 
     async def _note(self) -> None:
         now = timestamp(self._clock.now())
-        if not await self._repository.touch(self._owner.org, self._id, now):
+        if not await self._repository.touch(self._owner.org, self._owner.user, self._id, now):
             raise Unavailable(TOO_SLOW)
         self._noted = self._clock.monotonic()

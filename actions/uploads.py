@@ -301,7 +301,9 @@ class Uploads:
             for doc in waiting:
                 removed += await self._remove_unattached(doc)
         await self._blobs.sweep(now - STALE)
-        await self._recount_all()
+        while unsettled := await self._repository.unsettled(cut_off, 200):
+            if not all([await self._repository.settle(each) for each in unsettled]):
+                break  # somebody is at work there: the next sweep looks again
         return removed
 
     async def _remove_unattached(self, doc: Document) -> bool:
@@ -325,17 +327,12 @@ class Uploads:
         return True
 
     async def _remove(self, org: str, doc: Document) -> None:
-        # Bytes first: as long as the document is there, a crash leaves something to find.
+        # Bytes first: as long as the document is there, a crash leaves something to find. Of one after
+        # that, the count is found.
+        await self._repository.work(org, doc["owner"], self._now())
         await self._blobs.delete(doc["id"])
         await self._repository.remove(org, doc["id"], State.DELETING)
         await self._repository.recount(org, doc["owner"])
-
-    async def _recount_all(self) -> None:
-        after = ""
-        while counts := await self._repository.counted(after, 200):
-            for usage in counts:
-                await self._repository.recount(usage["org"], usage["id"])
-            after = counts[-1]["id"]
 
     def _now(self) -> str:
         return timestamp(self._clock.now())

@@ -4,7 +4,8 @@ The bytes are in a `store.blobs.Blobs` under the upload's id. What a user has us
 document, so that a quota holds however many uploads run at once. Without transactions the count
 stays honest by two rules: what is admitted is written to the upload's document before it is
 counted, so the sum of a user's documents is never less than what was admitted; and whoever makes a
-document smaller or removes it sets the count to that sum, if nobody was admitted meanwhile.
+document smaller or removes it sets the count to that sum, if nobody was admitted meanwhile. Should
+it die before that, a sweep does: each says beforehand that it is at work.
 """
 
 from collections.abc import Mapping
@@ -30,8 +31,10 @@ LINKS = Collection("upload_links", indexes=(Index(("upload", "id")),), fields=("
 read the stream may read the upload, as long as one of its links is not withdrawn. Each link belongs
 to its stream and is written by the stream's appends alone."""
 
-USAGE = Collection("upload_usage", indexes=(Index(("id",), any_org=True),))
-"""`{id: <user>, used, version}`: bytes counted; `version` goes up with each change."""
+USAGE = Collection("upload_usage", indexes=(Index(("busy_at",), any_org=True),))
+"""`{id: <user>, used, version, busy_at}`: bytes counted; `version` goes up with each change.
+`busy_at` is about when somebody last was at work on the user's uploads: should it have died, the
+count may be wrong. Null once somebody has counted anew since."""
 
 COLLECTIONS = (UPLOADS, LINKS, USAGE)
 
@@ -77,7 +80,7 @@ class UploadRepository:
     async def begin(self, org: str, doc: Document) -> None:
         """Note an upload that is about to be received: whatever happens, it can be found."""
         await self._engine.insert(org, UPLOADS, doc)
-        usage: Document = {"id": doc["owner"], "used": 0, "version": 0}
+        usage: Document = {"id": doc["owner"], "used": 0, "version": 0, "busy_at": None}
         await self._engine.insert_or_get(org, USAGE, usage)
 
     async def reserve(
@@ -95,6 +98,7 @@ class UploadRepository:
             org,
             USAGE,
             owner,
+            set={"busy_at": at},
             inc={"used": size, "version": 1},
             where={"used": Is("<=", quota - size)},
         )
@@ -102,9 +106,14 @@ class UploadRepository:
             await self._grow(org, id, -size, at, here)
         return counted is not None
 
-    async def touch(self, org: str, id: str, at: str) -> bool:
+    async def touch(self, org: str, owner: str, id: str, at: str) -> bool:
         """Note that an upload goes on; False if it is no longer there."""
+        await self.work(org, owner, at)
         return await self._grow(org, id, 0, at, {"state": State.RECEIVING.value}) is not None
+
+    async def work(self, org: str, owner: str, at: str) -> None:
+        """Note that somebody is about to make the owner's uploads smaller or fewer, for `unsettled`."""
+        await self._engine.update(org, USAGE, owner, set={"busy_at": at})
 
     async def _grow(
         self, org: str, id: str, size: int, at: str, where: Mapping[str, Any]
@@ -165,9 +174,20 @@ class UploadRepository:
                 return True
         return False
 
-    async def counted(self, after: str, limit: int) -> list[Document]:
-        """All counts by user, behind the user `after`, across organizations."""
-        return await self._engine.find_any_org(USAGE, {"id": Is(">", after)}, limit)
+    async def unsettled(self, before: str, limit: int) -> list[Document]:
+        """Counts, of any organization, that somebody was at work on last before that time."""
+        return await self._engine.find_any_org(USAGE, {"busy_at": Is("<", before)}, limit)
+
+    async def settle(self, usage: Document) -> bool:
+        """Count anew what `unsettled` gave, whoever was at work on it being done or dead by now;
+        False if somebody is at work again.
+        """
+        org, owner = usage["org"], usage["id"]
+        if not await self.recount(org, owner):
+            return False
+        where = {"busy_at": usage["busy_at"]}
+        settled = await self._engine.update(org, USAGE, owner, set={"busy_at": None}, where=where)
+        return settled is not None
 
     # -- removing -----------------------------------------------------------------------------
 

@@ -430,6 +430,37 @@ async def test_a_crash_at_any_step_is_cleared_up(
     assert [each["id"] for each in items] == [kept["id"]]
 
 
+async def test_a_sweep_counts_for_those_alone_who_were_at_work_since_the_last(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [user(f"u{number}") for number in range(20)]
+    for who in people:
+        made = await stage.put([b"one"], by=who)
+        await stage.attach(made["id"], "c1")
+    counted: list[str] = []
+    recount = stage.repository.recount
+
+    async def noted(org: str, owner: str) -> bool:
+        counted.append(owner)
+        return await recount(org, owner)
+
+    monkeypatch.setattr(stage.repository, "recount", noted)
+    await stage.uploads.sweep()
+    assert counted == []  # they may be at work
+    stage.clock.time += 2 * HOUR
+    await stage.uploads.sweep()
+    assert sorted(counted) == sorted(who.user for who in people)
+    counted.clear()
+    stage.clock.time += 2 * HOUR
+    await stage.uploads.sweep()
+    assert counted == []
+    await stage.put([b"two"], by=people[3])
+    counted.clear()
+    stage.clock.time += 2 * HOUR
+    await stage.uploads.sweep()
+    assert counted == ["u3"]
+
+
 async def test_a_slow_upload_that_goes_on_is_not_swept(stage: Stage) -> None:
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(8):
