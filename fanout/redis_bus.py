@@ -19,6 +19,7 @@ from domain.delivery import Delivery
 from domain.errors import Unavailable
 from domain.ids import new_id
 from fanout.bus import Joined, Receive
+from fanout.redis_canary import Canaries
 from fanout.redis_listener import RedisListener
 from fanout.redis_outbox import Outbox, Waiting
 from fanout.redis_sender import RedisSender, end
@@ -32,9 +33,6 @@ LINGER = 5.0
 """Seconds a channel stays subscribed after its last subscriber: many come back."""
 
 CANARY_EVERY = 1.0
-DEAF_AFTER = 5.0
-"""Seconds without hearing itself after which a node is not ready."""
-
 REACHED_WITHIN = 1.0
 """Seconds for a message that must go at once, or not at all."""
 
@@ -90,8 +88,7 @@ class RedisBus:
         self._header_for_all = _header(self.node, all=True)
         self._headers: dict[bytes, _Header] = {}
         """What headers say."""
-        self._canary = f"{prefix}:node:{self.node}".encode()
-        self._heard_at: float | None = None
+        self._canaries = Canaries(prefix, self.node, clock)
         self._channels: dict[str, _Channel] = {}
         self._by_wire: dict[bytes, _Channel] = {}
         self._senders: dict[Address, RedisSender] = {}
@@ -112,9 +109,7 @@ class RedisBus:
     async def start(self, receive: Receive, joined: Joined) -> None:
         self._receive, self._joined = receive, joined
         self._started = True
-        canary = _Channel("", self._canary)
-        canary.count = 1
-        self._by_wire[self._canary] = canary
+        self._add_canary(self._canaries.first)
         loop = asyncio.get_running_loop()
         if self._servers.clustered:
             self._tasks.append(loop.create_task(self._keep_routes()))
@@ -257,6 +252,8 @@ class RedisBus:
                 address, self._servers, self._heard, self._confirmed, self._server_moved
             )
             listener.start()
+            if self._servers.clustered:
+                asyncio.get_running_loop().call_soon(self._place_canaries)
         listener.add(entry.wire)
 
     def _route_all(self) -> None:
@@ -279,8 +276,8 @@ class RedisBus:
                 self._headers.clear()
             head = self._headers[line] = _read_header(line)
         if head.node == self.node:
-            if wire == self._canary:
-                self._heard_at = self._clock.monotonic()
+            if wire in self._canaries:
+                self._canaries.heard(wire)
             return
         if not entry.count and not head.for_all:
             return
@@ -297,7 +294,7 @@ class RedisBus:
 
     def _confirmed(self, wires: Sequence[bytes]) -> None:
         entries = [self._by_wire[wire] for wire in wires if wire in self._by_wire]
-        told = [each for each in entries if each.count and each.wire != self._canary]
+        told = [each for each in entries if each.count and each.wire not in self._canaries]
         for each in told:
             each.told = True
         if told:
@@ -313,18 +310,42 @@ class RedisBus:
         return listener is not None and listener.is_whole(entry.wire)
 
     async def check(self) -> None:
-        heard = self._heard_at
-        if heard is None:
-            raise Unavailable("Redis has not been reached yet.")
-        silence = self._clock.monotonic() - heard
-        if silence > DEAF_AFTER:
-            raise Unavailable(f"Nothing was heard over Redis for {silence:.0f} s.")
+        self._canaries.check(lambda wire: self._by_wire[wire].address)
 
     async def _sing(self) -> None:
         """Publish something to oneself now and then."""
         while True:
-            self._put(Waiting(self._canary, self._header, Delivery.LATEST, (self._canary, "")))
+            for wire in self._canaries.wires:
+                self._put(Waiting(wire, self._header, Delivery.LATEST, (wire, "")))
             await asyncio.sleep(CANARY_EVERY)
+
+    def _add_canary(self, wire: bytes) -> _Channel:
+        canary = self._by_wire[wire] = _Channel("", wire)
+        canary.count = 1
+        self._canaries.add(wire)
+        return canary
+
+    def _place_canaries(self) -> None:
+        """Have one at each server of a cluster that is listened to."""
+        there: set[Address] = set()
+        for wire in self._canaries.wires:
+            address = self._by_wire[wire].address
+            if address is None:
+                continue
+            if address in there:  # its slot has moved to where another one is
+                self._canaries.discard(wire)
+                self._listeners[address].remove(wire)
+                del self._by_wire[wire]
+            there.add(address)
+        for address, listener in list(self._listeners.items()):
+            if address in there or listener.unused:
+                continue
+            try:
+                name = self._canaries.named_for(address, self._servers.address_of)
+            except RedisError:
+                return  # what is known of the cluster changes just now, and it is looked at again
+            if name is not None:
+                self._route(self._add_canary(name))
 
     @property
     def publishing(self) -> bool:
@@ -391,6 +412,7 @@ class RedisBus:
             if not sender.connected:
                 self._unrouted += sender.outbox.take(len(sender.outbox), sender.outbox.bytes)
         self._route_all()
+        self._place_canaries()
         for address, sender in list(self._senders.items()):
             if not sender.connected and not sender.outbox:
                 del self._senders[address]

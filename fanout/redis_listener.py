@@ -56,6 +56,11 @@ class RedisListener:
         """Channels that were named to it and have not been lost since."""
         self._wake = asyncio.Event()
         self._heard = 0.0
+        self._backoff = Backoff()
+        self._complained: set[type[Exception]] = set()
+        """Of what, since it last went well."""
+        self._well = False
+        """Whether the server lets this connection hear what is wanted."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -99,8 +104,6 @@ class RedisListener:
     # -- the connection -----------------------------------------------------------------------
 
     async def _run(self) -> None:
-        backoff = Backoff()
-        complained: set[type[Exception]] = set()  # of what, since it last went well
         while True:
             connection: ConnectionTo | None = None
             writing: asyncio.Task[None] | None = None
@@ -109,36 +112,43 @@ class RedisListener:
                 await connection.connect()
                 verb = b"S" if await is_sharded(connection) else b""
                 self._begin()
-                if complained or self.connections > 1:
-                    log.info("bus_connected", server=self.address, channels=len(self._wanted))
-                backoff.reset()
-                complained.clear()
                 writing = asyncio.get_running_loop().create_task(self._write(connection, verb))
                 await self._read(connection)
             except (RedisError, OSError) as error:
-                if type(error) not in complained:
+                if type(error) not in self._complained:
                     log.warning("bus_listening_failed", server=self.address, error=str(error))
-                    complained.add(type(error))
+                    self._complained.add(type(error))
             except Exception as error:
                 # Whatever it is, this must not stay deaf.
-                if type(error) not in complained:
+                if type(error) not in self._complained:
                     log.exception("bus_listening_failed", server=self.address)
-                    complained.add(type(error))
+                    self._complained.add(type(error))
             finally:
                 self._end()
                 await end(writing)
                 if connection is not None:
                     await connection.disconnect(nowait=True)
-            await asyncio.sleep(backoff.next())
+            await asyncio.sleep(self._backoff.next())
             if self._servers.clustered:
                 self._on_moved(self.address)
 
     def _begin(self) -> None:
         self.connected = True
         self.connections += 1
+        self._well = False
         self._heard = asyncio.get_running_loop().time()
         self._changed = dict.fromkeys(self._wanted, True)
         self._wake.set()
+
+    def _goes_well(self) -> None:
+        """Everything wanted is heard, or the connection has lasted. One that is let in may still be
+        refused what it asks for: that is the same trouble, and tried again no sooner.
+        """
+        self._well = True
+        if self._complained or self.connections > 1:
+            log.info("bus_connected", server=self.address, channels=len(self._wanted))
+        self._backoff.reset()
+        self._complained.clear()
 
     def _end(self) -> None:
         self.connected = False
@@ -194,6 +204,8 @@ class RedisListener:
             elif kind == b"sunsubscribe" and answer[1] in self._joined:
                 # Not asked for: the channel's slot has moved to another server.
                 self._on_moved(self.address)
+            if not self._well and (kind == b"pong" or len(self._joined) == len(self._wanted)):
+                self._goes_well()
 
     def _confirm(self, channel: bytes) -> None:
         if channel in self._wanted and self._changed.get(channel) is not False:

@@ -1,16 +1,21 @@
 """The bus and the limits over a Redis Cluster, and over a master that Sentinel names."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from domain.clock import SystemClock
+from domain.errors import Unavailable
 from fanout.limits import Limit, LocalRateLimiter
 from fanout.redis_bus import RedisBus
+from fanout.redis_canary import DEAF_AFTER
 from fanout.redis_limits import RedisRateLimiter
 from fanout.redis_servers import open_servers
 from tests.support.counting import until
@@ -75,16 +80,8 @@ def member(directory: Path) -> tuple[RedisProcess, str]:
 
 
 async def test_a_cluster(joint: Joint, tmp_path: Path) -> None:
-    (first, _), (second, bus_port) = member(tmp_path), member(tmp_path)
-    two = first, second
-    with first, second:
-        first.say("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
-        second.say("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
-        first.say("CLUSTER", "MEET", "127.0.0.1", str(second.port), bus_port)
-        for node in two:
-            wait_for(node, ("CLUSTER", "INFO"), b"cluster_state:ok")
-            wait_for(node, ("CLUSTER", "INFO"), b"cluster_known_nodes:2")
-        url = f"redis+cluster://127.0.0.1:{first.port},127.0.0.1:{second.port}"
+    with cluster_of_two(tmp_path) as (url, two):
+        first, second = two
         here, there = await joint.bus(url), await joint.bus(url)
         channels = [f"messages/{number}" for number in range(40)]
         for channel in channels:
@@ -119,6 +116,84 @@ async def test_a_cluster(joint: Joint, tmp_path: Path) -> None:
         assert taken[3] > 0
         await joint.close()
         await servers.close()
+
+
+@contextlib.contextmanager
+def cluster_of_two(directory: Path) -> Iterator[tuple[str, list[RedisProcess]]]:
+    """Its URL and its servers."""
+    (first, _), (second, bus_port) = member(directory), member(directory)
+    with first, second:
+        first.say("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
+        second.say("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
+        first.say("CLUSTER", "MEET", "127.0.0.1", str(second.port), bus_port)
+        for node in (first, second):
+            wait_for(node, ("CLUSTER", "INFO"), b"cluster_state:ok")
+            wait_for(node, ("CLUSTER", "INFO"), b"cluster_known_nodes:2")
+        url = f"redis+cluster://127.0.0.1:{first.port},127.0.0.1:{second.port}"
+        yield url, [first, second]
+
+
+async def until_heard(bus: RedisBus, problem: str | None) -> None:
+    """Wait until a node says that it hears itself (None), or that and where it does not."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await bus.check()
+                found = None
+            except Unavailable as error:
+                found = error.message
+            if found is None if problem is None else found is not None and problem in found:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_a_node_that_is_deaf_to_one_server_of_a_cluster_says_so(
+    joint: Joint, tmp_path: Path
+) -> None:
+    with cluster_of_two(tmp_path) as (url, servers):
+        heard = await joint.bus(url)
+        channels = [f"messages/{number}" for number in range(40)]
+        for channel in channels:
+            heard.bus.subscribe(channel)
+        await until(lambda: heard.joined >= set(channels))
+        await until_heard(heard.bus, None)
+        with capture_logs() as logs:
+            for server in servers:
+                # It serves on, but lets nobody hear anything.
+                assert server.say("ACL", "SETUSER", "default", "resetchannels") == b"+OK\r\n"
+                await until_heard(heard.bus, f"at 127.0.0.1:{server.port} for")
+                assert server.say("ACL", "SETUSER", "default", "allchannels") == b"+OK\r\n"
+                await until_heard(heard.bus, None)
+        told = Counter(each["event"] for each in logs)
+        assert told["bus_connected"] == 2
+        assert told["bus_listening_failed"] <= 4  # of each that it was cut off, and why it stays so
+        await joint.close()
+
+
+def move_slots(source: RedisProcess, target: RedisProcess, slots: range) -> None:
+    name = target.say("CLUSTER", "MYID").splitlines()[1].decode()
+    for slot in slots:
+        for node in (target, source):
+            assert node.say("CLUSTER", "SETSLOT", str(slot), "NODE", name) == b"+OK\r\n"
+
+
+async def test_a_server_that_has_left_the_cluster_need_not_be_heard(
+    joint: Joint, tmp_path: Path
+) -> None:
+    with cluster_of_two(tmp_path) as (url, (stays, leaves)):
+        heard = await joint.bus(url)
+        for number in range(40):
+            heard.bus.subscribe(f"messages/{number}")
+        await until(lambda: len(heard.joined) == 40)
+        await asyncio.to_thread(move_slots, leaves, stays, range(8192, 16384))
+        await until(lambda: b"parley" not in leaves.say("PUBSUB", "SHARDCHANNELS"), 20)
+        await asyncio.to_thread(leaves.kill)
+        await until_heard(heard.bus, None)
+        deadline = time.monotonic() + DEAF_AFTER + 2
+        while time.monotonic() < deadline:
+            await heard.bus.check()
+            await asyncio.sleep(0.1)
+        await joint.close()
 
 
 async def test_a_master_named_by_sentinel(joint: Joint, tmp_path: Path) -> None:
