@@ -127,7 +127,8 @@ class Job(NamedTuple):
     seconds: float
     run: Callable[[], Awaitable[object]]
     everywhere: bool = False
-    """Done by every node for itself; otherwise by one for all."""
+    """Done by every node for itself; otherwise by one for all, and safe to be done by two at once
+    all the same: see `server.shared_jobs`."""
 
 
 class Features:

@@ -31,7 +31,6 @@ from server.http.middleware import Surroundings, client_address
 from server.http.rest import PREFIX, Rest
 from server.http.uploads import OPENAPI as UPLOAD_PATHS
 from server.http.uploads import UploadRoutes
-from server.leader import Leader
 from server.metrics import Metrics, Numbers
 from server.neighbours import CHANNEL as NODES
 from server.neighbours import EVERY as LOOK
@@ -40,6 +39,7 @@ from server.numbers import nodes_numbers, presence_numbers
 from server.peers import Peers
 from server.periodic import every
 from server.seat import Seat, WorkerMetrics
+from server.shared_jobs import SharedJobs
 from server.transport.options import TransportOptions
 from server.transport.origins import OriginPolicy
 from server.transport.packets import encode_event
@@ -106,10 +106,10 @@ class Node:
             LocalRateLimiter(by_bucket, clock, default=default), by_bucket, default
         )
         self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
-        self._leader: Leader | None = None
+        self._shared_jobs: SharedJobs | None = None
         self._neighbours: Neighbours | None = None
         if engine.shared:  # whether or not there is a bus to others: they may be there
-            self._leader = Leader(LeaseRepository(engine, clock), clock)
+            self._shared_jobs = SharedJobs(LeaseRepository(engine, clock), clock)
             name = f"{socket.gethostname()}:{settings.port}"
             name += "" if seat is None else f" worker {seat.number}"
             self._neighbours = Neighbours(NodeRepository(engine), bus, clock, name)
@@ -266,15 +266,13 @@ class Node:
             tasks = [asyncio.ensure_future(service()) for service in services]
             for task in tasks:
                 task.add_done_callback(_tell_failure)
-            leader = self._leader
-            if leader is not None:
-                tasks.append(asyncio.ensure_future(leader.run()))
-                stack.push_async_callback(leader.stop)
             if self._neighbours is not None:
                 tasks.append(asyncio.ensure_future(every(LOOK, "nodes", self._neighbours.look)))
                 stack.push_async_callback(self._neighbours.leave)
             for job in self.features.jobs:
-                work = job.run if leader is None or job.everywhere else leader.only(job.run)
+                work = job.run
+                if self._shared_jobs is not None and not job.everywhere:
+                    work = self._shared_jobs.one(job.name, job.seconds, job.run)
                 tasks.append(asyncio.ensure_future(every(job.seconds, job.name, work)))
             stack.push_async_callback(_cancel, tasks)
             yield

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from domain.ids import new_id
-from store.engine import Engine
-from store.leases import COLLECTIONS, MARGIN, Held, LeaseRepository
+from store.engine import Engine, Is
+from store.leases import COLLECTIONS, LEASES, MARGIN, Held, LeaseRepository
 from tests.support.local import TurnedClock
 from tests.support.stores import Stores
 
@@ -102,6 +102,61 @@ async def test_who_lost_it_can_neither_renew_nor_release_it(
     await leases.release(old)
     assert await leases.holder("job") == "b"
     assert await leases.acquire("job", "a", SECONDS) is None
+
+
+async def test_released_to_rest_it_is_nobodys_for_so_long(
+    leases: LeaseRepository, clock: TurnedClock
+) -> None:
+    held = await taken(leases, "a")
+    assert await leases.release(held, 100.0)
+    for holder in ("a", "b"):
+        assert await leases.acquire("job", holder, SECONDS) is None
+    clock.turn(99.9)
+    assert await leases.acquire("job", "b", SECONDS) is None
+    clock.turn(0.2)
+    assert (await taken(leases, "b")).fence > held.fence
+
+
+async def test_released_twice_or_when_it_was_lost_it_stays_as_it_is(
+    leases: LeaseRepository, clock: TurnedClock
+) -> None:
+    held = await taken(leases, "a")
+    assert await leases.release(held)
+    assert not await leases.release(held, 100.0)
+    other = await taken(leases, "b")
+    assert not await leases.release(held, 100.0)
+    clock.turn(SECONDS + MARGIN)
+    again = await taken(leases, "b")
+    assert again.fence > other.fence
+    assert not await leases.release(other, 100.0)
+    assert await leases.holder("job") == "b"
+
+
+async def test_what_carries_the_fence_is_not_overtaken_by_an_earlier_holder(
+    engine: Engine, leases: LeaseRepository, clock: TurnedClock
+) -> None:
+    await engine.insert("org", LEASES, {"id": "theirs", "fence": 0, "value": ""})
+
+    async def write(held: Held, value: str) -> bool:
+        changed = await engine.update(
+            "org",
+            LEASES,
+            "theirs",
+            set={"fence": held.fence, "value": value},
+            where={"fence": Is("<=", held.fence)},
+        )
+        return changed is not None
+
+    old = await taken(leases, "a")
+    assert await write(old, "old")
+    clock.turn(SECONDS + MARGIN)
+    new = await taken(leases, "b")
+    assert await write(new, "new")
+    assert not await write(old, "late")
+    assert await write(new, "newer")
+    found = await engine.get("org", LEASES, "theirs")
+    assert found is not None
+    assert found["value"] == "newer"
 
 
 async def test_names_are_apart(leases: LeaseRepository) -> None:

@@ -107,7 +107,7 @@ async def test_a_cluster(joint: Joint, tmp_path: Path) -> None:
         limits: dict[str, Limit | None] = {"login": (3, 60.0)}
         nodes = [
             RedisRateLimiter(
-                servers, LocalRateLimiter(limits, SystemClock()), limits, SystemClock()
+                servers, LocalRateLimiter(limits, SystemClock()), limits, SystemClock(), within=10.0
             )
             for _ in range(2)
         ]
