@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import cast
 
 from actions.clients import Clients, Outlet
@@ -66,7 +67,7 @@ class Fabric:
             self.clients,
             self.user_control,
         )
-        self.repair = Repair(self.sequencer, engine.heads, every=head_check)
+        self.repair = Repair(self.sequencer, partial(engine.heads, returned=True), every=head_check)
         self.services: list[Callable[[], Awaitable[object]]] = (
             [] if bus.alone else [self.repair.run, self.control.run, orders.run]
         )

@@ -280,8 +280,14 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def heads(self, org: str, streams: Sequence[str]) -> dict[str, Head]:
-        """As `head`, for many: streams that are not there are left out."""
+    async def heads(
+        self, org: str, streams: Sequence[str], *, returned: bool = False
+    ) -> dict[str, Head]:
+        """As `head`, for many: streams that are not there are left out.
+
+        With `returned`, only appends that have returned are certain to count, whatever a read has
+        shown: in fewer commands, for who asks often.
+        """
 
     @abstractmethod
     async def read(

@@ -166,11 +166,15 @@ class MongoEngine(Engine):
             place = await self._streams.place(stream)
         return self._streams.head(place) if place.seq and place.org == org else None
 
-    async def heads(self, org: str, streams: Sequence[str]) -> dict[str, Head]:
+    async def heads(
+        self, org: str, streams: Sequence[str], *, returned: bool = False
+    ) -> dict[str, Head]:
         if not streams:
             return {}
         with reaching():
-            places = await self._streams.places(streams)
+            places = await (
+                self._streams.applied(streams) if returned else self._streams.places(streams)
+            )
         return {
             stream: self._streams.head(places[stream])
             for stream in streams

@@ -97,6 +97,18 @@ class Streams:
             found |= await self._some(wanted[start : start + CHUNK])
         return found
 
+    async def applied(self, names: Sequence[str]) -> dict[str, Place]:
+        """How far streams are applied; whether they are applied to the end is not looked at. One
+        command for `CHUNK` streams.
+        """
+        found: dict[str, Place] = {}
+        wanted = list(dict.fromkeys(names))
+        for start in range(0, len(wanted), CHUNK):
+            some = {"_id": {"$in": wanted[start : start + CHUNK]}}
+            rows = await self._database.streams.find(some).to_list()
+            found |= {row["_id"]: _place(row, None) for row in rows}
+        return found
+
     async def _some(self, names: list[str]) -> dict[str, Place]:
         rows = await self._database.streams.find({"_id": {"$in": names}}).to_list()
         heads = dict.fromkeys(names, 0) | {row["_id"]: int(row["head"]) for row in rows}

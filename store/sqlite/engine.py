@@ -186,7 +186,9 @@ class SqliteEngine(Engine):
     async def head(self, org: str, stream: str) -> Head | None:
         return (await self.heads(org, (stream,))).get(stream)
 
-    async def heads(self, org: str, streams: Sequence[str]) -> dict[str, Head]:
+    async def heads(
+        self, org: str, streams: Sequence[str], *, returned: bool = False
+    ) -> dict[str, Head]:
         known: dict[str, Place] = {}
         missing: list[str] = []
         for stream in streams:

@@ -48,6 +48,24 @@ async def test_heads_of_many(stores: Stores, engine: Engine) -> None:
     assert await engine.heads(ORG, []) == {}
 
 
+async def test_heads_of_what_has_returned(stores: Stores, engine: Engine) -> None:
+    names = [f"messages/{number}" for number in range(5)]
+
+    async def fill_and_look(name: str, count: int) -> None:
+        for number in range(1, count + 1):
+            done = await engine.append(appending(name))
+            heads = await engine.heads(ORG, names, returned=True)
+            assert heads[name] == Head(done.epoch, number, 0)
+
+    await asyncio.gather(*(fill_and_look(name, 5 + at) for at, name in enumerate(names)))
+    await engine.trim(keep=2, before="2000-01-01T00:00:00.000Z")
+    async for store in stores.before_and_after_restart(engine):
+        asked = [*names, "messages/none"]
+        assert await store.heads(ORG, asked, returned=True) == await store.heads(ORG, asked)
+        assert await store.heads(OTHER, asked, returned=True) == {}
+    assert await engine.heads(ORG, [], returned=True) == {}
+
+
 async def test_a_head_is_never_ahead_of_what_can_be_read(engine: Engine) -> None:
     stop = False
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fanout.repair import AT_ONCE
 from store.engine import Delete, Put
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongo_wire import wire_proxy
@@ -20,6 +21,19 @@ async def test_many_documents_are_put_in_few_commands(mongo: MongoStores) -> Non
             assert len(proxy.commands) < MANY / 10
             found = await node.get_many(ORG, ROOMS, [f"r{n}" for n in range(MANY)])
             assert [doc["turn"] for doc in found.values()] == [turn] * MANY
+        await mongo.stop(node)
+
+
+async def test_the_check_of_heads_is_one_command(mongo: MongoStores) -> None:
+    async with wire_proxy(mongo.url) as (proxy, url):
+        node = await mongo.node(url=url, sweep_every=600.0)
+        for number in range(20):
+            await send(node, f"n{number}", stream=f"messages/{number}")
+        names = [f"messages/{number}" for number in range(AT_ONCE)]
+        proxy.arm(0, "before")
+        heads = await node.heads(ORG, names, returned=True)
+        assert len(heads) == 20
+        assert len([each for each in proxy.commands if each != "update"]) == 1  # marks aside
         await mongo.stop(node)
 
 
