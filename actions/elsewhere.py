@@ -9,7 +9,7 @@ from typing import Any
 from actions.receipts import Receipts
 from actions.unread import Unread
 from actions.user_control import UserControl
-from domain.conversations import Kind
+from domain.conversations import Kind, stream_of
 from domain.events import Actor, StoredEvent
 from domain.messages import MESSAGE_CREATED, MESSAGE_DELETED, Message, MessageDeleted
 from domain.receipts import Position
@@ -41,6 +41,8 @@ class Elsewhere:
 
     def _deleted(self, _org: str, event: StoredEvent) -> None:
         gone: MessageDeleted = event.content()
+        if event.stream != stream_of(gone["conversation"]):
+            return  # in a user's own stream: for this user alone, and it still counts
         self._unread.deleted_elsewhere(gone["conversation"], gone["seq"])
 
     def _tell_moved(self, org: str, position: Position, kind: Kind) -> None:

@@ -238,6 +238,24 @@ async def test_counts_follow_what_happens_on_other_nodes(nodes: list[ClusterNode
     assert await there.unread_of(ben, room) == await there.recount(ben, room) == (1, 1)
 
 
+async def test_what_one_deletes_for_oneself_counts_for_others_on_other_nodes(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = (await here.open(ann, ben))["id"]
+    reader, other = await Reader.connect(there, ben), await Reader.connect(there, ann)
+    await here.send(ann, room, "first")
+    await until(lambda: len(reader.outlet.data("unread.updated")) == 1)
+    # The next is told within a second: till then it is noted, and not counted yet.
+    sent = await here.send(ann, room, "second")
+    await until(lambda: reader.seqs(f"messages/{room}")[-1:] == [sent["seq"]])
+    await here.messages.hide(ann, sent["id"])
+    await until(lambda: other.seqs("messages/ann") == [1])
+    assert await there.unread_of(ben, room) == await there.recount(ben, room) == (2, 0)
+    await until(lambda: reader.outlet.data("unread.updated")[-1]["unread"] == 2)
+
+
 async def test_counts_are_right_after_an_interruption(nodes: list[ClusterNode], wire: Wire) -> None:
     here, there, _ = nodes
     ann, ben = here.user("ann"), here.user("ben")
