@@ -5,7 +5,8 @@ An engine keeps two things: streams (an append-only log each) and documents in d
 collections. Repositories (`store/<aggregate>.py`) are written once over this interface.
 
 Documents are flat JSON objects keyed by `id`, each owned by an organization. Only declared fields
-can be queried or sorted by, so every query has an index to use.
+can be queried or sorted by, so every query has an index to use. The fields of documents and of
+events' data keep the order in which they were given; a stamped field that was not given is the last.
 """
 
 from abc import ABC, abstractmethod

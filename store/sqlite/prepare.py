@@ -36,12 +36,12 @@ def table_of(tables: Tables, collection: Collection) -> Table:
 
 
 @cache
-def _lead(stamp: str) -> bytes:
-    return b"{" + orjson.dumps(stamp) + b":"
+def _named(stamp: str) -> bytes:
+    return orjson.dumps(stamp) + b":"
 
 
 class Encoded:
-    """A JSON object, but for the field that takes a seq, which is put in front once known."""
+    """A JSON object, but for the field that takes a seq, which is put in its place once known."""
 
     __slots__ = ("_last", "_lead", "_rest")
 
@@ -51,10 +51,11 @@ class Encoded:
             self._lead: bytes | None = None
             self._rest = orjson.dumps(doc)
         else:
-            self._lead = _lead(stamp)
-            others = dict(doc)
-            others.pop(stamp, None)
-            rest = orjson.dumps(others)
+            names = list(doc)
+            place = names.index(stamp) if stamp in doc else len(names)
+            before = orjson.dumps({name: doc[name] for name in names[:place]})[:-1]
+            rest = orjson.dumps({name: doc[name] for name in names[place + 1 :]})
+            self._lead = before + (b"," if place else b"") + _named(stamp)
             self._rest = b"}" if rest == b"{}" else b"," + rest[1:]
 
     def text(self, seq: int) -> bytes:

@@ -240,6 +240,38 @@ async def test_stamps_take_the_seqs(engine: Engine) -> None:
     assert doc == {"id": "n1", "seq": None, "room": "r1"}, "the caller's object is its own"
 
 
+async def test_fields_keep_their_order(stores: Stores, engine: Engine) -> None:
+    doc = note("n", room="r", seq=None, body="b", author="a")
+    await engine.append(
+        appending(
+            "messages/r1",
+            NewEvent("a", doc, stamp="seq"),
+            NewEvent("b", {"x": 1, "a": 2}, stamp="last"),
+            NewEvent("c", {"first": 0, "x": 1}, stamp="first"),
+            NewEvent("d", {}, stamp="only"),
+            changes=[Insert(NOTES, doc, stamp="seq")],
+        )
+    )
+    async for store in stores.before_and_after_restart(engine):
+        found = await store.get(ORG, NOTES, "n")
+        assert found is not None
+        assert list(found.items()) == [
+            ("id", "n"),
+            ("room", "r"),
+            ("seq", 1),
+            ("body", "b"),
+            ("author", "a"),
+        ]
+        assert [list(each) for each in await store.find(ORG, NOTES, {})] == [list(doc)]
+        events = await store.read(ORG, "messages/r1", 0, 10)
+        assert [list(event.content()) for event in events] == [
+            list(doc),
+            ["x", "a", "last"],
+            ["first", "x"],
+            ["only"],
+        ]
+
+
 async def test_a_duplicate_writes_nothing(engine: Engine) -> None:
     await engine.insert(ORG, PEOPLE, {"id": "p1", "email": "a@x"})
     with pytest.raises(Duplicate) as raised:
