@@ -417,7 +417,7 @@ class Engine(ABC):
         before: str | None = None,
     ) -> list[Document]:
         """Documents whose text field holds every word of `text` (the last one as a prefix),
-        regardless of case and accents, newest id first, at most `limit`. `before` goes on behind
+        regardless of case and accents (`store.words`), newest id first, at most `limit`. `before` goes on behind
         the document with this id. Everything written before the call is found. No character
         of `text` has a special meaning. No word in `text`: no hits.
         """

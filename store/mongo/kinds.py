@@ -24,7 +24,7 @@ import orjson
 
 from domain.ids import key_digest
 from store.engine import Collection, Document
-from store.mongo.words import tokens
+from store.words import tokens
 
 Row = dict[str, Any]
 """A document as MongoDB has it."""

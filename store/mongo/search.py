@@ -6,7 +6,7 @@ from store.engine import Document, Filter
 from store.mongo.database import Database
 from store.mongo.kinds import Kind, document, row_id, text_field
 from store.mongo.query import condition
-from store.mongo.words import MAX_WORDS, TOKEN, holds, words
+from store.words import MAX_WORDS, TOKEN, holds, words
 
 
 async def search(

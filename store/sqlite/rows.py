@@ -7,6 +7,7 @@ import orjson
 
 from store.engine import Document
 from store.sqlite.cache import Key
+from store.sqlite.search import indexed
 from store.sqlite.tables import Table
 
 
@@ -85,8 +86,8 @@ def check_owned(table: Table, key: Key, before: State, row: Row, owner: int) -> 
 
 
 def text_of(doc: bytes | None, field: str) -> str | None:
-    """The text to be searched in a document; None if there is none."""
+    """What the search index gets of a document; None if there is nothing."""
     if doc is None:
         return None
     text = orjson.loads(doc).get(field)
-    return text if isinstance(text, str) and text else None
+    return indexed(text) if isinstance(text, str) and text else None

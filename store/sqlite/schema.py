@@ -14,6 +14,7 @@ from domain.errors import Unavailable
 from store.engine import StoreError
 from store.sqlite.checkpoint import SAFETY
 from store.sqlite.faults import is_outage
+from store.sqlite.search import TOKENIZER
 from store.sqlite.tables import Table
 
 MIGRATIONS: tuple[str, ...] = (
@@ -48,7 +49,8 @@ MIGRATIONS: tuple[str, ...] = (
         at TEXT NOT NULL,
         PRIMARY KEY (stream, client)
     ) WITHOUT ROWID;
-    -- How far the text of a collection is in its search index, by _rowid.
+    -- How far the text of a collection is in its search index, by _rowid; `field` says of what the
+    -- index is made.
     CREATE TABLE search (
         collection TEXT PRIMARY KEY,
         field TEXT NOT NULL,
@@ -219,18 +221,23 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
             db.execute(table.index_sql(index))
 
 
+WORDS = "as words, 2"
+"""Which words of a text are in a search index: with another value indexes are made anew."""
+
+
 def _follow_text(db: sqlite3.Connection, table: Table) -> None:
-    """Make a collection's search index, empty, if it is not there for this field."""
+    """Make a collection's search index, empty, if it is not there for this field and these words."""
     name, field = table.collection.name, table.collection.text
     row = db.execute("SELECT field FROM search WHERE collection = ?", (name,)).fetchone()
     had = row[0] if row is not None else None
-    if had == field:
+    made_of = None if field is None else f"{field} {WORDS}"
+    if had == made_of:
         return
     db.execute(f'DROP TABLE IF EXISTS "fts_{name}"')
     db.execute("DELETE FROM search WHERE collection = ?", (name,))
     if field is not None:
         db.execute(
             f"CREATE VIRTUAL TABLE {table.fts} USING fts5 "
-            "(text, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2')"
+            f"(text, content='', columnsize=0, tokenize='{TOKENIZER}')"
         )
-        db.execute("INSERT INTO search VALUES (?, ?, 0)", (name, field))
+        db.execute("INSERT INTO search VALUES (?, ?, 0)", (name, made_of))

@@ -1,10 +1,13 @@
-"""Full-text search by FTS5. The writer keeps the index; see `IndexJob`."""
+"""Full-text search by FTS5. The writer keeps the index; see `IndexJob`.
+
+FTS5 is given the words that `store.words` finds, in the form in which they are compared, and splits
+at spaces only: its own tokenizer for Unicode knows no letters younger than 2012, takes newer emoji
+for letters and vowel marks for spaces, and finds no "Straße" for "strasse".
+"""
 
 # ruff: noqa: S608 - names in statements come from declarations; values are always bound
 
-import re
 import sqlite3
-import unicodedata
 from collections.abc import Callable
 
 import orjson
@@ -12,21 +15,20 @@ import orjson
 from store.engine import Document, Filter
 from store.sqlite import query
 from store.sqlite.tables import Table
+from store.words import MAX_WORDS, words
 
-_WORD = re.compile(r"[^\W_]+")
-
-MAX_WORDS = 32
-"""Words of a query that are looked for; more are ignored."""
+TOKENIZER = "ascii"
+"""What FTS5 splits by: whatever is not ASCII belongs to a word, case is folded in ASCII alone."""
 
 
-def words(text: str) -> list[str]:
-    """The words of a text: runs of letters and digits, in the form FTS5's tokenizer makes too."""
-    return _WORD.findall(unicodedata.normalize("NFC", text))[:MAX_WORDS]
+def indexed(text: str) -> str:
+    """A text as FTS5 is given it."""
+    return text if text.isascii() else " ".join(words(text))
 
 
 def match(text: str) -> str | None:
     """A query as FTS5 takes it: every word in quotes, the last a prefix; None without words."""
-    found = words(text)
+    found = words(text)[:MAX_WORDS]
     if not found:
         return None
     return " ".join(f'"{word}"' for word in found) + "*"

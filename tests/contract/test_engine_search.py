@@ -39,6 +39,72 @@ async def test_case_and_accents_do_not_matter(engine: Engine) -> None:
     assert await found(engine, "привет") == ["d"]
 
 
+async def test_words_of_all_scripts(engine: Engine) -> None:
+    bodies = {
+        "a1": "Die Straße",
+        "a2": "İstanbul ısı",
+        "a3": "ﬁn ŉ ǅ",
+        "b1": "آب أحمد",
+        "b2": "שָׁלוֹם",
+        "c1": "नमस्ते दुनिया",
+        "c2": "สวัสดี",
+        "d1": "カ゚ ガ",
+        "d2": "한국어",
+        "e1": "ok🏿ok done🪿done",
+        "e2": "price₿price",
+        "f1": "\ue000x y\u0378z",
+        "f2": "x² ½ Ⅷ ǣ ΌΣΟΣ",
+    }
+    await write(engine, **bodies)
+    for query, wanted in {
+        "strasse": ["a1"],
+        "STRASSE die": ["a1"],
+        "straße": ["a1"],
+        "stras": ["a1"],
+        "istanbul": ["a2"],
+        "ısı": ["a2"],
+        "اب": ["b1"],
+        "احمد": ["b1"],
+        "שלום": ["b2"],
+        "नमस्ते": ["c1"],
+        "สวสด": ["c2"],
+        "カ": ["d1"],
+        "か": [],
+        "ガ": ["d1"],
+        "カ゚": ["d1"],
+        "한국": ["d2"],
+        "한": ["d2"],
+        "ok": ["e1"],
+        "done": ["e1"],
+        "price": ["e2"],
+        "x": ["f2", "f1"],
+        "x y": ["f1"],
+        "z": ["f1"],
+        "x²": ["f2"],
+        "½": ["f2"],
+        "æ": ["f2"],
+        "όσος": ["f2"],
+        "οσοσ": ["f2"],
+    }.items():
+        assert await found(engine, query) == wanted, query
+
+
+async def test_every_character_is_in_the_words_that_it_is_looked_for_by(engine: Engine) -> None:
+    # One here and there in the planes that are written in.
+    characters = [chr(code) for code in range(0xA1, 0x1FB00, 701) if not 0xD800 <= code < 0xE000]
+    await engine.write(
+        ORG,
+        [
+            Insert(NOTES, note(f"n{ord(each):06x}", body=f"q{ord(each)} a{each}b {each} end"))
+            for each in characters
+        ],
+    )
+    for each in characters:
+        wanted = [f"n{ord(each):06x}"]
+        assert await found(engine, f"a{each}b q{ord(each)}") == wanted, hex(ord(each))
+        assert await found(engine, f"q{ord(each)} a{each}") == wanted, hex(ord(each))
+
+
 async def test_no_character_has_a_meaning(engine: Engine) -> None:
     await write(engine, a='say "hi" to AND OR NOT NEAR body:x (y) * ^z -w', b="plain")
     for text in (

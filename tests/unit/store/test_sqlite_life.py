@@ -54,6 +54,26 @@ async def test_stop_finishes_what_was_accepted(sqlite: SqliteStores) -> None:
     assert await seqs(engine) == list(range(1, 301))
 
 
+async def test_a_search_index_of_other_words_is_made_anew(sqlite: SqliteStores) -> None:
+    engine = await sqlite.engine()
+    await send(engine, "n1", body="Straße")
+    assert await engine.search(ORG, NOTES, "strasse", {}, limit=9)
+    await sqlite.stop(engine)
+    with sqlite3.connect(sqlite.path) as db:  # as the first version wrote it
+        db.execute("DROP TABLE fts_notes")
+        db.execute(
+            "CREATE VIRTUAL TABLE fts_notes USING fts5 "
+            "(text, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2')"
+        )
+        db.execute("INSERT INTO fts_notes (rowid, text) VALUES (1, 'Straße')")
+        db.execute("UPDATE search SET field = 'body' WHERE collection = 'notes'")
+    db.close()
+    engine = await sqlite.engine()
+    assert [doc["id"] for doc in await engine.search(ORG, NOTES, "strasse", {}, limit=9)] == ["n1"]
+    await engine.update(ORG, NOTES, "n1", set={"body": "Weg"})
+    assert await engine.search(ORG, NOTES, "strasse", {}, limit=9) == []
+
+
 async def test_stop_may_be_repeated(sqlite: SqliteStores) -> None:
     engine = await sqlite.engine()
     await engine.stop()

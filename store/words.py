@@ -1,4 +1,4 @@
-"""The words of a text, as the search index has them."""
+"""The words of a text, as the search index of every engine has them."""
 
 import re
 import unicodedata
