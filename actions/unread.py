@@ -269,7 +269,7 @@ class Unread:
                 self._drop(entry)
                 continue
             entry.fold()
-            if entry.counts != entry.sent:
+            if entry.is_news:
                 self._pacer.touch(entry)
         feed.shorten()
         self._drop_if_unused(feed)
@@ -278,12 +278,13 @@ class Unread:
         if entry.feed.entries.get(entry.inbox.user) is not entry:
             return
         entry.fold()
-        if entry.counts != entry.sent:
+        if entry.is_news:
             entry.sent = entry.counts
             self._send(entry)
 
     def _send(self, entry: Entry) -> None:
         inbox = entry.inbox
+        inbox.told = inbox.total
         data: UnreadData = {
             "conversation": entry.feed.conversation,
             "unread": entry.counts.unread,

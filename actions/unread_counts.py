@@ -61,7 +61,7 @@ class Feed:
 class Inbox:
     """A user who is connected here."""
 
-    __slots__ = ("entries", "loaded", "org", "tell", "total", "user")
+    __slots__ = ("entries", "loaded", "org", "tell", "told", "total", "user")
 
     def __init__(self, org: str, user: str) -> None:
         self.org = org
@@ -69,6 +69,8 @@ class Inbox:
         self.entries: dict[str, Entry] = {}
         self.loaded = False
         self.total = 0
+        self.told = 0
+        """The total that the user's devices know."""
         self.tell: set[str] = set()
         """Conversations the user is to be told of once they are loaded."""
 
@@ -91,6 +93,11 @@ class Entry:
         self.counts = NONE
         self.sent: Counts | None = None
         """What the user's devices know."""
+
+    @property
+    def is_news(self) -> bool:
+        """Whether the user's devices know something else."""
+        return self.counts != self.sent or self.inbox.total != self.inbox.told
 
     def set(self, unread: int, mentions: int) -> None:
         self.inbox.total += unread - self.counts.unread

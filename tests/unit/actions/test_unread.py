@@ -71,6 +71,21 @@ async def test_the_total_is_over_all_conversations(world: CountingWorld) -> None
     await until(lambda: last(at_bob, one) == (0, 0, 2))
 
 
+async def test_the_total_is_told_though_the_count_is_what_it_was(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    one, other = [(await world.open(ann, bob, kind=Kind.GROUP))["id"] for _ in range(2)]
+    _, at_bob = await world.connect(bob)
+    first = await world.send(ann, one, "first")
+    await until(lambda: last(at_bob, one) == (1, 0, 1))
+    # Within a second of that nothing more is told of this conversation.
+    await world.messages.delete(ann, first["id"])
+    await world.send(ann, other, "elsewhere")
+    await until(lambda: last(at_bob, other) is not None)
+    await world.send(ann, one, "second")
+    await until(lambda: at_bob.data("unread.updated")[-1]["total"] == 2)
+    assert (last(at_bob, one)[0], last(at_bob, other)[0]) == (1, 1)
+
+
 async def test_a_deleted_message_does_not_count(world: CountingWorld) -> None:
     ann, bob = world.user("ann"), world.user("bob")
     room = (await world.open(ann, bob))["id"]
