@@ -14,7 +14,7 @@ from domain.errors import Unavailable
 from store.engine import Collection, Document, Index, StoreError, Update
 from store.sqlite import search
 from store.sqlite.schema import MIGRATIONS
-from tests.support.stores import NOTES, ORG, ROOMS, appending, gathered, send, seqs
+from tests.support.stores import NOTES, ORG, ROOMS, appending, gathered, note, send, seqs
 from tests.unit.store.conftest import SqliteStores
 from tests.unit.store.test_sqlite_outage import locked
 
@@ -56,7 +56,7 @@ async def test_stop_finishes_what_was_accepted(sqlite: SqliteStores) -> None:
 
 async def test_a_search_index_of_other_words_is_made_anew(sqlite: SqliteStores) -> None:
     engine = await sqlite.engine()
-    await send(engine, "n1", body="Straße")
+    await engine.insert(ORG, NOTES, note("n1", body="Straße"))
     assert await engine.search(ORG, NOTES, "strasse", {}, limit=9)
     await sqlite.stop(engine)
     with sqlite3.connect(sqlite.path) as db:  # as the first version wrote it
