@@ -6,6 +6,7 @@ by itself with the interpreter's usual end. `python -m tests.support.nursery FD`
 """
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -169,8 +170,10 @@ def _nurse(asked: socket.socket) -> dict[str, Any] | None:
             return None
         *lines, waiting = (waiting + came).split(b"\n")
         for line in lines:
+            nursery = os.getpid()
             pid = os.fork()
             if not pid:
+                _end_with(nursery)
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -181,6 +184,16 @@ def _nurse(asked: socket.socket) -> dict[str, Any] | None:
                 return child
             children.add(pid)
             asked.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+
+
+def _end_with(parent: int) -> None:
+    """Have this process killed when its parent is, where the system can do that."""
+    if sys.platform != "linux":
+        return
+    pdeathsig = 1  # PR_SET_PDEATHSIG, prctl(2)
+    ctypes.CDLL(None).prctl(pdeathsig, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _main() -> int:

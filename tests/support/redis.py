@@ -13,7 +13,7 @@ from typing import Self
 
 import pytest
 
-from tests.support.server import free_port
+from tests.support.ports import free_port, wait_unused
 
 PROGRAM = "redis-server"
 
@@ -52,6 +52,7 @@ class RedisProcess:
             path.write_text(sentinel)
             self._config = [str(path), "--sentinel"]
         self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -65,7 +66,12 @@ class RedisProcess:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start it and wait until it answers."""
+        """Start it and wait until it answers.
+
+        Raises:
+            AssertionError: it does not, or another process has its port.
+        """
+        wait_unused(self.port)
         with (self._directory / f"redis-{self.port}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -81,13 +87,23 @@ class RedisProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        self._keeper = _keeper(self._process.pid)
+        try:
+            self._wait()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def _wait(self) -> None:
         deadline = time.monotonic() + 10
         while True:
             try:
                 if self.say("PING").startswith(b"+PONG"):
-                    return self
+                    return
             except OSError:
                 pass
+            assert self._process is not None
             assert self._process.poll() is None, f"{PROGRAM} ended"
             assert time.monotonic() < deadline, f"{PROGRAM} does not answer"
             time.sleep(0.01)
@@ -103,6 +119,9 @@ class RedisProcess:
 
     def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.communicate(b"\n")
         if self._process is not None:
             # A stopped process dies only when it goes on.
             self._process.send_signal(signal.SIGKILL)
@@ -130,3 +149,13 @@ class RedisProcess:
         trace: TracebackType | None,
     ) -> None:
         self.kill()
+
+
+def _keeper(pid: int) -> "subprocess.Popen[bytes]":
+    """Ends a process when this one, killed itself, leaves it behind; a line from us ends the keeper."""
+    return subprocess.Popen(
+        ["sh", "-c", f"read _ || kill -9 {pid}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        process_group=0,  # Ctrl-C is for who started it
+    )

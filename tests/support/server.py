@@ -1,11 +1,8 @@
 """A real server: `python -m server` on a free port, with its own data, that can be killed."""
 
-import contextlib
 import http.client
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +12,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from tests.support.nursery import ROOT, Child, Nursery
+from tests.support.ports import free_port, wait_unused
 
 __all__ = ["ROOT", "ServerFailed", "ServerProcess", "clean_environment", "free_port"]
 
@@ -25,31 +23,6 @@ FOR_TESTS = {
     "SHUTDOWN_GRACE": "5",
 }
 """Settings of every server under test, unless the test says otherwise."""
-
-
-_PORTS = range(12_000, 32_000)
-"""Below those that the kernel gives to clients (Linux: from 32768): a server that is down for a
-moment finds its port still free, however many connections were opened meanwhile."""
-
-_WORKERS = 16
-
-_next_port = random.randrange(len(_PORTS) // _WORKERS)
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on just now.
-
-    It is given to nobody else soon: neither by this process nor by another worker of its test run.
-    """
-    global _next_port
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
-    mine = _PORTS[worker::_WORKERS]
-    for _ in mine:
-        _next_port = (_next_port + 1) % len(mine)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", mine[_next_port]))
-            return mine[_next_port]
-    raise OSError("no port is free")
 
 
 def clean_environment() -> dict[str, str]:
@@ -114,9 +87,11 @@ class ServerProcess:
         """Start it and wait until it is ready.
 
         Raises:
+            AssertionError: another process has its port, and would be taken for it.
             ServerFailed: it ended, or was not ready within `timeout` seconds.
         """
         assert not self.running, "the server runs already"
+        wait_unused(self.port)
         if self.nursery is not None:
             self._process = self.nursery.spawn(self.environment(), self.log_path)
         else:
