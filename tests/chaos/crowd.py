@@ -50,10 +50,9 @@ class Guest:
         """When each one ended."""
         self.repeated = 0
         """Commands that were sent again because no answer had come."""
-        self.unavailable = 0
-        """Answers that said so."""
-        self.slowest = 0.0
-        """Seconds that the slowest of those took."""
+        self.refused: list[tuple[float, float]] = []
+        """When each command that was answered `unavailable` was sent, and when it was answered, by
+        the event loop's clock."""
         self._online = asyncio.Event()
         self.clients = {
             space: Client(url, space, account.token) for space in ("/messages", "/reactions")
@@ -75,6 +74,11 @@ class Guest:
     def connections(self) -> int:
         """How often it was connected."""
         return len(self.came)
+
+    @property
+    def unavailable(self) -> int:
+        """How many commands were answered so."""
+        return len(self.refused)
 
     def places(self) -> dict[str, dict[str, Any]]:
         """How far it has come in each stream, `{epoch, seq}`."""
@@ -162,8 +166,7 @@ class Guest:
                 continue
             if answer["ok"] or answer["error"]["code"] != "unavailable":
                 return unwrap(command, answer)
-            self.unavailable += 1
-            self.slowest = max(self.slowest, loop.time() - asked)
+            self.refused.append((asked, loop.time()))
             await _pause(attempt)
         raise AssertionError("unreachable")
 
