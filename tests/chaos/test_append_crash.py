@@ -5,6 +5,7 @@ see. At each of them the append waits, so these are all the moments at which it 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -177,26 +178,50 @@ async def _round(
     options: dict[str, Any],
 ) -> list[bool]:
     """One scene for each command; whether the append happened, of those that failed."""
-
-    async def one(at: int) -> tuple[bool, bool]:
-        scene = Scene(f"{fault}{number}r{at}")
-        await scene.prepare(other)
-        async with wire_proxy(mongo.url) as (proxy, url):
-            node = await started(mongo, url, **options)
-            proxy.arm(at, fault)
-            happened = await play(scene, node, proxy)
-            proxy.release()
-            await mongo.stop(node)
-            return happened, proxy.reached.is_set()
-
     outcomes: list[bool] = []
     for first in range(1, MOST, AT_ONCE):
-        played = await asyncio.gather(*(one(at) for at in range(first, first + AT_ONCE)))
+        scenes = {at: Scene(f"{fault}{number}r{at}") for at in range(first, first + AT_ONCE)}
+        await asyncio.gather(*(scene.prepare(other) for scene in scenes.values()))
+        # This one does what is left to do. A node that found work of its own, and knew streams from
+        # it, would send other commands than the rest: the same number is the same command in all.
+        await mongo.stop(await mongo.node(sweep_every=600.0))
+        played = await _batch(mongo, scenes, fault, play, options)
         outcomes += [happened for happened, reached in played if reached]
         if not all(reached for _, reached in played):
             assert set(outcomes) == {True, False}
             return outcomes
     raise AssertionError("an append takes too many commands")
+
+
+async def _batch(
+    mongo: MongoStores,
+    scenes: dict[int, Scene],
+    fault: Fault,
+    play: Callable[[Scene, MongoEngine, WireProxy], Awaitable[bool]],
+    options: dict[str, Any],
+) -> list[tuple[bool, bool]]:
+    """The scene of each command, all at once: whether the append happened, and whether the command
+    was reached.
+    """
+
+    async def one(at: int, node: MongoEngine, proxy: WireProxy) -> tuple[bool, bool]:
+        proxy.arm(at, fault)
+        happened = await play(scenes[at], node, proxy)
+        proxy.release()
+        return happened, proxy.reached.is_set()
+
+    async with AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(wire_proxy(mongo.url)) for _ in scenes]
+        # All of them, before the first of them leaves something behind.
+        nodes = await asyncio.gather(*(started(mongo, url, **options) for _, url in proxies))
+        played = await asyncio.gather(
+            *(
+                one(at, node, proxy)
+                for at, node, (proxy, _) in zip(scenes, nodes, proxies, strict=True)
+            )
+        )
+        await asyncio.gather(*map(mongo.stop, nodes))
+    return played
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
