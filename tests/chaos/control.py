@@ -25,21 +25,37 @@ PAUSE = 0.01
 def _kept_waiting(pid: int | str) -> float:
     """Seconds that the threads of a process have waited for a processor since they began."""
     waited = 0
-    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            waited += int(file.read_text().split()[1])
+    with contextlib.suppress(FileNotFoundError):  # another system than Linux
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                waited += int((task / "schedstat").read_bytes().split()[1])
     return waited / 1e9
 
 
-async def _main(url: str, token: str, conversation: str, server: str) -> None:
+class Stopwatch:
+    """Runs from its making: how long a server takes, less what it and this process were kept waiting
+    by other programs.
+    """
+
+    def __init__(self, server: int) -> None:
+        """`server`: the id of its process."""
+        self._server = server
+        self._kept = _kept_waiting("self") + _kept_waiting(server)
+        self.started = time.monotonic()
+
+    def seconds(self) -> float:
+        """Until now."""
+        took = time.monotonic() - self.started
+        kept = _kept_waiting("self") + _kept_waiting(self._server) - self._kept
+        return max(took - kept, 0.0)
+
+
+async def _main(url: str, token: str, conversation: str, server: int) -> None:
     async with await connect(url, "/messages", token) as client:
         while True:
-            before = _kept_waiting("self") + _kept_waiting(server)
-            started = time.monotonic()
+            watch = Stopwatch(server)
             await client.call("conversation.get", {"conversation": conversation}, timeout=30)
-            took = time.monotonic() - started
-            took -= _kept_waiting("self") + _kept_waiting(server) - before
-            print(f"{started:.6f} {max(took, 0.0):.6f}", flush=True)
+            print(f"{watch.started:.6f} {watch.seconds():.6f}", flush=True)
             await asyncio.sleep(PAUSE)
 
 
@@ -100,4 +116,4 @@ class Control:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:]))
+    asyncio.run(_main(*sys.argv[1:4], server=int(sys.argv[4])))

@@ -17,7 +17,7 @@ from tests.support.rest import PASSWORD, Api
 from tests.support.server import ServerProcess
 
 WITHIN = 1.0
-"""Seconds until an answer or the end."""
+"""Seconds until an answer or the end, by a `Stopwatch`: the server's, not the machine's."""
 
 STALL = 0.1
 """Seconds that others may wait longer than they do anyway."""

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import itertools
 import json
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -15,6 +14,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from tests.chaos.control import Stopwatch
 from tests.chaos.hostile import ADMIN, CODES, WITHIN, Target, withstand
 from tests.chaos.values import VALUES, Schema, beyond, is_wrong, request, resolved, short, valid
 from tests.integration.transport.clients import Closed, RawSocket
@@ -112,9 +112,10 @@ def requests(
 class Caller:
     """Sends commands as raw text; connects anew when it was thrown out for one."""
 
-    def __init__(self, port: int, namespace: str, token: str) -> None:
+    def __init__(self, server: ServerProcess, namespace: str, token: str) -> None:
         self.slowest = 0.0
-        self._port = port
+        self._server = server.pid
+        self._port = server.port
         self._namespace = namespace
         self._token = token
         self._raw: RawSocket | None = None
@@ -128,7 +129,7 @@ class Caller:
             reply = await self._raw.receive()
             assert reply.startswith(f"40{self._namespace},"), reply
         number = next(self._acks)
-        started = time.monotonic()
+        watch = Stopwatch(self._server)
         self._raw.send(f'42{self._namespace},{number}["{command}",{payload}]')
         head = f"43{self._namespace},{number}["
         try:
@@ -139,7 +140,7 @@ class Caller:
             self.abort()
             return None
         finally:
-            self.slowest = max(self.slowest, time.monotonic() - started)
+            self.slowest = max(self.slowest, watch.seconds())
         answer: dict[str, Any] = json.loads(text[len(head) - 1 :])[0]
         return answer
 
@@ -176,7 +177,7 @@ async def wrong_values_over_sockets(target: Target) -> str:
     async with Api(target.server.url) as api:
         for namespace, command, fields, required in _commands(asyncapi):
             found = await scene(api)
-            caller = Caller(target.server.port, namespace, found.ann.token)
+            caller = Caller(target.server, namespace, found.ann.token)
             try:
                 for text, payload, wrong in requests(fields, required, found.known, shared):
                     answer = await caller.call(command, payload)
@@ -207,10 +208,11 @@ async def wrong_values_over_sockets(target: Target) -> str:
 class Sender:
     """Sends REST requests and judges the answers."""
 
-    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+    def __init__(self, server: ServerProcess, http: aiohttp.ClientSession) -> None:
         self.outcomes: Counter[int] = Counter()
         self.slowest = 0.0
-        self._url = url
+        self._server = server.pid
+        self._url = server.url
         self._http = http
 
     async def send(
@@ -219,7 +221,7 @@ class Sender:
         headers = {"Authorization": f"Bearer {token}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        started = time.monotonic()
+        watch = Stopwatch(self._server)
         async with self._http.request(
             method,
             URL(self._url + path, encoded=True),
@@ -228,7 +230,7 @@ class Sender:
             allow_redirects=False,
         ) as reply:
             content = await reply.read()
-        took = time.monotonic() - started
+        took = watch.seconds()
         self.slowest = max(self.slowest, took)
         self.outcomes[reply.status] += 1
         what = f"{method} {path[:200]} with {what}: {reply.status} {short(content.decode())}"
@@ -261,7 +263,7 @@ async def wrong_values_over_rest(target: Target) -> str:
     openapi = _fetch(target.server, "/openapi.json")
     shared = openapi["components"]["schemas"]
     async with Api(target.server.url) as api, aiohttp.ClientSession() as http:
-        sender = Sender(target.server.url, http)
+        sender = Sender(target.server, http)
         for method, path, fields, required, parameters in _operations(openapi):
             if path.endswith("/auth/logout"):
                 continue  # its success ends the token the others need
@@ -352,11 +354,11 @@ async def bodies_over_limits(target: Target) -> str:
         )
         for (method, path), (text, body) in itertools.product(paths, BODIES.items()):
             for chunked in (False, True):
-                started = time.monotonic()
+                watch = Stopwatch(target.server.pid)
                 status, answer = await _bring(
                     http, method, f"{api.url}/api/v1{path}", found.ann.token, body, chunked=chunked
                 )
-                took = time.monotonic() - started
+                took = watch.seconds()
                 slowest = max(slowest, took)
                 outcomes[status] += 1
                 what = f"{method} {path} with {text}: {status} {short(answer.decode())}"
