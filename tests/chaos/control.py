@@ -116,4 +116,5 @@ class Control:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:4], server=int(sys.argv[4])))
+    where, who, room, process = sys.argv[1:]
+    asyncio.run(_main(where, who, room, int(process)))

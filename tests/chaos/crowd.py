@@ -50,6 +50,8 @@ class Guest:
         """When each one ended."""
         self.repeated = 0
         """Commands that were sent again because no answer had come."""
+        self.acknowledged = 0
+        """Commands that were answered, but for those below."""
         self.refused: list[tuple[float, float]] = []
         """When each command that was answered `unavailable` was sent, and when it was answered, by
         the event loop's clock."""
@@ -165,6 +167,7 @@ class Guest:
                 await asyncio.sleep(0.001)
                 continue
             if answer["ok"] or answer["error"]["code"] != "unavailable":
+                self.acknowledged += 1
                 return unwrap(command, answer)
             self.refused.append((asked, loop.time()))
             await _pause(attempt)

@@ -57,7 +57,8 @@ class Load:
         self.heads: dict[str, dict[str, Any]] = {}
         """Where each stream is in the end."""
         self._api = api
-        self._senders = senders
+        self.senders = senders
+        """How many of the guests write: the first of them."""
         self._listeners = listeners
         self._room_count = rooms
         self._writer_count = writers
@@ -69,7 +70,7 @@ class Load:
         self._writing: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        count = self._senders + self._listeners
+        count = self.senders + self._listeners
         self.people = [await self._api.register(f"P{number}") for number in range(count)]
         self.rooms = [
             await _open(self.people[0], self._others_in(number), number)
@@ -82,7 +83,7 @@ class Load:
         ]
         self.writers = [
             Writer(guest, number, guest.rooms[number % len(guest.rooms)], self.ledger, self.SEED)
-            for guest in self.guests[: self._senders]
+            for guest in self.guests[: self.senders]
             for number in range(self._writer_count)
         ]
         self._stays = [asyncio.create_task(guest.stay()) for guest in self.guests]
