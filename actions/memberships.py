@@ -19,7 +19,7 @@ from domain.conversations import Kind, personal_stream
 from domain.errors import NotFound
 from domain.principals import Principal
 from domain.streams import StreamName
-from store.conversations import ConversationRepository
+from store.conversations import ConversationRepository, key_of
 from store.engine import Document, Engine
 
 MAX_FACTS = 50_000
@@ -82,6 +82,7 @@ class Memberships:
         self._listed = 0
         self._loading: dict[str, object] = {}
         self._reading = Gathered(self._read, READ_AT_ONCE)
+        self._checking = Gathered(conversations.members_by_key)
         control.on(_DROP, self._drop_here)
         control.on_missed.append(self.forget)
 
@@ -199,7 +200,14 @@ class Memberships:
         """Whether the caller may read `messages/<id>`: a conversation's, or the caller's own."""
         if name.id == principal.user:
             return True
-        return await self.is_member(principal.org, name.id, principal.user)
+        return await self.reads(principal, name.id)
+
+    async def reads(self, principal: Principal, conversation: str) -> bool:
+        """As `is_member`, of the caller, together with all who ask at the same moment: after an
+        interruption that is every client, of every stream that it does not join by itself.
+        """
+        key = key_of(conversation, principal.user)
+        return bool(await self._checking.get(principal.org, [key]))
 
     async def own(self, principal: Principal) -> Sequence[str]:
         """What a connection to the messages namespace joins: all the caller's conversations, and

@@ -199,7 +199,7 @@ class Reactions:
 
     async def may_read(self, principal: Principal, name: StreamName) -> bool:
         """Whether the caller may read `reactions/<conversation>`: as its messages."""
-        return await self._memberships.is_member(principal.org, name.id, principal.user)
+        return await self._memberships.reads(principal, name.id)
 
     async def own(self, principal: Principal) -> Sequence[str]:
         """What a connection to the reactions namespace joins: all the caller's conversations."""

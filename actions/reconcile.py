@@ -92,11 +92,11 @@ class Reconciler:
             return False
         try:
             own = set(await self._rules.own(client.principal, client.namespace))
-            foreign = [
-                stream
-                for stream in client.streams - own
-                if not await self._rules.may_read(client.principal, stream)
-            ]
+            others = list(client.streams - own)
+            may = await asyncio.gather(
+                *(self._rules.may_read(client.principal, stream) for stream in others)
+            )
+            foreign = [stream for stream, yes in zip(others, may, strict=True) if not yes]
         except ParleyError as error:
             if not self._delayed:
                 log.warning("reconciling_delayed", code=error.code, clients=len(self._due))

@@ -151,6 +151,10 @@ class ConversationRepository:
         """One member."""
         return await self._engine.get(org, MEMBERS, key_of(conversation, user))
 
+    async def members_by_key(self, org: str, keys: Sequence[str]) -> dict[str, Document]:
+        """Members by `key_of`."""
+        return await self._engine.get_many(org, MEMBERS, keys)
+
     async def memberships(
         self, org: str, conversations: Sequence[str], user: str
     ) -> dict[str, Document]:

@@ -311,3 +311,37 @@ async def test_who_is_removed_while_nothing_gets_through_is_not_let_in_again(
         await here.members.remove(ann, room["id"], "ben")
         again = await Reader.connect(there, ben)
         assert stream not in again.client.streams
+
+
+@pytest.mark.parametrize("foreign", [0, 3])
+async def test_looking_after_all_clients_costs_few_reads_of_the_store(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch, foreign: int
+) -> None:
+    here = nodes[0]
+    people = [here.user(f"u{number}") for number in range(100)]
+    rooms = [await here.open(*people[at : at + 10]) for at in range(0, 100, 10)]
+    readers = [await Reader.connect(here, who) for who in people]
+    for at, reader in enumerate(readers):  # streams that it follows and was put out of
+        others = [rooms[(at // 10 + step) % 10]["id"] for step in range(1, foreign + 1)]
+        reader.client.streams.update(f"messages/{each}" for each in others)
+    reads = 0
+
+    def count(name: str) -> None:
+        read = getattr(here.engine, name)
+
+        async def counted(*args: object, **named: object) -> object:
+            nonlocal reads
+            reads += not named.get("returned")  # those of the check of heads aside
+            return await read(*args, **named)
+
+        monkeypatch.setattr(here.engine, name, counted)
+
+    for name in ("get", "get_many", "find", "count", "sum", "heads", "head", "read"):
+        count(name)
+    for who in people:
+        here.memberships.forget(who.user)
+        here.reconciler.check_user(who.user)
+    await until(lambda: here.reconciler.quiet)
+    assert here.reconciler.dropped == 100 * foreign
+    # With 20 clients at a time: their lists and heads once, what they may read in each of two looks.
+    assert reads <= (100 // 20) * (2 + (2 if foreign else 0)) * 2
