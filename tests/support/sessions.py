@@ -316,10 +316,13 @@ class Session(Asking):
             return
         device = self.random.choice(who.devices)
         await self.pair.settle()
-        if self.chance(0.5):
+        cut = self.chance(0.5)
+        if cut:
             await self.pair.cut(device)
         for _ in range(self.random.choice([0, 2])):
             await self.send()
+        if not cut:  # what is on its way when the old connection ends may arrive, or may not
+            await self.pair.settle()
         await self.connect(who, device.number, resume=self.chance(0.7))
 
     async def profile(self) -> None:
