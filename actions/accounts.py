@@ -1,5 +1,6 @@
 """One's own account: registering, logging in, profile, password."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from domain.errors import (
     Invalid,
     NotFound,
     Unauthenticated,
+    Unavailable,
 )
 from domain.ids import new_id
 from domain.principals import Principal, Role
@@ -41,6 +43,10 @@ from store.sessions import SessionRepository
 log = structlog.get_logger(__name__)
 
 Registration = Literal["open", "invite", "closed"]
+
+OWNER_ATTEMPTS, OWNER_PAUSE = 50, 0.1
+"""How often, and after how many seconds, it is looked whether another node that starts at the same
+moment has made the first administrator."""
 
 CLAIM_SETTLES = 60.0
 """Seconds after which a claim on an address without a user is one that a crash left behind."""
@@ -319,29 +325,41 @@ class Accounts:
         Raises:
             Invalid: address or password are not acceptable.
             Conflict: the address is somebody's who has another password.
+            Unavailable: another node is making it, and has not come to an end for some seconds.
         """
-        at = timestamp(self._clock.now())
-        org = await self._accounts.ensure_organization(DEFAULT_ORG, "Default", at)
-        if org["owners"]:
-            return False
         address = normalize_email(email)
         name = clean_name(address.partition("@")[0][:100])
-        passwords.check(password, about=(address, name))
         raw = passwords.normalized(password)
+        for _ in range(OWNER_ATTEMPTS):
+            at = timestamp(self._clock.now())
+            org = await self._accounts.ensure_organization(DEFAULT_ORG, "Default", at)
+            if org["owners"]:
+                return False
+            passwords.check(password, about=(address, name))
+            owner = await self._first_owner(address, name, raw)
+            if owner is not None:
+                return await self._accounts.set_owners(DEFAULT_ORG, [owner], org["version"])
+            await asyncio.sleep(OWNER_PAUSE)
+        raise Unavailable("Another node is just making the first administrator.")
+
+    async def _first_owner(self, address: str, name: str, password: bytes) -> str | None:
+        """The user with this address and password, made if there is none; None if another node is
+        making one at this moment.
+        """
         found = await self._accounts.by_email(email_key(address))
         if found is None:
-            hashed = await self._hasher.hash(raw)
-            user = await self.add_user(DEFAULT_ORG, address, name, Role.OWNER, hashed)
-        else:
-            user = found.user
-            if found.org != DEFAULT_ORG or not await self._hasher.verify(raw, user["password"]):
-                raise Conflict("The first administrator's address belongs to another account.")
-            if user["role"] != Role.OWNER:
-                await self._accounts.update_user(
-                    DEFAULT_ORG, user["id"], {"role": Role.OWNER.value}
-                )
-        await self._accounts.set_owners(DEFAULT_ORG, [user["id"]], org["version"])
-        return True
+            hashed = await self._hasher.hash(password)
+            try:
+                user = await self.add_user(DEFAULT_ORG, address, name, Role.OWNER, hashed)
+            except Conflict:
+                return None
+            return str(user["id"])
+        user = found.user
+        if found.org != DEFAULT_ORG or not await self._hasher.verify(password, user["password"]):
+            raise Conflict("The first administrator's address belongs to another account.")
+        if user["role"] != Role.OWNER:
+            await self._accounts.update_user(DEFAULT_ORG, user["id"], {"role": Role.OWNER.value})
+        return str(user["id"])
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
@@ -68,7 +69,11 @@ async def serve(settings: Settings, seat: Seat | None = None) -> None:
         peers = make_peers(settings, metrics)
         try:
             node = Node(settings, engine, peers, blobs, SystemClock(), metrics, seat)
-            async with node.running():
+            async with AsyncExitStack() as stack:
+                try:
+                    await stack.enter_async_context(node.running())
+                except Unavailable as error:
+                    raise NotStarted(str(error).rstrip(".")) from None
                 _settle_garbage()
                 await _listen(settings, node, seat)
         finally:

@@ -348,6 +348,7 @@ class Features:
 
         Raises:
             SettingsError: the first administrator cannot be made.
+            Unavailable: the store is out of reach.
         """
         await self.accounts.ensure_organization()
         await self.authenticator.start()

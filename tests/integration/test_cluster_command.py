@@ -81,6 +81,15 @@ def command(tmp_path: Path) -> Iterator[tuple[Command, int]]:
         command.process.wait(30)
 
 
+async def status_of(port: int, target: str) -> int:
+    """What a request with exactly this target is answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    status = int((await reader.readline()).split()[1])
+    writer.close()
+    return status
+
+
 async def test_a_node_is_killed_and_one_key_ends_everything(command: tuple[Command, int]) -> None:
     running, port = command
     await running.until_said(r"Ctrl-C ends everything")
@@ -97,7 +106,10 @@ async def test_a_node_is_killed_and_one_key_ends_everything(command: tuple[Comma
             message = {"conversation": room, "client_id": "1", "body": "Hello, other node."}
             sent = await here.call("message.send", message)
             await there.wait_for("message.created", lambda each: each["data"]["id"] == sent["id"])
-        assert (await api.request("GET", "//metrics")).status == 404
+        for path in ("/metrics", "/%6detrics", "/metrics?x", "http://x/metrics", "/unknown"):
+            assert await status_of(port, path) == 404, path
+        for path in ("/docs", "/openapi.json", "/asyncapi.json", "/health/ready"):
+            assert await status_of(port, path) == 200, path
         os.kill(int(nodes[2][2]), signal.SIGKILL)
         await running.until_said(r"node 3 ended with -9")
         for _ in range(6):

@@ -448,6 +448,14 @@ async def test_the_first_administrator_is_made_once(node: AccountsNode) -> None:
         await node.login("other@example.com")
 
 
+async def test_nodes_that_start_together_make_one_first_administrator(node: AccountsNode) -> None:
+    made = await asyncio.gather(
+        *(node.accounts.ensure_first_admin("root@example.com", PASSWORD) for _ in range(5))
+    )
+    assert made.count(True) == 1
+    assert (await node.login("root@example.com"))["user"]["role"] == "owner"
+
+
 async def test_whoever_registered_the_first_administrators_address_does_not_become_it(
     node: AccountsNode,
 ) -> None:
