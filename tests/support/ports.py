@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,9 @@ it, and one that was killed leaves it free for as long as it is down; meanwhile 
 would find it free too.
 """
 
+_one_at_a_time = threading.Lock()
+"""Tests start several servers at once, each in a thread."""
+
 _next = random.randrange(len(_PORTS))
 _file: int | None = None
 
@@ -31,14 +35,15 @@ def free_port() -> int:
     It is this process's until it ends: no other test run is given it, and this one not soon again.
     """
     global _next
-    for _ in _PORTS:
-        _next = (_next + 1) % len(_PORTS)
-        port = _PORTS[_next]
-        if not take(port):
-            continue
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    with _one_at_a_time:
+        for _ in _PORTS:
+            _next = (_next + 1) % len(_PORTS)
+            port = _PORTS[_next]
+            if not take(port):
+                continue
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
     raise OSError("no port is free")
 
 
