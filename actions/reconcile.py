@@ -97,6 +97,9 @@ class Reconciler:
                 *(self._rules.may_read(client.principal, stream) for stream in others)
             )
             foreign = [stream for stream, yes in zip(others, may, strict=True) if not yes]
+            # The last that a client hears of a stream is why it hears no more.
+            if not await self._streams.caught_up(client.principal.org, foreign):
+                return False
         except ParleyError as error:
             if not self._delayed:
                 log.warning("reconciling_delayed", code=error.code, clients=len(self._due))
@@ -106,13 +109,13 @@ class Reconciler:
             log.exception("reconciling_failed", connection=client.id)
             return True
         self._delayed = False
+        foreign = [stream for stream in foreign if stream in client.streams]
         missing = own - client.streams - client.declined
         if not foreign and not missing:
             self._suspects.discard(client)
             return True
         if client not in self._suspects:
-            # What would mend it may be on its way here: an order to join, or the event after
-            # which the client is to hear no more.
+            # What would mend it may be on its way here: an order to join or to leave.
             self._suspects.add(client)
             return False
         self._suspects.discard(client)
@@ -123,4 +126,5 @@ class Reconciler:
         if missing and not client.outlet.closed:
             self.sent_back += 1
             client.outlet.close("revoked", reconnect=True)
-        return True
+        # A right that was given back while it was looked for is found missing the next time.
+        return not foreign

@@ -340,6 +340,20 @@ class Streams:
         for callback in self.on_expelled:
             callback(user, stream)
 
+    async def caught_up(self, org: str, streams: Sequence[str]) -> bool:
+        """Whether those who follow these streams here have all that the logs have. If not, what is
+        missing is fetched.
+        """
+        heads = await self._log.heads(org, streams)
+        behind = {
+            stream: head.seq
+            for stream, head in heads.items()
+            if not self._sequencer.reached(stream, head.seq)
+        }
+        for stream, seq in behind.items():
+            self._sequencer.notice(stream, seq)
+        return not behind
+
     def drop(self, client: Client, stream: str) -> None:
         """Have one client no longer follow a stream."""
         client.streams.discard(stream)

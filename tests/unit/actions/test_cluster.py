@@ -169,6 +169,24 @@ async def test_removed_while_nothing_got_through(tmp_path: Path, wire: Wire) -> 
         assert gone.seqs(stream) == [2]
 
 
+async def test_a_stream_is_taken_away_after_the_event_that_tells_why(
+    tmp_path: Path, wire: Wire
+) -> None:
+    async with cluster(tmp_path, [lambda: LossyBus(wire)] * 2, head_check=600) as (here, there):
+        ann, ben = here.user("ann"), here.user("ben")
+        room = await here.open(ann, ben)
+        stream = f"messages/{room['id']}"
+        gone = await Reader.connect(there, ben)
+        lossy(here).lossy = True
+        await here.members.remove(ann, room["id"], "ben")
+        await here.send(ann, room["id"], "secret")
+        there.memberships.forget("ben")
+        there.reconciler.check_user("ben")
+        await until(lambda: stream not in gone.client.streams and there.reconciler.quiet)
+        assert gone.seqs(stream) == [2]
+        assert not gone.outlet.closed
+
+
 async def test_added_while_nothing_got_through_one_is_sent_back_to_join(
     tmp_path: Path, wire: Wire
 ) -> None:
