@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -37,7 +37,7 @@ from server.neighbours import EVERY as LOOK
 from server.neighbours import Neighbours
 from server.numbers import nodes_numbers, presence_numbers
 from server.peers import Peers
-from server.periodic import every
+from server.periodic import end_all, every
 from server.seat import Seat, WorkerMetrics
 from server.shared_jobs import SharedJobs
 from server.transport.options import TransportOptions
@@ -274,7 +274,7 @@ class Node:
                 if self._shared_jobs is not None and not job.everywhere:
                     work = self._shared_jobs.one(job.name, job.seconds, job.run)
                 tasks.append(asyncio.ensure_future(every(job.seconds, job.name, work)))
-            stack.push_async_callback(_cancel, tasks)
+            stack.push_async_callback(end_all, tasks)
             yield
 
 
@@ -282,12 +282,6 @@ def _tell_failure(task: asyncio.Future[Any]) -> None:
     """A service runs as long as the node does: none of them ends without a word."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("service_failed", exc_info=error)
-
-
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _transport_options(settings: Settings) -> TransportOptions:

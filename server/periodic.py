@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 import structlog
 
@@ -10,6 +11,8 @@ from domain.errors import ParleyError
 
 log = structlog.get_logger(__name__)
 
+CANCEL_AGAIN = 0.5
+"""Seconds after which what has not ended is cancelled once more."""
 
 TOLD_EVERY = 600.0
 """Seconds between two log entries about work that fails each time."""
@@ -39,3 +42,16 @@ async def every(seconds: float, name: str, work: Callable[[], Awaitable[object]]
                 else:
                     log.exception("periodic_work_failed", work=name)
         await asyncio.sleep(seconds)
+
+
+async def end_all(tasks: Collection[asyncio.Future[Any]]) -> None:
+    """Cancel what runs for as long as the node does, and wait for the end of it all. Asked for again
+    and again: until Python 3.12, `asyncio.wait_for` forgets a cancellation that comes in the moment
+    it returns, and the store's client uses it for each command.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,7 +5,7 @@ import asyncio
 from structlog.testing import capture_logs
 
 from domain.errors import Unavailable
-from server.periodic import every
+from server.periodic import end_all, every
 from tests.support.counting import until
 
 
@@ -41,3 +41,23 @@ async def test_a_defect_is_told_once() -> None:
 
 async def test_work_that_succeeds_says_nothing() -> None:
     assert await told() == []
+
+
+async def test_a_service_that_forgets_a_cancellation_ends_all_the_same() -> None:
+    cancelled = 0
+
+    async def service() -> None:
+        nonlocal cancelled
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled == 2:
+                    raise
+
+    task = asyncio.create_task(service())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await end_all([task])
+    assert task.cancelled()
