@@ -24,7 +24,6 @@ from tests.support.silence import (
     NotPermitted,
     StallingProxy,
     silent_network,
-    stalling_proxy,
 )
 
 PING_INTERVAL, PING_TIMEOUT, GRACE = 1.0, 2.0, 1.0
@@ -248,7 +247,7 @@ async def _proxied(scene: Scene, each: int) -> None:
     async with AsyncExitStack() as stack:
         directions: Sequence[Direction] = ("both", "to_server", "to_client")
         proxies: dict[Direction, StallingProxy] = {
-            direction: await stack.enter_async_context(stalling_proxy(scene.node.port))
+            direction: await stack.enter_async_context(StallingProxy(scene.node.port))
             for direction in directions
         }
 
@@ -282,7 +281,7 @@ async def test_packets_are_dropped(start_server: StartServer, full: bool) -> Non
     try:
         with silent_network() as network:
             node = start_server(**SETTINGS, HOST="0.0.0.0")
-            async with stalling_proxy(node.port, network.host, network.socket) as proxy:
+            async with StallingProxy(node.port, network.host, network.socket) as proxy:
                 await _fall_silent(
                     Scene(node, node),
                     {"dropped packets": [proxy.url] * (60 if full else 10)},
@@ -297,7 +296,7 @@ async def test_what_waits_for_them_is_bounded(start_server: StartServer, full: b
     # Pings would find them, but later than here.
     node = start_server(SEND_QUEUE=SEND_QUEUE, SEND_STALL=60)
     async with AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(stalling_proxy(node.port, make_socket=_tight))
+        proxy = await stack.enter_async_context(StallingProxy(node.port, make_socket=_tight))
         api = await stack.enter_async_context(Api(node.url))
         scene = Scene(node, node)
         ways = {"both": [proxy.url] * (60 if full else 20)}

@@ -14,7 +14,7 @@ from tests.support.mongod import scratch
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import Account, Api
 from tests.support.server import ServerProcess
-from tests.support.wiretap import Wiretap, wiretap
+from tests.support.wiretap import Wiretap
 
 OF_A_NODE = ("parley:node:", "parley:nodes", "parley:control")
 """Channels that a node hears whoever is connected to it: itself, that others live, and orders that
@@ -39,8 +39,7 @@ class Pair:
 
     def subscribers(self, conversation: str) -> int:
         """How many nodes Redis would send a message in a conversation to."""
-        answer = self.redis.say("PUBSUB", "SHARDNUMSUB", f"parley:messages/{conversation}")
-        return int(answer.splitlines()[-1].removeprefix(b":"))
+        return self.redis.subscribers(f"parley:messages/{conversation}")
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ async def nodes(
     redis: RedisProcess, mongodb: str, start_server: StartServer
 ) -> AsyncIterator[Pair]:
     with scratch(mongodb) as database:
-        async with wiretap(redis.port) as tap:
+        async with Wiretap(redis.port) as tap:
             shared = {"SECRET_KEY": "of both nodes " * 3, "STORE_URL": database.url}
             here = await asyncio.to_thread(start_server, **shared, REDIS_URL=redis.url)
             there = await asyncio.to_thread(start_server, **shared, REDIS_URL=tap.url)

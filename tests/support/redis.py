@@ -135,9 +135,14 @@ class RedisProcess:
         """It does again."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def drop_listeners(self) -> None:
-        """Cut all connections that are subscribed to something."""
-        self.say("CLIENT", "KILL", "TYPE", "pubsub")
+    def drop_listeners(self) -> int:
+        """Cut all connections that are subscribed to something; how many they were."""
+        return int(self.say("CLIENT", "KILL", "TYPE", "pubsub").removeprefix(b":"))
+
+    def subscribers(self, channel: str) -> int:
+        """How many connections a message on a sharded channel goes to."""
+        answer = self.say("PUBSUB", "SHARDNUMSUB", channel)
+        return int(answer.splitlines()[-1].removeprefix(b":"))
 
     def __enter__(self) -> Self:
         return self.start()

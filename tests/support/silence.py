@@ -14,10 +14,10 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
-MakeSocket = Callable[[], socket.socket]
+from tests.support.proxy import Carry, MakeSocket, Proxy
 
 Direction = Literal["both", "to_server", "to_client"]
 
@@ -34,36 +34,20 @@ class _Gates:
         self.to_client.set()
 
 
-class StallingProxy:
-    """A TCP proxy. Runs in the test's event loop."""
+class StallingProxy(Proxy):
+    """A proxy that can stop forwarding."""
 
-    def __init__(self, host: str, port: int, make_socket: MakeSocket = socket.socket) -> None:
-        """`make_socket`: makes the sockets towards the server."""
-        self._server = (host, port)
-        self._make_socket = make_socket
+    def __init__(
+        self, port: int, host: str = "127.0.0.1", make_socket: MakeSocket = socket.socket
+    ) -> None:
+        """As `Proxy`."""
+        super().__init__(port, host, make_socket)
         self._gates = _Gates()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
-
-    async def __aenter__(self) -> "StallingProxy":
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._listener is not None
-        self._listener.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in list(self._writers):
-            writer.transport.abort()
 
     @property
     def url(self) -> str:
         """Where clients reach the server through it."""
-        assert self._listener is not None
-        return f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     def stall(self, direction: Direction = "both") -> None:
         """Forward nothing any more, not even an end, over the connections that are open now.
@@ -75,43 +59,17 @@ class StallingProxy:
             self._gates.to_client.clear()
         self._gates = _Gates()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        gates = self._gates
-        try:
-            raw = self._make_socket()
-            raw.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(raw, self._server)
-            answers, out = await asyncio.open_connection(sock=raw)
-            self._writers |= {writer, out}
-            await asyncio.gather(
-                _pump(reader, out, gates.to_server), _pump(answers, writer, gates.to_client)
-            )
-        finally:
-            self._tasks.discard(task)
+    def carries(self) -> tuple[Carry, Carry]:
+        """Waits at the gates of now."""
+        return _through(self._gates.to_server), _through(self._gates.to_client)
 
 
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
-) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            await gate.wait()
-            writer.write(data)
-            await writer.drain()
-    await gate.wait()
-    writer.close()
+def _through(gate: asyncio.Event) -> Carry:
+    async def wait(data: bytes) -> bytes:
+        await gate.wait()
+        return data
 
-
-@contextlib.asynccontextmanager
-async def stalling_proxy(
-    port: int, host: str = "127.0.0.1", make_socket: MakeSocket = socket.socket
-) -> AsyncIterator[StallingProxy]:
-    """A proxy before a server."""
-    async with StallingProxy(host, port, make_socket) as proxy:
-        yield proxy
+    return wait
 
 
 class NotPermitted(Exception):
