@@ -73,7 +73,12 @@ def check_streams(guest: Guest, heads: dict[str, dict[str, Any]]) -> None:
         space, _, room = f"/{stream}".rpartition("/")
         if room not in guest.rooms:
             continue
-        assert guest.clients[space].seqs(stream) == list(range(1, head["seq"] + 1))
+        seqs = guest.clients[space].seqs(stream)
+        wrong = next((at for at, seq in enumerate(seqs, 1) if seq != at), None)
+        assert wrong is None, (
+            f"{guest.name} heard {seqs[max(0, wrong - 3) : wrong + 2]} of {stream}"
+        )
+        assert len(seqs) == head["seq"], f"{guest.name} heard {len(seqs)} of {stream}: {head}"
 
 
 def check_replica(guest: Guest, ledger: Ledger) -> None:
@@ -109,3 +114,26 @@ async def check_positions(
             f"{person.id} is told of {found['unread']} unread messages in {room} behind "
             f"{member['read_seq']}; there are {len(unread)}"
         )
+
+
+def delays(
+    guests: Sequence[Guest], ledger: Ledger, since: float, until: float
+) -> tuple[list[float], list[float]]:
+    """How long after its acknowledgement each message that was acknowledged in a time (by
+    `time.monotonic()`) was there, for each guest at the sender's node, and for each at another.
+
+    Returns:
+        Seconds, ascending; below 0 where it was there first.
+    """
+    nodes = {guest.account.id: guest.url for guest in guests}
+    here: list[float] = []
+    there: list[float] = []
+    for guest in guests:
+        for event in guest.main.events:
+            if event.name != "message.created":
+                continue
+            acked = ledger.sent_at[event.data["data"]["id"]]
+            if since <= acked <= until:
+                near = nodes[event.data["actor"]["id"]] == guest.url
+                (here if near else there).append(event.at - acked)
+    return sorted(here), sorted(there)

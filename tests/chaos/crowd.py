@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -187,6 +188,8 @@ class Ledger:
         """By message: as it must be now, `{id, conversation, seq, body, version, deleted}`."""
         self.reactions: dict[str, set[tuple[str, str]]] = {}
         """By message: who reacted, and with what."""
+        self.sent_at: dict[str, float] = {}
+        """By message: when it was acknowledged, by `time.monotonic()`."""
         self.read: dict[tuple[str, str], int] = {}
         """By conversation and user: the place up to which it was read."""
         self.counts: Counter[str] = Counter()
@@ -242,6 +245,7 @@ class Writer:
         return {"conversation": self._conversation, "client_id": body, "body": body}
 
     def _note(self, message: dict[str, Any]) -> None:
+        self._ledger.sent_at[message["id"]] = time.monotonic()
         self._own.append(message["id"])
         self._ledger.sent[message["id"]] = {
             "id": message["id"],

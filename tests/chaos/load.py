@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,6 +68,7 @@ class Load:
         self._stop = asyncio.Event()
         self._stays: list[asyncio.Task[None]] = []
         self._writing: list[asyncio.Task[None]] = []
+        self._others: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         count = self.senders + self._listeners
@@ -79,7 +80,7 @@ class Load:
         self.guests = [
             Guest(urls[0], person, f"p{number}", self._rooms_of(number), urls[1:])
             for number, person in enumerate(self.people)
-            for urls in [_from(self._urls, number)]
+            for urls in [_from(self._urls, number, self._first_url(number))]
         ]
         self.writers = [
             Writer(guest, number, guest.rooms[number % len(guest.rooms)], self.ledger, self.SEED)
@@ -98,7 +99,7 @@ class Load:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tasks = [*self._writing, *self._stays]
+        tasks = [*self._writing, *self._others, *self._stays]
         for task in tasks:
             task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -115,6 +116,21 @@ class Load:
             return [self.rooms[(person - 1) % self._room_count]]
         return self.rooms
 
+    def _first_url(self, person: int) -> int:
+        """Everybody begins at a node in turn; so do those who are in a room together."""
+        if person and self._apart:
+            turn, room = divmod(person - 1, self._room_count)
+            return (turn + room) % len(self._urls)
+        return person % len(self._urls)
+
+    def also(self, activity: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Have something else go on beside it, until its end; what goes wrong there is told as
+        what goes wrong here.
+        """
+        task = asyncio.create_task(activity)
+        self._others.append(task)
+        return task
+
     async def until(self, condition: Callable[[], bool], *, timeout: float, what: str) -> None:
         """Wait until something is true.
 
@@ -124,7 +140,7 @@ class Load:
         try:
             async with asyncio.timeout(timeout):
                 while not condition():
-                    for task in (*self._writing, *self._stays):
+                    for task in (*self._writing, *self._others, *self._stays):
                         if task.done():
                             task.result()
                     await asyncio.sleep(0.01)
@@ -135,6 +151,13 @@ class Load:
         """Wait until so many more commands are acknowledged."""
         goal = self.ledger.total + commands
         await self.until(lambda: self.ledger.total >= goal, timeout=self._patience, what="progress")
+
+    async def go_on(self, seconds: float) -> None:
+        """Let it go on for a while."""
+        end = asyncio.get_running_loop().time() + seconds
+        await self.until(
+            lambda: asyncio.get_running_loop().time() >= end, timeout=seconds + 10, what="end"
+        )
 
     async def finish(self) -> None:
         """End the load, and wait until every command is answered and everybody has seen all."""
@@ -192,9 +215,8 @@ class Load:
         )
 
 
-def _from(urls: list[str], number: int) -> list[str]:
-    """Every client begins at a node in turn, and looks for others in an order of its own."""
-    first = number % len(urls)
+def _from(urls: list[str], number: int, first: int) -> list[str]:
+    """Every client looks for other nodes in an order of its own."""
     others = urls[:first] + urls[first + 1 :]
     random.Random(number).shuffle(others)
     return [urls[first], *others]
