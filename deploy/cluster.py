@@ -60,10 +60,7 @@ def main() -> int:
         print(f"cluster: {error}", file=sys.stderr)
         return 1
     except Unbuildable as error:
-        print(
-            f"cluster: nothing can stand for MongoDB: {error} (Go 1.21 or later: https://go.dev/dl)",
-            file=sys.stderr,
-        )
+        print(f"cluster: nothing can stand for MongoDB: {error}", file=sys.stderr)
         return 1
     return 0
 

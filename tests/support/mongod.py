@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from pymongo import MongoClient
 
+from tests.support.golang import NoGo, go
 from tests.support.server import ROOT, free_port
 
 SOURCE = ROOT / "tests" / "mongod"
@@ -73,23 +74,24 @@ def binary() -> Path:
     target = BUILD / f"mongod-{digest.hexdigest()[:16]}"
     if target.exists():
         return target
-    if shutil.which("go") is None:
-        raise Unbuildable("Go is not installed")
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            _build(target)
+            try:
+                _build(target, go(BUILD))
+            except NoGo as error:
+                raise Unbuildable(str(error)) from error
     return target
 
 
-def _build(target: Path) -> None:
+def _build(target: Path, program: Path) -> None:
     """Build from a copy of FerretDB's source that `PATCHES` and `_overlay/` have changed."""
     copy = BUILD / "source"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(SOURCE, copy)
-    _go(copy, "mod", "download", FERRETDB)
-    module = _go(copy, "list", "-m", "-f", "{{.Dir}}", FERRETDB).strip()
+    _go(program, copy, "mod", "download", FERRETDB)
+    module = _go(program, copy, "list", "-m", "-f", "{{.Dir}}", FERRETDB).strip()
     shutil.copytree(module, copy / "_ferretdb", copy_function=shutil.copyfile)
     for path in copy.rglob("*"):  # modules are kept read-only
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -102,9 +104,9 @@ def _build(target: Path) -> None:
             text = text.replace(old, new)
         file.write_text(text)
     shutil.copy(SOURCE / "_overlay" / "pushdown.go", copy / "_ferretdb/internal/backends/sqlite")
-    _go(copy, "mod", "edit", f"-replace={FERRETDB}=./_ferretdb")
+    _go(program, copy, "mod", "edit", f"-replace={FERRETDB}=./_ferretdb")
     partial = target.with_suffix(".partial")
-    _go(copy, "build", "-trimpath", "-o", str(partial), ".")
+    _go(program, copy, "build", "-trimpath", "-o", str(partial), ".")
     for other in BUILD.glob("mongod-*"):
         if other != partial:
             other.unlink(missing_ok=True)
@@ -112,9 +114,9 @@ def _build(target: Path) -> None:
     shutil.rmtree(copy, ignore_errors=True)
 
 
-def _go(directory: Path, *arguments: str) -> str:
+def _go(program: Path, directory: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["go", *arguments], check=False, cwd=directory, capture_output=True, text=True
+        [program, *arguments], check=False, cwd=directory, capture_output=True, text=True
     )
     if done.returncode != 0:
         raise Unbuildable(f"go {arguments[0]} failed: {done.stderr.strip()}")
