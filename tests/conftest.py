@@ -83,11 +83,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 @pytest.hookimpl(tryfirst=True)  # a worker's own loop asks nobody after it
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the stand-in for MongoDB before the first test, whose time is limited."""
-    wanted = any("mongo" in item.nodeid for item in session.items)
-    if not wanted or session.config.option.collectonly or os.environ.get("TEST_MONGODB_URL"):
+    if session.config.option.collectonly or not any(map(_needs_stand_in, session.items)):
         return
     with contextlib.suppress(Unbuildable):  # told where it is needed
         binary()
+
+
+def _needs_stand_in(item: pytest.Item) -> bool:
+    asked = set(getattr(item, "fixturenames", ()))
+    if os.environ.get("TEST_MONGODB_URL"):
+        return "stand_in" in asked
+    # A test that runs on every engine asks for its engine's fixture only when it runs.
+    return "mongo" in item.nodeid or bool(asked & {"stand_in", "mongodb"})
 
 
 @pytest.hookimpl(wrapper=True)
@@ -120,6 +127,22 @@ def _starter(config: pytest.Config, directory: Callable[[], Path], stack: ExitSt
     return start
 
 
+_MISSING = "no MongoDB: "
+
+
+@pytest.fixture(scope="session")
+def stand_in() -> None:
+    """The stand-in for MongoDB is built. Where it cannot be, what needs it is skipped; in CI that
+    is an error.
+    """
+    try:
+        binary()
+    except Unbuildable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"{_MISSING}{error}")
+
+
 @pytest.fixture(scope="session")
 def mongodb(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -129,7 +152,7 @@ def mongodb(
     if url:
         yield url
         return
-    require_mongod()
+    request.getfixturevalue("stand_in")
     with Mongod(tmp_path_factory.mktemp("mongod")) as mongod:
         yield mongod.url
 
@@ -141,19 +164,6 @@ async def mongo(mongodb: str) -> AsyncIterator[MongoStores]:
         stores = MongoStores(database)
         yield stores
         await stores.close()
-
-
-_MISSING = "no MongoDB: "
-
-
-def require_mongod() -> None:
-    """Skip what needs the stand-in for MongoDB where it cannot be built; in CI that is an error."""
-    try:
-        binary()
-    except Unbuildable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"{_MISSING}{error}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

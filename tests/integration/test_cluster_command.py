@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import require_mongod
 from tests.support.client import connect
 from tests.support.redis import require_redis
 from tests.support.rest import Api
@@ -21,9 +20,8 @@ from tests.support.server import ROOT, clean_environment, free_port
 
 
 @pytest.fixture(autouse=True)
-def programs() -> None:
+def programs(stand_in: None) -> None:
     require_redis()
-    require_mongod()
     if shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin") is None:
         reason = "haproxy is not installed: `make cluster` is not tested"
         if os.environ.get("CI"):
