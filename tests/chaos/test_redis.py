@@ -223,7 +223,7 @@ async def test_messages_are_lost_while_people_come_and_go(begin: Begin, full: bo
 
     async with begin(loses) as scene:
         load = scene.load
-        people, pause, events = (12, 1.0, 60) if full else (6, 0.1, 10)
+        people, pause, events = (12, 0.5, 60) if full else (6, 0.1, 10)
         async with Comings(load, scene.urls, people, pause) as comings:
             for each in comings.newcomers:
                 nodes[each.id] = scene.urls.index(each.guest.url)
@@ -236,7 +236,7 @@ async def test_messages_are_lost_while_people_come_and_go(begin: Begin, full: bo
                     lambda: (
                         {"added", "removed"} <= comings.kept.keys() and loss.lost[EVENTS] >= events
                     ),
-                    timeout=120,
+                    timeout=300,
                     what="loss",
                 )
                 await comings.end()
