@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import coverage
+import hypothesis.internal.observability  # noqa: F401  (see below)
 import pytest
 
 from tests.support.mongo_stores import MongoStores
@@ -18,6 +19,10 @@ from tests.support.nursery import Nursery
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
 from tests.support.turns import turn
+
+# Hypothesis' plugin would import the above at the end of every run, and pytest compiles it then. Up to
+# Python 3.11.8 compiling fails now and then if what a test left behind is collected meanwhile
+# ("AST constructor recursion depth mismatch", CPython issue 106905).
 
 StartServer = Callable[..., ServerProcess]
 
