@@ -139,6 +139,9 @@ class UserControl:
         if ear is not None:
             self._bus.unsubscribe(CHANNEL + user)
             _wake(ear)
+            # From now on orders are missed: what is known of the user must not outlive this.
+            for callback in self.on_missed:
+                callback(user)
 
     def hears(self, user: str) -> bool:
         """Whether all orders to a user come here: then what was read since may be kept."""

@@ -204,6 +204,22 @@ async def test_added_while_nothing_got_through_one_is_sent_back_to_join(
         assert f"messages/{room['id']}" in again.client.streams
 
 
+async def test_removed_elsewhere_while_away_one_comes_back_without_the_conversation(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    there.people.users = here.people.users
+    room = (await here.open(ann, ben, kind=Kind.GROUP))["id"]
+    reader = await Reader.connect(there, ben)
+    again = await Reader.connect(there, ben)  # from here on what it joins is in memory there
+    for each in (reader, again):
+        await there.part(each.client)
+    await here.members.remove(ann, room, "ben")
+    back = await Reader.connect(there, ben)
+    assert f"messages/{room}" not in back.client.streams
+
+
 async def test_a_single_lost_order_is_noticed_within_two_seconds(
     nodes: list[ClusterNode],
 ) -> None:
