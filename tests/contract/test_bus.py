@@ -3,6 +3,7 @@ published to others goes nowhere; that too is tested.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from fanout.redis_bus import RedisBus
 from fanout.redis_outbox import Outbox
 from fanout.redis_servers import open_servers
 from tests.support.counting import until
+from tests.support.door import door
 from tests.support.redis import BEFORE_SEVEN, RedisProcess, require_redis
 
 
@@ -65,12 +67,14 @@ class Nodes:
         prefix: str = "parley",
         linger: float = 5.0,
         outbox: Callable[[], Outbox] = Outbox,
+        url: str | None = None,
     ) -> Ear:
+        """A node; `url`: where it reaches Redis, if by a way of its own."""
         bus: Bus
         if self.redis is None:
             bus = LocalBus()
         else:
-            servers = open_servers(self.redis.url)
+            servers = open_servers(url or self.redis.url)
             self._stack.push_async_callback(servers.close)
             bus = RedisBus(servers, SystemClock(), prefix=prefix, linger=linger, outbox=outbox)
         ear = await Ear(bus).start()
@@ -200,16 +204,32 @@ async def test_hears_what_is_subscribed_to_as_far_as_is_known(nodes: Nodes) -> N
 
 async def test_nothing_is_called_after_stop(nodes: Nodes) -> None:
     here = await nodes.add()
-    here.subscribe("messages/a")
+    if nodes.redis is None:
+        here.subscribe("messages/a")
+        await here.bus.stop()
+        here.bus.publish("messages/a", b"nobody sends it")
+        await asyncio.sleep(0)
+        assert (here.heard, here.joined) == ([], [])
+        return
+    there, witness = await nodes.add(), await nodes.add()
+    await witness.listens("messages/a", "messages/new")
+    await here.listens("messages/a")
+    # Of both calls one is due: to tell who came back, and who has just subscribed.
+    here.bus.unsubscribe("messages/a")
+    here.subscribe("messages/a", "messages/new")
+    there.bus.publish("messages/a", b"on its way")
     await here.bus.stop()
-    before = len(here.joined)
-    if nodes.redis is not None:
-        there = await nodes.add()
-        there.bus.publish("messages/a", b"late")
-        await there.bus.stop()
+    before = (list(here.heard), list(here.joined))
     here.bus.publish("messages/a", b"nobody sends it")
-    assert here.heard == []
-    assert len(here.joined) == before
+    there.bus.publish("messages/new", b"late")
+    there.bus.publish("messages/a", b"late")
+    await until(lambda: witness.messages.count(b"late") == 2)
+    # Twice through a Redis that had as much to say to the one that stopped.
+    await there.listens("messages/b")
+    witness.bus.publish("messages/b", b"end")
+    await until(lambda: b"end" in there.messages)
+    assert (here.heard, here.joined) == before
+    assert b"nobody sends it" not in witness.messages
 
 
 # -- several nodes ----------------------------------------------------------------------------
@@ -320,28 +340,85 @@ async def test_start_waits_for_no_connection(tmp_path: Path) -> None:
         await nodes.close()
 
 
-async def test_durable_messages_wait_for_the_connection_and_volatile_ones_do_not(
+async def test_durable_messages_wait_for_a_lost_connection_and_volatile_ones_do_not(
     nodes: Nodes,
 ) -> None:
+    redis = shared(nodes)
+    async with door(redis.port) as way:
+        # Only the one that publishes loses its connection: what is sent is heard.
+        here = await nodes.add(url=f"redis://127.0.0.1:{way.port}/0")
+        there = await nodes.add()
+        await there.listens("messages/a")
+        here.bus.publish("messages/a", b"before")
+        await until(lambda: there.messages == [b"before"])
+        way.shut()
+        await until(lambda: not here.bus.publishing)  # type: ignore[attr-defined]
+        for number in range(100):
+            here.bus.publish("messages/a", b"%d" % number)
+            here.bus.publish("messages/a", b"volatile", delivery=Delivery.VOLATILE)
+        way.open()
+        # Nor does one that comes in the moment before the connection is back.
+        here.bus.publish("messages/a", b"volatile", delivery=Delivery.VOLATILE)
+        here.bus.publish("messages/a", b"end")
+        await until(lambda: b"end" in there.messages)
+        assert there.messages == [b"before", *(b"%d" % number for number in range(100)), b"end"]
+        await here.bus.stop()
+
+
+async def test_what_was_queued_when_the_connection_was_lost_is_sent_but_for_volatile_messages(
+    nodes: Nodes,
+) -> None:
+    redis = shared(nodes)
+    async with door(redis.port) as way:
+        here = await nodes.add(url=f"redis://127.0.0.1:{way.port}/0")
+        there = await nodes.add()
+        await there.listens("messages/a")
+        here.bus.publish("messages/a", b"before")
+        await until(lambda: there.messages == [b"before"])
+        way.hold()
+        here.bus.publish("messages/a", b"volatile", delivery=Delivery.VOLATILE)
+        here.bus.publish("messages/a", b"on its way")
+        await until(lambda: here.bus.queued_bytes == 0)  # type: ignore[attr-defined]
+        here.bus.publish("messages/a", b"volatile", delivery=Delivery.VOLATILE)
+        here.bus.publish("messages/a", b"queued")
+        way.shut()
+        way.open()
+        await until(lambda: b"queued" in there.messages)
+        # What was on its way may have arrived, and then comes twice.
+        assert dict.fromkeys(there.messages) == dict.fromkeys([b"before", b"on its way", b"queued"])
+        await here.bus.stop()
+
+
+async def test_durable_messages_wait_for_the_first_connection(nodes: Nodes) -> None:
+    redis = shared(nodes)
+    async with door(redis.port) as way:
+        way.shut()
+        here = await nodes.add(url=f"redis://127.0.0.1:{way.port}/0")
+        there = await nodes.add()
+        await there.listens("messages/a")
+        here.bus.publish("messages/a", b"durable")
+        way.open()
+        await until(lambda: there.messages == [b"durable"])
+        await here.bus.stop()
+
+
+async def test_latest_messages_come_when_other_nodes_hear_again(nodes: Nodes) -> None:
     redis = shared(nodes)
     here, there = await nodes.add(), await nodes.add()
     await there.listens("messages/a")
     redis.kill()
     await until(lambda: not here.bus.publishing)  # type: ignore[attr-defined]
-    here.bus.publish("messages/a", b"durable")
-    here.bus.publish("messages/a", b"volatile", delivery=Delivery.VOLATILE)
     here.bus.publish("messages/a", b"old", delivery=Delivery.LATEST, key="k")
     here.bus.publish("messages/a", b"new", delivery=Delivery.LATEST, key="k")
     here.bus.publish("messages/a", b"other", delivery=Delivery.LATEST, key="l")
     there.joined.clear()
     redis.start()
     await until(lambda: "messages/a" in there.joined)
-    # Who subscribes again a moment later than the other publishes has missed it; not afterwards.
     here.bus.publish("messages/a", b"end")
     await until(lambda: b"end" in there.messages)
     # Latest values are in no log: they wait for others to hear again.
     await until(lambda: b"other" in there.messages)
-    assert [each for each in there.messages if each != b"durable"] == [b"end", b"new", b"other"]
+    assert there.messages == [b"end", b"new", b"other"]
 
 
 async def test_a_latest_value_that_waits_for_others_to_hear_gives_way_to_a_newer_one(
@@ -396,14 +473,25 @@ async def test_unsubscribing_ends_it_at_once_and_the_channel_later(nodes: Nodes)
 
 
 async def test_coming_back_while_it_lingers_needs_no_word_to_redis(nodes: Nodes) -> None:
-    shared(nodes)
+    redis = shared(nodes)
     here, there = await nodes.add(), await nodes.add()
     await there.listens("messages/a")
+    before = _subscriptions(redis)
     there.bus.unsubscribe("messages/a")
     there.joined.clear()
     await there.listens("messages/a")
     here.bus.publish("messages/a", b"hello")
     await until(lambda: there.messages == [b"hello"])
+    # A word that was said earlier comes before this one.
+    await there.listens("messages/b")
+    assert _subscriptions(redis) - before == 1
+
+
+def _subscriptions(redis: RedisProcess) -> int:
+    """How many commands there were to begin or end one."""
+    text = redis.say("INFO", "commandstats").decode()
+    pattern = r"cmdstat_s?(?:un)?subscribe:calls=(\d+)"
+    return sum(int(calls) for calls in re.findall(pattern, text))
 
 
 def _subscribed(redis: RedisProcess) -> set[bytes]:
