@@ -84,6 +84,7 @@ class DiskBlobs(Blobs):
             try:
                 file = path.open("rb", buffering=0)
             except FileNotFoundError:
+                self._check_there()
                 return None
             return file, os.fstat(file.fileno()).st_size
 
@@ -94,6 +95,7 @@ class DiskBlobs(Blobs):
         temporary, final = self._temporary / _checked(id), self._path(id)
 
         def unlink() -> None:
+            self._check_there()
             temporary.unlink(missing_ok=True)
             final.unlink(missing_ok=True)
 
@@ -110,6 +112,10 @@ class DiskBlobs(Blobs):
             return removed
 
         return await self.run(sweep)
+
+    def _check_there(self) -> None:
+        # Of a disk that is not mounted it must not be said that it has no such file.
+        self._temporary.stat()
 
     def _path(self, id: str) -> Path:
         return self._directory / place(id)
@@ -159,10 +165,11 @@ class _Writer(BlobWriter):
         await self._blobs.run(self._commit)
 
     def _commit(self) -> None:
+        self._temporary.stat()  # nothing is made where the disk is not mounted
         os.fsync(self._file.fileno())
-        self._file.close()
         directory = self._final.parent
         directory.mkdir(parents=True, exist_ok=True)
+        self._file.close()
         self._temporary.replace(self._final)
         # A name is as durable as its directory, and that as the one it is in.
         for each in (directory, directory.parent, directory.parent.parent):

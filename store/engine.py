@@ -210,8 +210,9 @@ class Engine(ABC):
     """Where streams and documents are kept.
 
     Every method raises `domain.errors.Unavailable` when the store cannot be reached, is full or
-    locked; then nothing was written, unless the method says otherwise, and later calls succeed
-    by themselves once the cause is gone.
+    locked; later calls succeed by themselves once the cause is gone. Then nothing was written; but
+    over a network the answer may have been lost: then it may have been, and all of it. Of a
+    `write` or a `delete` of many, and of `trim`, some may have been done.
     """
 
     shared: ClassVar[bool]

@@ -8,6 +8,7 @@ removed: its bytes stay until nobody can still be reading them.
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,7 +68,7 @@ class MongoBlobs(Blobs):
         await self._database.close()
 
     async def ping(self) -> None:
-        with reaching():
+        with self.working():
             begun = self._database.database["uploads.begun"]
             await begun.update_one({"_id": "ping"}, {"$set": {"at": 0.0}})
 
@@ -93,7 +94,7 @@ class MongoBlobs(Blobs):
 
     async def create(self, id: str) -> BlobWriter:
         _check(id)
-        with reaching():
+        with self.working():
             try:
                 await self.begun.insert_one({"_id": id, "at": self.clock.now(), "state": "open"})
             except DuplicateKeyError:
@@ -102,13 +103,13 @@ class MongoBlobs(Blobs):
 
     async def open(self, id: str) -> BlobReader | None:
         _check(id)
-        with reaching():
+        with self.working():
             row = await self.files.find_one({"_id": id})
         return _Reader(self, id, int(row["length"]), int(row["chunkSize"])) if row else None
 
     async def delete(self, id: str) -> None:
         _check(id)
-        with reaching():
+        with self.working():
             if await self.files.find_one({"_id": id}) is not None:
                 at = {"$set": {"at": self.clock.now()}}
                 await self.gone.update_one({"_id": id}, at, upsert=True)
@@ -126,9 +127,13 @@ class MongoBlobs(Blobs):
         await self.begun.delete_one({"_id": row["_id"]})
         return True
 
+    def working(self) -> AbstractContextManager[None]:
+        """As `Database.working`."""
+        return self._database.working()
+
     async def sweep(self, before: float) -> int:
         removed = 0
-        with reaching():
+        with self.working():
             async for row in self.begun.find({"at": {"$lt": before}}):
                 if row["state"] != "whole":
                     removed += await self.give_up({"_id": row["_id"], "at": row["at"]})
@@ -164,9 +169,10 @@ class _Writer(BlobWriter):
     async def write(self, chunk: bytes) -> None:
         self._rest += chunk
         self._length += len(chunk)
-        while len(self._rest) >= CHUNK:
-            await self._store(bytes(self._rest[:CHUNK]))
-            del self._rest[:CHUNK]
+        with self._blobs.working():
+            while len(self._rest) >= CHUNK:
+                await self._store(bytes(self._rest[:CHUNK]))
+                del self._rest[:CHUNK]
 
     async def _store(self, data: bytes) -> None:
         row = {
@@ -175,18 +181,17 @@ class _Writer(BlobWriter):
             "n": self._chunks,
             "data": Binary(data),
         }
-        with reaching():
-            await self._blobs.chunks.insert_one(row)
-            going_on = {"$set": {"at": self._blobs.clock.now()}}
-            await self._blobs.begun.update_one({"_id": self._id}, going_on)
+        await self._blobs.chunks.insert_one(row)
+        going_on = {"$set": {"at": self._blobs.clock.now()}}
+        await self._blobs.begun.update_one({"_id": self._id}, going_on)
         self._chunks += 1
 
     async def commit(self) -> None:
-        if self._rest:
-            await self._store(bytes(self._rest))
-            self._rest.clear()
-        now = self._blobs.clock.now()
-        with reaching():
+        with self._blobs.working():
+            if self._rest:
+                await self._store(bytes(self._rest))
+                self._rest.clear()
+            now = self._blobs.clock.now()
             whole = await self._blobs.begun.update_one(
                 {"_id": self._id, "state": "open"}, {"$set": {"state": "whole", "at": now}}
             )
@@ -208,7 +213,7 @@ class _Writer(BlobWriter):
         if self._done:
             return
         self._done = True
-        with reaching():
+        with self._blobs.working():
             await self._blobs.give_up({"_id": self._id})
 
 
@@ -227,7 +232,7 @@ class _Reader(BlobReader):
         end = start + length
         while start < end:
             place, offset = divmod(start, self._chunk)
-            with reaching():
+            with self._blobs.working():
                 row = await self._blobs.chunks.find_one({"_id": f"{self._id}/{place}"})
             piece = b"" if row is None else bytes(row["data"])[offset : offset + end - start]
             if not piece:

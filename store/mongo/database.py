@@ -1,7 +1,9 @@
 """The connection, and what everything in this package shares."""
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -27,6 +29,8 @@ Rows = AsyncCollection[Row]
 logging.getLogger("pymongo").setLevel(logging.WARNING)
 
 DEFAULT_NAME = "parley"
+
+CLOSED = "The store is closed."
 
 
 class Database:
@@ -67,6 +71,10 @@ class Database:
         self._client: AsyncMongoClient[Row] | None = None
         self._database: AsyncDatabase[Row] | None = None
         self._open: dict[str, Rows] = {}
+        self._closing = True
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def connect(self) -> None:
         """Reach the server.
@@ -100,9 +108,33 @@ class Database:
             concerns["read_concern"] = ReadConcern("majority")
         self._client = client
         self._database = client.get_default_database(DEFAULT_NAME).with_options(**concerns)
+        self._closing = False
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Around something that `close` waits for.
+
+        Raises:
+            Unavailable: the store is out of reach, full or busy; or it is not open.
+        """
+        if self._closing:
+            raise Unavailable(CLOSED)
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            with reaching():
+                yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Wait until nothing is under way, `timeout` seconds at most, and close all connections."""
+        self._closing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.timeout):
+                await self._idle.wait()
         client, self._client, self._database = self._client, None, None
         self._open.clear()
         if client is not None:
@@ -117,7 +149,7 @@ class Database:
             Unavailable: it is not open.
         """
         if self._database is None:
-            raise Unavailable("The store is closed.")
+            raise Unavailable(CLOSED)
         return self._database
 
     def _check_there(self) -> None:

@@ -115,7 +115,7 @@ class MongoEngine(Engine):
         await self._database.close()
 
     async def ping(self) -> None:
-        with reaching():
+        with self._database.working():
             meta = self._database.database["meta"]
             await meta.update_one({"_id": "ping"}, {"$inc": {"count": 1}}, upsert=True)
             await meta.find_one({"_id": "ping"})
@@ -162,7 +162,7 @@ class MongoEngine(Engine):
             return await work
 
     async def head(self, org: str, stream: str) -> Head | None:
-        with reaching():
+        with self._database.working():
             place = await self._streams.place(stream)
         return self._streams.head(place) if place.seq and place.org == org else None
 
@@ -171,7 +171,7 @@ class MongoEngine(Engine):
     ) -> dict[str, Head]:
         if not streams:
             return {}
-        with reaching():
+        with self._database.working():
             places = await (
                 self._streams.applied(streams) if returned else self._streams.places(streams)
             )
@@ -186,7 +186,7 @@ class MongoEngine(Engine):
     ) -> list[StoredEvent]:
         if limit <= 0:
             return []
-        with reaching():
+        with self._database.working():
             # What is known to be applied stays so. Who asks for no more need not ask where it stands.
             place = self._streams.known(stream)
             if place is None or place.seq < after + limit:
@@ -218,7 +218,7 @@ class MongoEngine(Engine):
         return found
 
     async def trim(self, *, keep: int, before: str) -> int:
-        with reaching():
+        with self._database.working():
             await self._sweeper.mark()
             return await trim(self._database, self._conflicts, keep, before)
 
@@ -226,14 +226,14 @@ class MongoEngine(Engine):
 
     async def get(self, org: str, collection: Collection, id: str) -> Document | None:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.get(kind, org, id)
 
     async def get_many(
         self, org: str, collection: Collection, ids: Sequence[str]
     ) -> dict[str, Document]:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.get_many(kind, org, ids)
 
     async def find(
@@ -247,35 +247,35 @@ class MongoEngine(Engine):
         limit: int | None = 1000,
     ) -> list[Document]:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.find(kind, org, where, order, after, limit)
 
     async def count(self, org: str, collection: Collection, where: Filter) -> int:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.count(kind, org, where)
 
     async def sum(self, org: str, collection: Collection, field: str, where: Filter) -> int:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.sum(kind, org, field, where)
 
     async def find_any_org(
         self, collection: Collection, where: Filter, limit: int = 10
     ) -> list[Document]:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.find_any_org(kind, where, limit)
 
     async def insert(self, org: str, collection: Collection, doc: Document) -> None:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             if await self._documents.insert(kind, org, doc) is not None:
                 raise Duplicate(collection.name)
 
     async def insert_or_get(self, org: str, collection: Collection, doc: Document) -> Document:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             there = await self._documents.insert(kind, org, doc)
             return there if there is not None else orjson.loads(orjson.dumps(doc))
 
@@ -290,21 +290,21 @@ class MongoEngine(Engine):
         where: Mapping[str, Any] | None = None,
     ) -> Document | None:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.update(kind, org, id, set or {}, inc or {}, where or {})
 
     async def write(self, org: str, changes: Sequence[Change]) -> None:
-        with reaching():
+        with self._database.working():
             await self._documents.write(org, changes)
 
     async def delete(self, org: str, collection: Collection, where: Filter) -> int:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.delete(kind, condition(kind, where, org))
 
     async def delete_any_org(self, collection: Collection, where: Filter) -> int:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await self._documents.delete(kind, condition(kind, where, None))
 
     # -- search -------------------------------------------------------------------------------
@@ -320,12 +320,12 @@ class MongoEngine(Engine):
         before: str | None = None,
     ) -> list[Document]:
         kind = self._database.kind(collection)
-        with reaching():
+        with self._database.working():
             return await search(self._database, kind, org, text, where, limit, before)
 
     # -- copies -------------------------------------------------------------------------------
 
     async def new_epoch(self) -> None:
         """As the interface says; other nodes follow within `sweep_every` seconds."""
-        with reaching():
+        with self._database.working():
             self._database.generation = await schema.new_generation(self._database)

@@ -110,7 +110,10 @@ async def _migrate(database: Database) -> None:
             raise Unavailable("The store's layout is not there.")
         found = int(row["version"])
         if found > VERSION:
-            raise StoreError(f"the data is of version {found}, this program knows up to {VERSION}")
+            raise StoreError(
+                f"the data is of version {found}, this program knows versions up to {VERSION}: "
+                "run the newer program"
+            )
         if found == VERSION:
             return
         now = database.milliseconds()

@@ -50,6 +50,7 @@ class Sweeper:
 
     async def start(self) -> None:
         """Begin, with everything that was left behind."""
+        self._ending.clear()
         await self.catch_up(0)
         self._tasks = [
             asyncio.create_task(self._repeat(self.mark, MARK_EVERY)),

@@ -1,6 +1,7 @@
 """What every place for blobs promises (`store.blobs`)."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,8 @@ from domain.ids import new_id
 from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
 from store.mongo import MongoBlobs
+from tests.support.door import door_to_mongodb
+from tests.support.mongo_wire import wire_proxy
 from tests.support.mongod import scratch
 
 
@@ -71,6 +74,40 @@ async def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield shelf
 
 
+class FragileShelf(NamedTuple):
+    """A place for blobs that can be taken away."""
+
+    blobs: Blobs
+    away: Callable[[], contextlib.AbstractAsyncContextManager[None]]
+    reads_too: bool
+    """Whether what is open already is out of reach too."""
+
+
+@pytest.fixture(params=["disk", "mongo"])
+async def fragile_shelf(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[FragileShelf]:
+    if request.param == "disk":
+        disk = DiskBlobs(tmp_path / "uploads")
+        await disk.start()
+
+        @contextlib.asynccontextmanager
+        async def renamed() -> AsyncIterator[None]:
+            (tmp_path / "uploads").rename(tmp_path / "away")
+            yield
+            (tmp_path / "away").rename(tmp_path / "uploads")
+
+        yield FragileShelf(disk, renamed, reads_too=False)
+        await disk.stop()
+        return
+    with scratch(request.getfixturevalue("mongodb")) as database:
+        async with door_to_mongodb(database.url) as (way, url):
+            mongo = MongoBlobs(url, clock=SystemClock(), timeout=0.5)
+            await mongo.start()
+            yield FragileShelf(mongo, way.away, reads_too=True)
+            await mongo.stop()
+
+
 @pytest.fixture
 def blobs(shelf: Shelf) -> Blobs:
     return shelf.blobs
@@ -117,6 +154,17 @@ async def test_nothing_is_read_before_the_commit_or_after_an_abort(blobs: Blobs)
     await writer.abort()
     await writer.abort()
     assert await blobs.open(id) is None
+
+
+async def test_an_abort_after_the_commit_does_nothing(shelf: Shelf) -> None:
+    id = new_id()
+    writer = await shelf.blobs.create(id)
+    await writer.write(b"whole")
+    await writer.commit()
+    before = await shelf.left()
+    await writer.abort()
+    assert await get(shelf.blobs, id) == b"whole"
+    assert await shelf.left() == before
 
 
 async def test_a_deleted_blob_is_read_to_its_end_by_who_has_it_open(blobs: Blobs) -> None:
@@ -167,17 +215,105 @@ async def test_many_at_once(blobs: Blobs) -> None:
     assert found == [bytes([n]) * 1000 for n in range(50)]
 
 
-async def test_a_place_that_is_closed_or_lost_is_unavailable(tmp_path: Path) -> None:
+async def test_stop_finishes_what_was_accepted(shelf: Shelf) -> None:
+    blobs, data = shelf.blobs, os.urandom(300_000)
+    ids = [new_id() for _ in range(8)]
+    writers = [await blobs.create(id) for id in ids]
+    for writer in writers:
+        await writer.write(data)
+    accepted = asyncio.gather(*(writer.commit() for writer in writers), return_exceptions=True)
+    await asyncio.sleep(0)
+    await blobs.stop()
+    assert await accepted == [None] * len(ids)
+    with pytest.raises(Unavailable):
+        await blobs.create(new_id())
+    with pytest.raises(Unavailable):
+        await blobs.ping()
+    await blobs.start()
+    assert [await get(blobs, id) == data for id in ids] == [True] * len(ids)
+
+
+async def test_a_place_out_of_reach_is_unavailable_and_heals(fragile_shelf: FragileShelf) -> None:
+    blobs = fragile_shelf.blobs
+    id = await put(blobs, b"whole")
+    reader, writer = await blobs.open(id), await blobs.create(new_id())
+    assert reader is not None
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "ping": blobs.ping,
+        "create": lambda: blobs.create(new_id()),
+        "open": lambda: blobs.open(id),
+        "delete": lambda: blobs.delete(new_id()),
+        "sweep": lambda: blobs.sweep(0.0),
+        "commit": writer.commit,
+    }
+    if fragile_shelf.reads_too:
+        calls["read"] = lambda: anext(reader.read(0, 5))
+        calls["write"] = lambda: writer.write(bytes(1_000_000))
+    async with fragile_shelf.away():
+        done = await asyncio.gather(*(each() for each in calls.values()), return_exceptions=True)
+        kinds = {name: type(each) for name, each in zip(calls, done, strict=True)}
+        assert kinds == dict.fromkeys(calls, Unavailable)
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(Unavailable):
+                await blobs.ping()
+                break
+            await asyncio.sleep(0.05)
+    await writer.abort()
+    await reader.close()
+    assert await get(blobs, id) == b"whole"
+    assert await get(blobs, await put(blobs, b"another")) == b"another"
+
+
+def test_every_method_is_asked_while_out_of_reach() -> None:
+    asked = {"ping", "create", "open", "delete", "sweep"}
+    assert asked | {"start", "stop"} == Blobs.__abstractmethods__
+
+
+async def test_on_disk_a_commit_returns_when_all_of_it_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = DiskBlobs(tmp_path / "uploads")
-    with pytest.raises(Unavailable):
-        await place.create(new_id())
     await place.start()
-    (tmp_path / "uploads" / "tmp").rmdir()
-    with pytest.raises(Unavailable):
-        await place.create(new_id())
-    (tmp_path / "uploads" / "tmp").mkdir()
-    await put(place, b"healed")
+    synced: list[tuple[int, int, bool]] = []
+    real, id = os.fsync, new_id()
+
+    def there() -> bool:
+        return any(each.name == id and each.parent.name != "tmp" for each in files(tmp_path))
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        about = os.fstat(descriptor)
+        synced.append((about.st_ino, about.st_size, there()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    writer = await place.create(id)
+    await writer.write(bytes(100_000))
+    await writer.commit()
+    (path,) = (each for each in files(tmp_path) if each.name == id)
+    assert synced[0] == (path.stat().st_ino, 100_000, False), "whole before it has its name"
+    named = {inode for inode, _, named in synced[1:] if named}
+    kept = tmp_path / "uploads"
+    on_the_way = [each for each in path.parents if each == kept or kept in each.parents]
+    assert named == {each.stat().st_ino for each in on_the_way}
     await place.stop()
+
+
+async def test_in_mongodb_a_commit_returns_when_a_majority_has_it_in_its_journal(
+    mongodb: str,
+) -> None:
+    with scratch(mongodb) as database:
+        async with wire_proxy(database.url) as (proxy, url):
+            place = MongoBlobs(url, clock=SystemClock())
+            await place.start()
+            proxy.arm(0, "before")
+            await put(place, os.urandom(600_000))
+            written = [each for each in proxy.bodies if "insert" in each or "update" in each]
+            assert {each.get("insert") for each in written} >= {"uploads.files", "uploads.chunks"}
+            for each in written:
+                assert each["writeConcern"]["w"] == "majority"
+                assert each["writeConcern"]["j"] is True
+            await place.stop()
 
 
 async def test_whether_a_blob_could_be_written(shelf: Shelf) -> None:

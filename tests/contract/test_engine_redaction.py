@@ -5,7 +5,18 @@ import asyncio
 import pytest
 
 from domain.streams import Head
-from store.engine import Delete, Engine, Guard, GuardFailed, Key, NewEvent, Redaction, Update
+from store.engine import (
+    Change,
+    Delete,
+    Engine,
+    Guard,
+    GuardFailed,
+    Insert,
+    Key,
+    NewEvent,
+    Redaction,
+    Update,
+)
 from tests.support.stores import (
     BOB,
     NOTES,
@@ -14,6 +25,7 @@ from tests.support.stores import (
     Stores,
     appending,
     gathered,
+    note,
     send,
     seqs,
 )
@@ -21,6 +33,7 @@ from tests.support.stores import (
 STREAM = "messages/r1"
 LONG_AGO = "2000-01-01T00:00:00.000Z"
 GONE = {"body": "", "gone": True}
+SECRET = "hush-hush"
 
 
 async def bodies(engine: Engine, stream: str = STREAM) -> list[object]:
@@ -125,6 +138,23 @@ async def test_what_is_refused_redacts_nothing(engine: Engine) -> None:
     again = await engine.append(appending(STREAM, key=Key("k", "d"), redactions=order))
     assert again.replayed
     assert await bodies(engine) == ["secret", None]
+
+
+async def test_no_record_of_the_store_has_the_old_content(stores: Stores, engine: Engine) -> None:
+    """A message, and another that is sent and edited, and taken back at once."""
+    await send(engine, "a", body="kept")
+    await send(engine, "b", body=SECRET, key=Key("k", "d"))
+    edited: list[Change] = [Update(NOTES, "b", set={"body": f"{SECRET}!"})]
+    await engine.append(
+        appending(STREAM, NewEvent("message.edited", {"body": f"{SECRET}!"}), changes=edited)
+    )
+    assert SECRET in stores.inside.records()
+    other = Insert(NOTES, note("c", body="kept"))
+    gone: list[Change] = [Update(NOTES, "b", set={"body": ""}), other]
+    await engine.append(appending(STREAM, changes=gone, redactions=[Redaction([2, 3], GONE)]))
+    records = stores.inside.records()
+    assert SECRET not in records
+    assert "kept" in records
 
 
 async def test_at_the_same_moment_as_what_they_redact(engine: Engine) -> None:

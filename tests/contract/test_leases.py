@@ -1,14 +1,16 @@
 """Leases over every engine: one holder at a time, a fence that grows, an end by itself."""
 
 import asyncio
+import contextlib
 
 import pytest
 
+from domain.errors import Unavailable
 from domain.ids import new_id
 from store.engine import Engine, Is
 from store.leases import COLLECTIONS, LEASES, MARGIN, Held, LeaseRepository
 from tests.support.local import TurnedClock
-from tests.support.stores import Stores
+from tests.support.stores import Fragile, Stores
 
 SECONDS = 30.0
 
@@ -169,3 +171,28 @@ async def test_names_are_apart(leases: LeaseRepository) -> None:
 async def test_one_too_short_to_be_safe_is_refused(leases: LeaseRepository) -> None:
     with pytest.raises(ValueError, match="too short"):
         await leases.acquire("job", "a", 2.0)
+
+
+async def test_out_of_reach_nothing_is_taken_and_what_is_held_ends_by_itself(
+    fragile: Fragile, clock: TurnedClock
+) -> None:
+    leases = LeaseRepository(await fragile.stores.start(COLLECTIONS), clock)
+    held = await taken(leases, "a")
+    async with fragile.away():
+        for holder in ("a", "b"):
+            with pytest.raises(Unavailable):
+                await leases.acquire("free", holder, SECONDS)
+            with pytest.raises(Unavailable):
+                await leases.acquire("job", holder, SECONDS + 1.0)
+            clock.turn(SECONDS)
+        with pytest.raises(Unavailable):
+            await leases.release(held)
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(Unavailable):
+                again = await leases.acquire("job", "b", SECONDS)
+                break
+            await asyncio.sleep(0.05)
+    assert again is not None
+    assert again.fence > held.fence
+    assert (await taken(leases, "b", "free")).fence == 1

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 
 class Door:
@@ -25,9 +26,9 @@ class Door:
         assert self._listener is not None
         self._listener.close()
         self.shut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._passing.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
 
     @property
     def port(self) -> int:
@@ -50,6 +51,15 @@ class Door:
         """Let through what comes from now on, and what was held back."""
         self._is_open = True
         self._passing.set()
+
+    @contextlib.asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Shut for as long as the block takes."""
+        self.shut()
+        try:
+            yield
+        finally:
+            self.open()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._is_open:
@@ -85,3 +95,12 @@ async def door(port: int, host: str = "127.0.0.1") -> AsyncIterator[Door]:
     """A door before a server, open at first."""
     async with Door(host, port) as made:
         yield made
+
+
+@contextlib.asynccontextmanager
+async def door_to_mongodb(url: str) -> AsyncIterator[tuple[Door, str]]:
+    """A door before the server of a URL, and the URL that leads through it."""
+    address = urlsplit(url).netloc.rpartition("@")[2]
+    host, _, port = address.partition(":")
+    async with door(int(port or 27017), host) as made:
+        yield made, url.replace(address, f"127.0.0.1:{made.port}", 1)

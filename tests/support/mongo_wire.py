@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator
-from typing import Literal
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
 
 import bson
 
@@ -29,6 +29,8 @@ class WireProxy:
         self._only: str | None = None
         self.commands: list[str] = []
         """Names of the commands since `arm`."""
+        self.bodies: list[Mapping[str, Any]] = []
+        """What each of them said, but for the documents it brought."""
         self.reached = asyncio.Event()
         """The chosen command came."""
         self._released = asyncio.Event()
@@ -59,6 +61,7 @@ class WireProxy:
         """
         self._only = only
         self.commands.clear()
+        self.bodies.clear()
         self.reached.clear()
         self._released.clear()
         self._at, self._fault = at, fault
@@ -113,10 +116,14 @@ class WireProxy:
             self._writers.discard(out)
 
     def _is_chosen(self, request: bytes) -> bool:
-        name = _command(request)
-        if name is None or name in IGNORED or self._only not in {None, name}:
+        body = _command(request)
+        if body is None:
+            return False
+        name = next(iter(body))
+        if name in IGNORED or self._only not in {None, name}:
             return False
         self.commands.append(name)
+        self.bodies.append(body)
         return len(self.commands) == self._at
 
     def _fail(self) -> None:
@@ -130,13 +137,12 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
     return header + await reader.readexactly(size - 4)
 
 
-def _command(message: bytes) -> str | None:
+def _command(message: bytes) -> Mapping[str, Any] | None:
     (code,) = struct.unpack_from("<i", message, 12)
     if code != 2013 or message[20] != 0:
         return None
     (size,) = struct.unpack_from("<i", message, 21)
-    body = bson.decode(message[21 : 21 + size])
-    return str(next(iter(body)))
+    return bson.decode(message[21 : 21 + size])
 
 
 @contextlib.asynccontextmanager

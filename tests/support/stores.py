@@ -4,7 +4,8 @@ over a restart.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
 
 from domain.events import Actor
 from store.engine import (
@@ -93,15 +94,34 @@ async def gathered(*calls: Any) -> list[Any]:
     return list(await asyncio.gather(*calls, return_exceptions=True))
 
 
+class Inside(NamedTuple):
+    """What is seen of an engine's data, and done to it, past the engine."""
+
+    records: Callable[[], str]
+    """All records there are, as text."""
+    make_newer: Callable[[], None]
+    """Mark the data as of a program's version that does not exist yet."""
+
+
 class Stores:
     """Engines on the same data, one after the other."""
 
     def __init__(
-        self, make: Callable[[Sequence[Collection]], Engine], wipe: Callable[[], None]
+        self,
+        make: Callable[[Sequence[Collection]], Engine],
+        wipe: Callable[[], None],
+        inside: Inside | None = None,
     ) -> None:
         self._make = make
         self._wipe = wipe
+        self._inside = inside
         self._open: list[Engine] = []
+
+    @property
+    def inside(self) -> Inside:
+        """Past the engine."""
+        assert self._inside is not None
+        return self._inside
 
     async def start(self, collections: Sequence[Collection] = COLLECTIONS) -> Engine:
         """A started engine; stopped at the test's end if the test does not."""
@@ -135,3 +155,13 @@ class Stores:
         for engine in self._open:
             await engine.stop()
         self._open.clear()
+
+
+class Fragile(NamedTuple):
+    """Engines whose store can be taken away."""
+
+    stores: Stores
+    away: Callable[[], AbstractAsyncContextManager[None]]
+    """The store is out of reach for as long as the block takes."""
+    reads_too: bool
+    """Whether what was read before is out of reach too."""

@@ -11,13 +11,6 @@ from tests.support.mongo_stores import MongoStores
 from tests.support.stores import NOTES, ORG, appending
 
 
-async def test_newer_data_is_refused(mongo: MongoStores) -> None:
-    node = await mongo.node()
-    await node._database.meta.update_one({"_id": "layout"}, {"$inc": {"version": 1}})
-    with pytest.raises(StoreError, match="version 2"):
-        await mongo.node()
-
-
 async def test_a_migration_runs_once_whoever_starts(
     mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,7 @@ import pytest
 from domain.errors import Unavailable
 from store.engine import Collection, Document, Index, StoreError, Update
 from store.sqlite import search
-from store.sqlite.schema import MIGRATIONS
-from tests.support.stores import NOTES, ORG, ROOMS, appending, gathered, note, send, seqs
+from tests.support.stores import NOTES, ORG, ROOMS, appending, gathered, note, send
 from tests.unit.store.conftest import SqliteStores
 from tests.unit.store.test_sqlite_outage import locked
 
@@ -43,17 +42,6 @@ async def test_a_second_process_is_refused(sqlite: SqliteStores) -> None:
     await sqlite.engine()
 
 
-async def test_stop_finishes_what_was_accepted(sqlite: SqliteStores) -> None:
-    engine = await sqlite.engine()
-    tasks = [asyncio.create_task(send(engine, f"n{n:03}")) for n in range(300)]
-    await asyncio.sleep(0)
-    await sqlite.stop(engine)
-    done = await asyncio.gather(*tasks)
-    assert sorted(each.seq for each in done) == list(range(1, 301))
-    engine = await sqlite.engine()
-    assert await seqs(engine) == list(range(1, 301))
-
-
 async def test_a_search_index_of_other_words_is_made_anew(sqlite: SqliteStores) -> None:
     engine = await sqlite.engine()
     await engine.insert(ORG, NOTES, note("n1", body="Straße"))
@@ -72,23 +60,6 @@ async def test_a_search_index_of_other_words_is_made_anew(sqlite: SqliteStores) 
     assert [doc["id"] for doc in await engine.search(ORG, NOTES, "strasse", {}, limit=9)] == ["n1"]
     await engine.update(ORG, NOTES, "n1", set={"body": "Weg"})
     assert await engine.search(ORG, NOTES, "strasse", {}, limit=9) == []
-
-
-async def test_stop_may_be_repeated(sqlite: SqliteStores) -> None:
-    engine = await sqlite.engine()
-    await engine.stop()
-    await engine.stop()
-    await engine.start()
-    await engine.ping()
-
-
-async def test_newer_data_than_the_program(sqlite: SqliteStores) -> None:
-    await sqlite.stop(await sqlite.engine())
-    with sqlite3.connect(sqlite.path) as db:
-        db.execute("UPDATE schema_version SET version = ?", (len(MIGRATIONS) + 1,))
-    db.close()
-    with pytest.raises(StoreError, match="newer"):
-        await sqlite.engine()
 
 
 async def test_what_an_older_version_wrote_belongs_to_whoever_writes_it_next(
