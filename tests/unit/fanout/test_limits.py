@@ -1,4 +1,6 @@
-"""The rate limiter of one node."""
+"""What is true of the rate limiter of one node beyond what every one promises
+(`tests/contract/test_limits.py`).
+"""
 
 import asyncio
 from collections import deque
@@ -25,33 +27,6 @@ async def test_as_many_at_once_as_the_limit_then_evenly() -> None:
     assert await limiter.take("b", "k") > 0
 
 
-async def test_a_refusal_costs_nothing() -> None:
-    clock = TurnedClock()
-    limiter = LocalRateLimiter({"b": (1, 1.0)}, clock)
-    assert await limiter.take("b", "k") == 0.0
-    for _ in range(100):
-        assert await limiter.take("b", "k") == pytest.approx(1.0)
-
-
-async def test_keys_and_buckets_count_for_themselves() -> None:
-    limiter = LocalRateLimiter({"a": (1, 60.0), "b": (1, 60.0)}, TurnedClock())
-    assert await limiter.take("a", "x") == 0.0
-    assert await limiter.take("a", "y") == 0.0
-    assert await limiter.take("b", "x") == 0.0
-    assert await limiter.take("a", "x") > 0
-
-
-async def test_what_is_given_back_can_be_taken_again() -> None:
-    limiter = LocalRateLimiter({"b": (2, 60.0)}, TurnedClock())
-    for _ in range(10):
-        assert await limiter.take("b", "k") == 0.0
-        await limiter.give_back("b", "k")
-    assert [await limiter.take("b", "k") for _ in range(2)] == [0.0, 0.0]
-    assert await limiter.take("b", "k") > 0
-    await limiter.give_back("b", "nobody")
-    await limiter.give_back("nothing", "k")
-
-
 async def test_giving_back_never_makes_more_than_the_limit() -> None:
     clock = TurnedClock()
     limiter = LocalRateLimiter({"b": (3, 60.0)}, clock)
@@ -61,15 +36,6 @@ async def test_giving_back_never_makes_more_than_the_limit() -> None:
         await limiter.give_back("b", "k")
     assert [await limiter.take("b", "k") for _ in range(3)] == [0.0] * 3
     assert await limiter.take("b", "k") > 0
-
-
-async def test_buckets_without_a_limit_of_their_own() -> None:
-    limiter = LocalRateLimiter({"off": None}, TurnedClock(), default=(2, 1.0))
-    assert [await limiter.take("off", "k") for _ in range(50)] == [0.0] * 50
-    assert [await limiter.take("other", "k") for _ in range(2)] == [0.0, 0.0]
-    assert await limiter.take("other", "k") > 0
-    unlimited = LocalRateLimiter({}, TurnedClock())
-    assert [await unlimited.take("any", "k") for _ in range(50)] == [0.0] * 50
 
 
 async def test_memory_is_bounded_and_paid_keys_are_forgotten() -> None:
