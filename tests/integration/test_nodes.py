@@ -13,11 +13,15 @@ from tests.integration.test_uploads import status, upload
 from tests.support.client import Client, connect
 from tests.support.mongod import scratch
 from tests.support.redis import RedisProcess, require_redis
-from tests.support.rest import Account, Api
+from tests.support.rest import PASSWORD, Account, Api
 from tests.support.server import ServerProcess
 
 START = {"epoch": "", "seq": 0}
-SETTINGS = {"SECRET_KEY": "of both nodes " * 3}
+SETTINGS = {
+    "SECRET_KEY": "of both nodes " * 3,
+    "ADMIN_EMAIL": "root@example.com",
+    "ADMIN_PASSWORD": PASSWORD,
+}
 
 
 @pytest.fixture
@@ -169,6 +173,31 @@ async def test_logging_out_on_one_node_closes_the_connection_on_the_other(
             await elsewhere.wait_closed(5)
             assert elsewhere.closing == {"code": "revoked", "reconnect": False}
             assert time.monotonic() - began < 2.5
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_another_role_and_disabling_on_one_node_close_connections_on_the_other(
+    nodes: list[ServerProcess], redis: RedisProcess, away: bool
+) -> None:
+    async with Api(nodes[0].url) as here:
+        root, ann = await here.login("root@example.com"), await here.register("Ann")
+        ben = await here.register("Ben")
+        async with (
+            await connect(nodes[1].url, "/messages", ann.token) as promoted,
+            await connect(nodes[1].url, "/messages", ben.token) as disabled,
+        ):
+            if away:
+                redis.kill()
+            began = time.monotonic()
+            await root.api.put(f"/users/{ann.id}/role", {"role": "technician"})
+            await promoted.wait_closed(5)
+            assert time.monotonic() - began < 2.5
+            assert promoted.closing == {"code": "revoked", "reconnect": True}
+            began = time.monotonic()
+            await root.api.post(f"/users/{ben.id}/disable")
+            await disabled.wait_closed(5)
+            assert time.monotonic() - began < 2.5
+            assert disabled.closing == {"code": "revoked", "reconnect": False}
 
 
 @pytest.mark.parametrize("away", [False, True])

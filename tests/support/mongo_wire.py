@@ -31,6 +31,8 @@ class WireProxy:
         """Names of the commands since `arm`."""
         self.bodies: list[Mapping[str, Any]] = []
         """What each of them said, but for the documents it brought."""
+        self.pooled = 0
+        """Connections that commands came over, of all there ever were."""
         self.reached = asyncio.Event()
         """The chosen command came."""
         self._released = asyncio.Event()
@@ -93,10 +95,15 @@ class WireProxy:
             return
         upstream, out = await asyncio.open_connection(*self._server)
         self._writers.add(out)
+        pooled = False
         try:
             while not self._dead:
                 request = await _message(reader)
+                count = len(self.commands)
                 chosen = self._is_chosen(request)
+                if not pooled and len(self.commands) > count:
+                    pooled = True
+                    self.pooled += 1
                 if chosen and self._fault == "hold":
                     self.reached.set()
                     await self._released.wait()

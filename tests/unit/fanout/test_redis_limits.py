@@ -72,6 +72,18 @@ async def test_giving_back_undoes_a_take_everywhere(redis: RedisProcess) -> None
     await servers.close()
 
 
+async def test_what_others_have_used_up_costs_nothing_to_ask_for(redis: RedisProcess) -> None:
+    servers = open_servers(redis.url)
+    one, other = node(servers), node(servers)
+    assert [await one.take("login", "ann") for _ in range(10)] == [0.0] * 10
+    waits = [await other.take("login", "ann") for _ in range(15)]
+    assert 0 < waits[-1] <= waits[0] <= 6.0
+    await one.give_back("login", "ann")
+    assert await other.take("login", "ann") == 0.0
+    assert other.asked == 16
+    await servers.close()
+
+
 async def test_a_node_that_knows_the_answer_does_not_ask(redis: RedisProcess) -> None:
     servers = open_servers(redis.url)
     one = node(servers)

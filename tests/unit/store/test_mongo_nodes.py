@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pymongo import ReadPreference
@@ -22,7 +23,7 @@ from store.engine import (
     StoreError,
     Update,
 )
-from store.mongo import MongoBlobs, MongoEngine, copies, new_epoch, schema, sweeper
+from store.mongo import MongoBlobs, MongoEngine, appender, copies, new_epoch, schema, sweeper
 from store.mongo.database import Database
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongod import Mongod, Scratch
@@ -90,6 +91,41 @@ async def test_one_key_on_two_nodes_happens_once(mongo: MongoStores) -> None:
         assert [each.seq for each in done] == [n + 1, n + 1]
         assert sum(each.replayed for each in done) == 1
     assert await nodes[0].count(ORG, NOTES, {}) == 30
+
+
+async def test_who_loses_a_race_waits_longer_each_time_and_never_as_long_as_others(
+    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, losses = await mongo.node(), 12
+    await send(node, "n0")
+    paused: list[float] = []
+    left = 0
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        paused.append(seconds)
+        await real(0)
+
+    async def lost(self: object, row: object, bar: int) -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0 and await insert(self, row, bar)  # type: ignore[arg-type]
+
+    insert = appender._Attempt._insert
+    monkeypatch.setattr(appender._Attempt, "_insert", lost)
+    monkeypatch.setattr(appender, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+    rounds = []
+    for n in range(20):
+        paused.clear()
+        left = losses
+        assert (await send(node, f"n{n + 1}")).seq == n + 2
+        rounds.append(paused[1:])  # the first was for its turn on this node
+    assert {len(each) for each in rounds} == {losses}
+    for turn, pauses in enumerate(zip(*rounds, strict=True)):
+        longest = min(appender.LONGEST_PAUSE, appender.PAUSE * 2**turn)
+        assert all(0 <= pause <= longest for pause in pauses)
+        assert len(set(pauses)) == len(rounds), "none waits as long as another"
+        assert max(pauses) > longest / 2 > min(pauses)
 
 
 async def test_plain_updates_of_two_nodes_add_up(mongo: MongoStores) -> None:
