@@ -211,8 +211,8 @@ class Engine(ABC):
 
     Every method raises `domain.errors.Unavailable` when the store cannot be reached, is full or
     locked; later calls succeed by themselves once the cause is gone. Then nothing was written; but
-    over a network the answer may have been lost: then it may have been, and all of it. Of a
-    `write` or a `delete` of many, and of `trim`, some may have been done.
+    over a network it may be only the answer that was lost. Of a `write` or `delete` of many, and
+    of a `trim`, a part may have been done.
     """
 
     shared: ClassVar[bool]

@@ -272,14 +272,17 @@ class Documents:
         found = await rows.find({"_id": {"$in": list(wanted)}}, {"_w": 1}).to_list()
         # What belongs to a stream, or is left of it, has to stay known as such.
         apart = {row["_id"] for row in found if "_w" in row}
-        there = {row["_id"] for row in found} - apart
+        there = [row["_id"] for row in found if row["_id"] not in apart]
         replaced = [
             ReplaceOne({"_id": id, "_w": None}, self._put_row(kind, org, wanted[id]))
             for id in there
         ]
         for start in range(0, len(replaced), REPLACED):
-            await rows.bulk_write(replaced[start : start + REPLACED], ordered=False)
-        fresh = wanted.keys() - there - apart
+            some = replaced[start : start + REPLACED]
+            done = await rows.bulk_write(some, ordered=False)
+            if done.matched_count < len(some):  # one has gone, or come to belong to a stream
+                apart |= set(there[start : start + REPLACED])
+        fresh = wanted.keys() - {row["_id"] for row in found}
         try:
             if fresh:
                 await rows.insert_many([self._put_row(kind, org, wanted[id]) for id in fresh])

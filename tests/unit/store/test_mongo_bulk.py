@@ -1,9 +1,11 @@
 """Many changes at once: few commands, whatever each of them meets."""
 
+import asyncio
+
 import pytest
 
 from fanout.repair import AT_ONCE
-from store.engine import Delete, Put
+from store.engine import Delete, Put, Update
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongo_wire import wire_proxy
 from tests.support.stores import NOTES, ORG, ROOMS, appending, note, send
@@ -21,6 +23,33 @@ async def test_many_documents_are_put_in_few_commands(mongo: MongoStores) -> Non
             assert len(proxy.commands) < MANY / 10
             found = await node.get_many(ORG, ROOMS, [f"r{n}" for n in range(MANY)])
             assert [doc["turn"] for doc in found.values()] == [turn] * MANY
+        await mongo.stop(node)
+
+
+async def test_what_others_change_while_documents_are_put_is_put_or_refused(
+    mongo: MongoStores,
+) -> None:
+    other = await mongo.node()
+    await other.write(ORG, [Put(NOTES, note(f"n{n}", body="old")) for n in range(10)])
+    async with wire_proxy(mongo.url) as (proxy, url):
+        node = await mongo.node(url=url, sweep_every=600.0)
+        for refused in (False, True):
+            proxy.arm(1, "hold", only="update")
+            puts = [Put(NOTES, note(f"n{n}", body=f"put {refused}")) for n in range(10)]
+            putting = asyncio.create_task(node.write(ORG, puts))
+            await proxy.reached.wait()
+            await other.delete(ORG, NOTES, {"id": "n1"})
+            if refused:
+                await other.append(appending(changes=[Update(NOTES, "n2", set={"body": "owned"})]))
+            proxy.release()
+            if refused:
+                with pytest.raises(ValueError, match="n2 belongs"):
+                    await putting
+                assert await other.get(ORG, NOTES, "n2") == note("n2", body="owned")
+            else:
+                await putting
+                found = await other.find(ORG, NOTES, {})
+                assert found == [note(f"n{n}", body="put False") for n in range(10)]
         await mongo.stop(node)
 
 
