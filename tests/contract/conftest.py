@@ -99,7 +99,9 @@ async def fragile(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         @asynccontextmanager
         async def renamed() -> AsyncIterator[None]:
             directory.rename(tmp_path / "away")
+            directory.touch()  # nor can another be made
             yield
+            directory.unlink()
             (tmp_path / "away").rename(directory)
 
         stores = in_file(directory / "store.db")
