@@ -166,7 +166,9 @@ async def test_nothing_live_comes_before_the_answer_that_it_follows(api: Api) ->
 
             await robert.until(lambda: live()[-1:] == expected[-1:])  # noqa: B023
             assert live() == expected
-            assert robert.events[since : answered[-1]] == []
+            # Counts belong to no stream: those of the turn before may still come.
+            early = robert.events[since : answered[-1]]
+            assert [each for each in early if each.name != "unread.updated"] == []
 
 
 async def test_the_first_event_of_ones_own_stream_is_resumed(api: Api) -> None:

@@ -73,15 +73,14 @@ async def until_ready(server: ServerProcess, wanted: bool, within: float = 20.0)
 async def test_nodes_that_start_at_once_on_an_empty_store(
     redis: RedisProcess, mongodb: str, start_server: StartServer
 ) -> None:
-    admin = {"ADMIN_EMAIL": "root@example.com", "ADMIN_PASSWORD": "a long and good password"}
     with scratch(mongodb) as database:
         urls = {"REDIS_URL": redis.url, "STORE_URL": database.url}
         started = await asyncio.gather(
-            *(asyncio.to_thread(start_server, **SETTINGS, **urls, **admin) for _ in range(3))
+            *(asyncio.to_thread(start_server, **SETTINGS, **urls) for _ in range(3))
         )
         for each in started:
             async with Api(each.url) as api:
-                await api.login(admin["ADMIN_EMAIL"], admin["ADMIN_PASSWORD"])
+                await api.login(SETTINGS["ADMIN_EMAIL"], SETTINGS["ADMIN_PASSWORD"])
         for each in started:
             await asyncio.to_thread(each.stop)
 
