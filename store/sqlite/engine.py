@@ -24,6 +24,7 @@ from store.engine import (
 )
 from store.sqlite import copies, query, reads, search, trim
 from store.sqlite.cache import Documents, Heads, Key, Place
+from store.sqlite.committer import INDEX_STEP, Committer
 from store.sqlite.jobs import (
     AppendJob,
     DeleteJob,
@@ -41,7 +42,7 @@ from store.sqlite.prepare import Patch, PreparedAppend, Whole, prepare_plain, ta
 from store.sqlite.readers import Readers
 from store.sqlite.tables import Table, tables
 from store.sqlite.transaction import UsedKey
-from store.sqlite.writer import INDEX_STEP, Observer, Writer
+from store.sqlite.writer import Observer, Writer
 
 DELETE_STEP = 500
 """Documents removed in one go by `delete`; other writes come in between."""
@@ -108,18 +109,21 @@ class SqliteEngine(Engine):
         self._trimming = asyncio.Lock()
         self._readers = Readers(path, readers, limit=read_limit)
         self._searchers = Readers(path, 1, limit=SEARCH_LIMIT)
-        self._writer = Writer(
+        self._committer = Committer(
             path,
             self._tables,
             self._heads,
             self._documents,
-            clock=clock,
             synchronous=synchronous.upper(),
             busy_timeout=busy_timeout,
+            on_replaced=self._reopen,
+        )
+        self._writer = Writer(
+            self._committer,
+            clock=clock,
             queue_limit=queue_limit,
             queue_bytes=queue_bytes,
             observer=observer,
-            on_replaced=self._reopen,
         )
 
     # -- life ---------------------------------------------------------------------------------
@@ -132,13 +136,14 @@ class SqliteEngine(Engine):
         """
         self._lock.acquire()
         try:
-            await asyncio.to_thread(self._writer.open)
+            await asyncio.to_thread(self._committer.open)
             loop = asyncio.get_running_loop()
             self._writer.start(loop)
             self._readers.start(loop)
             self._searchers.start(loop)
         except BaseException:
-            self._writer.close()
+            self._writer.refuse()
+            self._committer.close()
             self._lock.release()
             raise
 
@@ -146,7 +151,7 @@ class SqliteEngine(Engine):
         self._writer.refuse()
         await asyncio.to_thread(self._readers.close)
         await asyncio.to_thread(self._searchers.close)
-        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._committer.close)
         self._lock.release()
 
     def _reopen(self) -> None:
@@ -154,7 +159,7 @@ class SqliteEngine(Engine):
         self._searchers.reopen()
 
     async def ping(self) -> None:
-        await self._writer.submit(PingJob(PING_ROOM if self._writer.in_doubt else 0))
+        await self._writer.submit(PingJob(PING_ROOM if self._committer.in_doubt else 0))
         await self._readers.run(lambda db: db.execute("SELECT count FROM pings").fetchone())
 
     @property
@@ -360,11 +365,11 @@ class SqliteEngine(Engine):
         read = search.search(table, org, text, where, limit, before)
         if read is None:
             return []
-        writer, name = self._writer, collection.name
-        newest = writer.newest.get(name)
-        while newest is None or writer.indexed[name] < newest:
-            await writer.submit(IndexJob(table, INDEX_STEP))
-            newest = writer.newest[name] if newest is None else newest
+        committer, name = self._committer, collection.name
+        newest = committer.newest.get(name)
+        while newest is None or committer.indexed[name] < newest:
+            await self._writer.submit(IndexJob(table, INDEX_STEP))
+            newest = committer.newest[name] if newest is None else newest
         return await self._searchers.run(read)
 
     # -- copies -------------------------------------------------------------------------------

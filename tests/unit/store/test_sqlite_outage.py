@@ -11,7 +11,7 @@ import pytest
 
 from domain.errors import Unavailable
 from store.engine import Insert, Key
-from store.sqlite import SqliteEngine, schema, writer
+from store.sqlite import SqliteEngine, committer, schema
 from tests.support.stores import NOTES, ORG, ROOMS, appending, gathered, send, seqs
 from tests.unit.store.conftest import SqliteStores
 
@@ -102,7 +102,7 @@ async def test_a_full_database(sqlite: SqliteStores, monkeypatch: pytest.MonkeyP
         opened.append(db)
         return db
 
-    monkeypatch.setattr(writer, "open_writer", small)
+    monkeypatch.setattr(committer, "open_writer", small)
     await engine.stop()
     await engine.start()
     big = "x" * 200_000
