@@ -1,16 +1,9 @@
-"""The bus over Redis pub/sub: one channel per room, sharded where the server can.
-
-A message is a line of JSON, `{"parley":1,"node":"<id>"}`, with `"all":true` if it is for those too who
-have unsubscribed a moment ago, and after it the publisher's bytes as they are. 1 is the format's version: a node ignores what it does not understand, and finds durable
-events in the log.
-"""
+"""The bus over Redis pub/sub: one channel per room, sharded where the server can."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
 
-import orjson
 import structlog
 from redis.exceptions import RedisError
 
@@ -20,14 +13,13 @@ from domain.errors import Unavailable
 from domain.ids import new_id
 from fanout.bus import Joined, Receive
 from fanout.redis_canary import Canaries
+from fanout.redis_header import Header, read_header, write_header
 from fanout.redis_listener import RedisListener
 from fanout.redis_outbox import Outbox, Waiting
 from fanout.redis_sender import RedisSender, end
 from fanout.redis_servers import Address, RedisServers
 
 log = structlog.get_logger(__name__)
-
-VERSION = 1
 
 LINGER = 5.0
 """Seconds a channel stays subscribed after its last subscriber: many come back."""
@@ -42,7 +34,8 @@ STOP_WITHIN = 2.0
 REFRESH_EVERY = 0.5
 """Seconds between two looks at which server of a cluster has what."""
 
-_MAX_HEADERS = 1000
+MAX_HEADERS = 1000
+"""Headers whose meaning is kept."""
 
 
 class _Channel:
@@ -84,9 +77,9 @@ class RedisBus:
         self._prefix = prefix
         self._linger = linger
         self._make_outbox = outbox
-        self._header = _header(self.node)
-        self._header_for_all = _header(self.node, all=True)
-        self._headers: dict[bytes, _Header] = {}
+        self._header = write_header(self.node)
+        self._header_for_all = write_header(self.node, all=True)
+        self._headers: dict[bytes, Header] = {}
         """What headers say."""
         self._canaries = Canaries(prefix, self.node, clock)
         self._channels: dict[str, _Channel] = {}
@@ -272,9 +265,9 @@ class RedisBus:
         line, _, message = data.partition(b"\n")
         head = self._headers.get(line)
         if head is None:
-            if len(self._headers) >= _MAX_HEADERS:
+            if len(self._headers) >= MAX_HEADERS:
                 self._headers.clear()
-            head = self._headers[line] = _read_header(line)
+            head = self._headers[line] = read_header(line)
         if head.node == self.node:
             if wire in self._canaries:
                 self._canaries.heard(wire)
@@ -421,28 +414,3 @@ class RedisBus:
             if listener.unused:
                 del self._listeners[address]
                 await listener.stop()
-
-
-class _Header(NamedTuple):
-    """What the first line of a message says."""
-
-    readable: bool
-    node: str | None = None
-    for_all: bool = False
-    """Whether it is also for nodes that unsubscribed a moment ago."""
-
-
-def _header(node: str, *, all: bool = False) -> bytes:
-    told: dict[str, Any] = {"parley": VERSION, "node": node}
-    return orjson.dumps({**told, "all": True} if all else told) + b"\n"
-
-
-def _read_header(line: bytes) -> _Header:
-    try:
-        told = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        told = None
-    if not isinstance(told, dict) or told.get("parley") != VERSION:
-        log.warning("bus_message_unreadable", header=line[:200])
-        return _Header(readable=False)
-    return _Header(True, told.get("node"), bool(told.get("all")))
