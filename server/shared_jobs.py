@@ -8,6 +8,7 @@ import structlog
 from domain.clock import Clock
 from domain.errors import ParleyError
 from domain.ids import new_id
+from server.periodic import end_all
 from store.leases import Held, LeaseRepository
 
 log = structlog.get_logger(__name__)
@@ -67,23 +68,24 @@ class SharedJobs:
         done = False
         try:
             while not (await asyncio.wait((task,), timeout=self._renewed))[0]:
-                if not await self._keeps(held):
+                kept = await self._kept(held)
+                if kept is None:
                     log.warning("job_lost", job=held.name, node=self.node, fence=held.fence)
                     return
+                held = kept
             await task
             done = True
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_all((task,))
             try:
                 await self._leases.release(held, rest if done else 0.0)
             except ParleyError as error:
                 log.warning("lease_not_released", job=held.name, code=error.code)
 
-    async def _keeps(self, held: Held) -> bool:
-        """Renew a lease; whether this node still has it."""
+    async def _kept(self, held: Held) -> Held | None:
+        """Renew a lease; as it is held from now on, or None if this node has lost it."""
         try:
             again = await self._leases.acquire(held.name, held.holder, self._seconds)
         except ParleyError:
-            return self._clock.monotonic() + self._renewed < held.until
-        return again is not None and again.fence == held.fence
+            return held if self._clock.monotonic() + self._renewed < held.until else None
+        return again if again is not None and again.fence == held.fence else None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from domain.clock import timestamp
 from domain.errors import Unavailable
 from server.shared_jobs import RESTS, SECONDS, SharedJobs
 from store.engine import Engine
@@ -40,20 +41,32 @@ class Node:
         self.done = 0
         self.begun = 0
         self.cancelled = 0
+        self.forgets = 0
+        """How many cancellations are lost on the work."""
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.error: Exception | None = None
 
     async def work(self) -> None:
         self.begun += 1
-        try:
-            await self.go_on.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+        while not self.go_on.is_set():
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                if self.cancelled > self.forgets:
+                    raise
         if self.error is not None:
             raise self.error
         self.done += 1
+
+
+async def until_renewed(engine: Engine, clock: TurnedClock) -> None:
+    """Wait until the lease is as long as it would be if it were taken now."""
+    ends = timestamp(clock.now() + SECONDS)
+    async with asyncio.timeout(10):
+        while (await engine.find("parley", COLLECTIONS[0], {}))[0]["ends_at"] != ends:
+            await asyncio.sleep(0.002)
 
 
 def done(*nodes: Node) -> list[int]:
@@ -93,10 +106,7 @@ async def test_while_one_works_no_other_does_however_long_it_takes(
     await until(lambda: one.begun == 1)
     for _ in range(5):
         clock.turn(SECONDS / 2)
-        ends = (await engine.find("parley", COLLECTIONS[0], {}))[0]["ends_at"]
-        async with asyncio.timeout(10):
-            while (await engine.find("parley", COLLECTIONS[0], {}))[0]["ends_at"] == ends:
-                await asyncio.sleep(0.002)
+        await until_renewed(engine, clock)
         await other.turn()
     assert await leases.holder("job.sweep") == one.jobs.node
     one.go_on.set()
@@ -164,6 +174,20 @@ async def test_work_whose_lease_was_lost_is_cancelled_and_gives_nothing_back(
     assert await LeaseRepository(engine, clock).holder("job.sweep") == other.jobs.node
 
 
+async def test_work_that_loses_a_cancellation_is_cancelled_again(
+    engine: Engine, clock: TurnedClock
+) -> None:
+    node = Node(engine, clock)
+    node.go_on.clear()
+    node.forgets = 1
+    working = asyncio.ensure_future(node.turn())
+    await until(lambda: node.begun == 1)
+    await engine.update("parley", COLLECTIONS[0], "job.sweep", set={"holder": "another"})
+    async with asyncio.timeout(10):
+        await working
+    assert (node.cancelled, node.done) == (2, 0)
+
+
 async def test_without_the_store_work_goes_on_until_its_lease_ends(
     engine: Engine, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,5 +206,31 @@ async def test_without_the_store_work_goes_on_until_its_lease_ends(
     await until(lambda: asked > 3)
     assert node.cancelled == 0
     clock.turn(SECONDS - MARGIN)
+    await working
+    assert (node.cancelled, node.done) == (1, 0)
+
+
+async def test_without_the_store_work_goes_on_until_the_lease_that_was_renewed_ends(
+    engine: Engine, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(engine, clock)
+    node.go_on.clear()
+    working = asyncio.ensure_future(node.turn())
+    await until(lambda: node.begun == 1)
+    clock.turn(SECONDS / 2)
+    await until_renewed(engine, clock)
+    asked = 0
+
+    async def away(*_: object, **__: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise Unavailable
+
+    monkeypatch.setattr(engine, "insert_or_get", away)
+    clock.turn(SECONDS / 2)
+    # The lease that was taken at first would have ended.
+    await until(lambda: asked > 3 or working.done())
+    assert node.cancelled == 0
+    clock.turn(SECONDS / 2 - MARGIN)
     await working
     assert (node.cancelled, node.done) == (1, 0)
