@@ -8,7 +8,8 @@ then it gets what it missed, and hears of what is new to it as after any other i
 """
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -19,12 +20,16 @@ from domain.errors import ParleyError
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE = 20
-"""Clients that are looked at together."""
+AT_ONCE = 200
+"""Clients that are looked at together: so the store is asked for many at a time."""
 
 RETRY = 0.2
 """Seconds after which a client that is still on its way in, or for which the store was out of
 reach, is looked at again."""
+
+PATIENCE = 1.5
+"""Seconds for which a client may go on following what it may not read, if the event that tells it
+why is still being fetched."""
 
 
 class Reconciler:
@@ -37,8 +42,11 @@ class Reconciler:
         self._rules = rules
         self._streams = streams
         self._due: dict[Client, None] = {}
-        self._suspects: set[Client] = set()
-        """Clients that did not follow the right streams when they were looked at first."""
+        self._later: dict[Client, float] = {}
+        """Clients that are to be looked at again, and when (time of the loop), soonest first."""
+        self._looking = 0
+        self._suspects: dict[Client, float] = {}
+        """Clients that did not follow the right streams, and when that was found."""
         self._wake = asyncio.Event()
         self._delayed = False
         """Whether the store could not be asked the last time."""
@@ -60,25 +68,42 @@ class Reconciler:
 
     @property
     def quiet(self) -> bool:
-        """Whether nobody waits to be looked at."""
-        return not self._due
+        """Whether nobody is looked at or waits for it."""
+        return not self._due and not self._later and not self._looking
 
     async def run(self) -> None:
         """Do it for as long as the node runs."""
+        loop = asyncio.get_running_loop()
         while True:
-            await self._wake.wait()
+            await self._until_due()
+            # Whoever has to be looked at from here on is looked at again: what is read for this
+            # look may be older.
             batch = list(self._due)[:AT_ONCE]
-            later: list[Client] = []
-            for client, done in zip(batch, await self._all(batch), strict=True):
-                if not done:
-                    later.append(client)
             for client in batch:
-                self._due.pop(client, None)
-            if later:
-                await asyncio.sleep(RETRY)
-                self.check(later)
-            if not self._due:
-                self._wake.clear()
+                del self._due[client]
+                self._later.pop(client, None)
+            self._looking = len(batch)
+            done = await self._all(batch)
+            for client, settled in zip(batch, done, strict=True):
+                if not settled and client not in self._due:
+                    self._later[client] = loop.time() + RETRY
+            self._looking = 0
+
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            for client, at in list(self._later.items()):
+                if at > loop.time():
+                    break
+                del self._later[client]
+                self._due[client] = None
+            if self._due:
+                return
+            self._wake.clear()
+            soonest = next(iter(self._later.values()), None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(soonest):
+                    await self._wake.wait()
 
     async def _all(self, batch: Iterable[Client]) -> list[bool]:
         return await asyncio.gather(*map(self._look, batch))
@@ -86,7 +111,7 @@ class Reconciler:
     async def _look(self, client: Client) -> bool:
         """Look at one client; False if it must be done again."""
         if client.outlet.closed:
-            self._suspects.discard(client)
+            self._suspects.pop(client, None)
             return True
         if self._streams.is_coming(client):
             return False
@@ -97,34 +122,48 @@ class Reconciler:
                 *(self._rules.may_read(client.principal, stream) for stream in others)
             )
             foreign = [stream for stream, yes in zip(others, may, strict=True) if not yes]
-            # The last that a client hears of a stream is why it hears no more.
-            if not await self._streams.caught_up(client.principal.org, foreign):
-                return False
+            settled = await self._take(client, foreign)
         except ParleyError as error:
             if not self._delayed:
-                log.warning("reconciling_delayed", code=error.code, clients=len(self._due))
+                log.warning("reconciling_delayed", code=error.code, clients=len(self._due) + 1)
             self._delayed = True
             return False
         except Exception:
             log.exception("reconciling_failed", connection=client.id)
             return True
         self._delayed = False
-        foreign = [stream for stream in foreign if stream in client.streams]
         missing = own - client.streams - client.declined
         if not foreign and not missing:
-            self._suspects.discard(client)
+            self._suspects.pop(client, None)
             return True
         if client not in self._suspects:
-            # What would mend it may be on its way here: an order to join or to leave.
-            self._suspects.add(client)
+            # An order to join may be on its way here.
+            self._suspects[client] = asyncio.get_running_loop().time()
             return False
-        self._suspects.discard(client)
-        for stream in foreign:
-            log.info("stream_taken_away", connection=client.id, stream=stream)
-            self.dropped += 1
-            self._streams.drop(client, stream)
+        if not settled:
+            return False
+        del self._suspects[client]
         if missing and not client.outlet.closed:
             self.sent_back += 1
             client.outlet.close("revoked", reconnect=True)
         # A right that was given back while it was looked for is found missing the next time.
         return not foreign
+
+    async def _take(self, client: Client, foreign: Sequence[str]) -> bool:
+        """Take streams away that a client may not read; False if that has to wait for one."""
+        told = [stream for stream in foreign if self._rules.tells(stream)]
+        self._drop(client, [stream for stream in foreign if stream not in told])
+        # The last that a client hears of such a stream is why it hears no more.
+        if told and not await self._streams.caught_up(client.principal.org, told):
+            now = asyncio.get_running_loop().time()
+            if now - self._suspects.get(client, now) < PATIENCE:
+                return False
+        self._drop(client, told)
+        return True
+
+    def _drop(self, client: Client, streams: Iterable[str]) -> None:
+        for stream in streams:
+            if stream in client.streams:
+                log.info("stream_taken_away", connection=client.id, stream=stream)
+                self.dropped += 1
+                self._streams.drop(client, stream)

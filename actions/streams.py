@@ -86,6 +86,7 @@ class Rules:
         self._may_read: dict[str, MayRead] = {}
         self._own: dict[str, OwnStreams] = {}
         self._later: dict[str, OwnStreams] = {}
+        self._telling: set[str] = set()
 
     def declare(
         self,
@@ -93,12 +94,15 @@ class Rules:
         may_read: MayRead,
         own: OwnStreams | None = None,
         later: OwnStreams | None = None,
+        *,
+        tells: bool = False,
     ) -> None:
         """Declare the rule of one namespace's streams.
 
         Args:
             own: the streams a connection joins by itself.
             later: those that it will join when they have their first event.
+            tells: whether an event of the stream tells who may read it no longer.
         """
         if namespace in self._may_read:
             raise ValueError(f"the streams of {namespace} are declared twice")
@@ -107,6 +111,12 @@ class Rules:
             self._own[namespace] = own
         if later is not None:
             self._later[namespace] = later
+        if tells:
+            self._telling.add(namespace)
+
+    def tells(self, stream: str) -> bool:
+        """Whether an event of a stream tells who may read it no longer."""
+        return stream.partition("/")[0] in self._telling
 
     async def may_read(self, principal: Principal, stream: str) -> bool:
         """Whether the caller may read the stream."""
@@ -152,6 +162,9 @@ class Streams:
         """Clients whose right to read is being checked, and what they were put out of meanwhile."""
         self.on_expelled: list[Callable[[str, str], None]] = []
         """Called on every node with a user and a stream this user no longer follows."""
+        self.on_admitted: list[Callable[[str], None]] = []
+        """Called on every node with a user whose clients were let into a stream. The order to do so
+        may come later than the one by which another node puts the user out again."""
         control.on("streams.join", self._join_here)
         control.on("streams.leave", self._leave_here)
 
@@ -317,11 +330,16 @@ class Streams:
         self._control.send([user], "streams.leave", streams=dict(streams))
 
     def _join_here(self, user: str, order: dict[str, Any]) -> None:
+        admitted = False
         for stream, head in order["streams"].items():
             for client in self._clients.of_user(user, stream.partition("/")[0]):
                 if stream not in client.streams:
+                    admitted = True
                     client.streams.add(stream)
                     self._sequencer.join(order["org"], stream, client.outlet, Head(*head))
+        if admitted:
+            for callback in self.on_admitted:
+                callback(user)
 
     def _leave_here(self, user: str, order: dict[str, Any]) -> None:
         for stream, after in order["streams"].items():

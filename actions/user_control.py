@@ -27,7 +27,8 @@ REMINDED_AFTER = (1.0, 4.0)
 """Seconds after the last order to a user at which its number is said once more."""
 
 REMEMBERED = 10_000
-"""Users to whom the last order is remembered, those who had one last."""
+"""Users to whom the last order is remembered, those who had one last; more while it is to be said
+once more."""
 
 HEARD_WITHIN = 2.0
 """Seconds that a connection waits for its user's channel while Redis is there: it takes a
@@ -86,20 +87,26 @@ class UserControl:
         act = self._acts[topic]
         for user in users:
             act(user, order)
-            if not self._bus.alone:
-                before = self._sent.pop(user, 0)
-                self._number += 1
-                self._sent[user] = self._number
-                self._publish(user, number=self._number, before=before, topic=topic, order=order)
-                self._reminders.pop(user, None)
-                self._reminders[user] = asyncio.get_running_loop().time(), 0
-        while len(self._sent) > REMEMBERED:
-            self._sent.popitem(last=False)
+            self._order(user, topic, order)
 
     def tell_others(self, user: str, topic: str, **order: Any) -> None:
-        """Have an order carried out on the other nodes alone. Nobody notices if it is lost."""
-        if not self._bus.alone:
-            self._publish(user, topic=topic, order=order)
+        """Have an order carried out on the other nodes alone."""
+        self._order(user, topic, order)
+
+    def _order(self, user: str, topic: str, order: dict[str, Any]) -> None:
+        if self._bus.alone:
+            return
+        before = self._sent.pop(user, 0)
+        self._number += 1
+        self._sent[user] = self._number
+        self._publish(user, number=self._number, before=before, topic=topic, order=order)
+        self._reminders.pop(user, None)
+        self._reminders[user] = asyncio.get_running_loop().time(), 0
+        while len(self._sent) > REMEMBERED:
+            oldest = next(iter(self._sent))
+            if oldest in self._reminders:
+                break
+            del self._sent[oldest]
 
     def _publish(self, user: str, **told: Any) -> None:
         self._bus.publish(CHANNEL + user, orjson.dumps({"node": self._node, **told}))
@@ -117,8 +124,7 @@ class UserControl:
                 break  # those behind were given later
             if now - given_at < REMINDED_AFTER[said]:
                 continue
-            if user in self._sent:
-                self._publish(user, number=self._sent[user])
+            self._publish(user, number=self._sent[user])
             if said + 1 < len(REMINDED_AFTER):
                 self._reminders[user] = given_at, said + 1
             else:
@@ -219,6 +225,11 @@ class UserControl:
         if told.get("before", number) > last:
             self.may_have_missed(user)
         return True
+
+    def all_may_have_missed(self) -> None:
+        """Another node has died: its last orders, to whomever, may not have come."""
+        for user in list(self._ears):
+            self.may_have_missed(user)
 
     def may_have_missed(self, user: str) -> None:
         """Orders of other nodes to a user may not have come."""

@@ -259,6 +259,7 @@ class Features:
                 fabric.clients, fabric.rules, fabric.streams, fabric.user_control
             )
             fabric.streams.on_expelled.append(reconciler.check_user)
+            fabric.streams.on_admitted.append(reconciler.check_user)
             self.services.append(reconciler.run)
         sent = Messages(
             engine,
@@ -297,7 +298,11 @@ class Features:
             UploadLimits(settings.upload_max, settings.upload_quota, settings.upload_unattached),
         )
         fabric.rules.declare(
-            conversations.NAMESPACE, memberships.may_read, memberships.own, memberships.later
+            conversations.NAMESPACE,
+            memberships.may_read,
+            memberships.own,
+            memberships.later,
+            tells=True,
         )
         shut_out = partial(is_shut_out, memberships, ContactRepository(engine))
         reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)

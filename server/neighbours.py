@@ -4,7 +4,7 @@ Nodes that share a store and are not joined by Redis serve as if nothing were wr
 clients do not hear each other. Nothing fails then, so somebody has to say so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -66,6 +66,10 @@ class Neighbours:
         self._heard: set[str] = set()
         """Nodes heard over the bus since the last look."""
         self._told_at: float | None = None
+        self._living: set[str] = set()
+        """Other nodes that lived at the last look."""
+        self.on_died: list[Callable[[], None]] = []
+        """Called when another node is found dead: what it had to tell may not have come."""
         self.others = 0
         """Other nodes that live on this store."""
         self.apart = 0
@@ -113,6 +117,12 @@ class Neighbours:
                 other.heard = self._beat
         living = [id for id in rows if self._lives(id)]
         self.others = len(living)
+        died = [id for id in self._living if id in rows and id not in living]
+        self._living = set(living)
+        if died:
+            log.info("nodes_died", nodes=sorted(rows[id]["name"] for id in died))
+            for callback in self.on_died:
+                callback()
         patience = 1 if self._bus.alone else UNHEARD
         return [id for id in living if self._beat - self._known[id].heard >= patience]
 
@@ -140,7 +150,11 @@ class Neighbours:
         )
 
     async def leave(self) -> None:
-        """Say that this node ends."""
+        """Say that this node ends; but not if it could not tell the others everything: then they are to
+        take it for dead.
+        """
+        if not await self._hears():
+            return
         try:
             await self._nodes.forget([self.node])
         except ParleyError as error:

@@ -114,6 +114,7 @@ class Node:
             name += "" if seat is None else f" worker {seat.number}"
             self._neighbours = Neighbours(NodeRepository(engine), bus, clock, name)
             self.fabric.listen(NODES, self._neighbours.receive)
+            self._neighbours.on_died.append(self.fabric.user_control.all_may_have_missed)
         self.registry = Registry(self.features.command_sets, NAMESPACES)
         check_buckets(limits, (each.bucket for each in self.registry.commands))
         dispatcher = Dispatcher(limiter, metrics)

@@ -28,6 +28,7 @@ class ClusterNode(CountingWorld):
             self.clients, self.rules, self.streams, self.fabric.user_control
         )
         self.streams.on_expelled.append(self.reconciler.check_user)
+        self.streams.on_admitted.append(self.reconciler.check_user)
         Elsewhere(self.sequencer, self.fabric.user_control, self.counts, self.moves)
         self._tasks: list[asyncio.Task[None]] = []
 

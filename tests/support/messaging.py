@@ -172,6 +172,7 @@ class MessagingWorld:
             self.memberships.may_read,
             self.memberships.own,
             self.memberships.later,
+            tells=True,
         )
         self.sequencer.observe(conversation_rules.MEMBER_REMOVED.name, self.members.removed)
 

@@ -1,13 +1,15 @@
 """Several nodes: who is on another one sees and suffers the same, whatever the bus loses."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import orjson
 import pytest
 
+from actions import reconcile
 from domain.conversations import Kind
+from domain.principals import Principal
 from tests.support.bus import LossyBus, Wire
 from tests.support.cluster import ClusterNode, Reader, cluster
 from tests.support.counting import until
@@ -379,3 +381,84 @@ async def test_looking_after_all_clients_costs_few_reads_of_the_store(
     assert here.reconciler.dropped == 100 * foreign
     # With 20 clients at a time: their lists and heads once, what they may read in each of two looks.
     assert reads <= (100 // 20) * (2 + (2 if foreign else 0)) * 2
+
+
+async def test_an_order_to_join_that_comes_after_the_removal_lets_nobody_in(
+    nodes: list[ClusterNode],
+) -> None:
+    here, other, there = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    for node in (other, there):
+        node.people.users = here.people.users
+    cat = here.user("cat")
+    room = (await here.open(ann, ben, kind=Kind.GROUP))["id"]
+    streams = {f"messages/{room}", f"reactions/{room}"}
+    reader, stays = await Reader.connect(there, cat), await Reader.connect(there, ben)
+    held: list[tuple[str, bytes]] = []
+
+    def hold(channel: str, message: bytes) -> bool:
+        if channel == "user:cat":
+            held.append((channel, message))
+        return channel == "user:cat"
+
+    lossy(here).loses = hold
+    await here.members.add(ann, room, "cat")
+    await other.members.remove(ann, room, "cat")
+    await until(lambda: stays.seqs(f"messages/{room}") == [2, 3])
+    receive = lossy(there)._receive
+    assert receive is not None
+    assert held
+    for channel, message in held:
+        receive(channel, message)
+    async with asyncio.timeout(2):
+        await until(lambda: not streams & reader.client.streams)
+    await here.send(ann, room, "secret")
+    await until(lambda: stays.seqs(f"messages/{room}") == [2, 3, 4])
+    assert 4 not in reader.seqs(f"messages/{room}")
+
+
+async def test_what_is_missed_while_a_client_is_looked_at_is_looked_for_again(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, _ = nodes
+    ben = here.user("ben")
+    await Reader.connect(there, ben)
+    reading, go_on, looks = asyncio.Event(), asyncio.Event(), 0
+    own = there.rules.own
+
+    async def slow(principal: Principal, namespace: str) -> Sequence[str]:
+        nonlocal looks
+        looks += 1
+        found = await own(principal, namespace)
+        reading.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(there.rules, "own", slow)
+    there.reconciler.check_user("ben")
+    await reading.wait()
+    there.reconciler.check_user("ben")
+    go_on.set()
+    await until(lambda: there.reconciler.quiet)
+    assert looks == 2
+
+
+async def test_one_who_cannot_be_looked_at_yet_keeps_nobody_waiting(
+    nodes: list[ClusterNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    room = (await here.open(ann, ben, kind=Kind.GROUP))["id"]
+    coming, gone = await Reader.connect(there, ann), await Reader.connect(there, ben)
+    monkeypatch.setattr(reconcile, "AT_ONCE", 1)
+    monkeypatch.setattr(reconcile, "RETRY", 30.0)
+    monkeypatch.setattr(there.streams, "is_coming", lambda client: client is coming.client)
+    lossy(here).lossy = True
+    await here.members.remove(ann, room, "ben")
+    there.memberships.forget("ben")
+    there.streams.drop(gone.client, f"messages/{room}")
+    gone.client.streams.add(f"reactions/{room}")
+    there.reconciler.check([coming.client, gone.client])
+    async with asyncio.timeout(2):
+        await until(lambda: f"reactions/{room}" not in gone.client.streams)
+    assert not there.reconciler.quiet

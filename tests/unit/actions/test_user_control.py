@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from actions import user_control
 from actions.control import CHANNEL
 from actions.user_control import UserControl
 from fanout.bus import LocalBus
@@ -73,6 +74,10 @@ async def test_what_others_are_told_is_not_done_here(nodes: Nodes) -> None:
     there.control.follow("ann")
     here.control.tell_others("ann", "do", what=1)
     assert (here.done, there.done) == ([], [("ann", 1)])
+    with here.unheard():
+        here.control.tell_others("ann", "do", what=2)
+    here.control.tell_others("ann", "do", what=3)
+    assert there.missed == ["ann"]
 
 
 async def test_orders_that_come_twice_are_done_once(nodes: Nodes) -> None:
@@ -128,6 +133,28 @@ async def test_it_is_said_twice_in_case_that_is_lost_too(nodes: Nodes) -> None:
     here.do(1)
     async with asyncio.timeout(6):
         await until(lambda: there.missed == ["ann"])
+
+
+async def test_however_many_there_are_the_last_order_to_each_is_said_once_more(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_control, "REMEMBERED", 2)
+    here, there, _ = nodes
+    there.control.follow("ann")
+    with here.unheard():
+        here.do(1)
+    for number in range(5):
+        here.do(number, f"u{number}")
+    async with asyncio.timeout(2):
+        await until(lambda: there.missed == ["ann"])
+
+
+async def test_the_orders_of_a_node_that_died_may_have_been_missed(nodes: Nodes) -> None:
+    _, there, _ = nodes
+    for user in ("ann", "bob"):
+        there.control.follow(user)
+    there.control.all_may_have_missed()
+    assert there.missed == ["ann", "bob"]
 
 
 async def test_after_an_interruption_orders_may_have_been_missed(nodes: Nodes) -> None:

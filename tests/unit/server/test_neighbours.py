@@ -97,9 +97,10 @@ async def test_nodes_that_hear_each_other_say_nothing(engine: Engine, clock: Tur
     with capture_logs() as logs:
         await looks(clock, 10, one, two)
         assert (one.others, one.apart) == (1, 0)
+        assert logs == []
         # One that dies is not heard any more, but lives no more either.
         await looks(clock, 10, one)
-    assert logs == []
+    assert [(each["event"], each["nodes"]) for each in logs] == [("nodes_died", ["b:2"])]
     assert one.others == 0
 
 
@@ -136,3 +137,33 @@ async def test_looks_that_drift_make_no_node_come_and_go(
         assert one.apart == 1
         await looks(clock, 1, two, one)
         assert one.apart == 1
+
+
+async def test_a_node_that_dies_is_told_of_once_and_one_that_ends_is_not(
+    engine: Engine, clock: TurnedClock
+) -> None:
+    wire = Wire()
+    one, two, three = [
+        await joined(engine, LossyBus(wire), clock, name) for name in ("a:1", "b:2", "c:3")
+    ]
+    died: list[str] = []
+    one.on_died.append(lambda: died.append("somebody"))
+    await looks(clock, 3, one, two, three)
+    await two.leave()
+    await looks(clock, 5, one, three)
+    assert died == []
+    await looks(clock, 5, one)
+    assert died == ["somebody"]
+
+
+async def test_a_node_that_ends_deaf_is_taken_for_dead(engine: Engine, clock: TurnedClock) -> None:
+    wire = Wire()
+    one, two = [await joined(engine, LossyBus(wire), clock, name) for name in ("a:1", "b:2")]
+    died: list[str] = []
+    one.on_died.append(lambda: died.append("somebody"))
+    await looks(clock, 3, one, two)
+    wire.cut = True
+    await two.leave()
+    wire.cut = False
+    await looks(clock, 5, one)
+    assert died == ["somebody"]
