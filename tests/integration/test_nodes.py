@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.integration.test_uploads import status, upload
 from tests.support.client import Client, connect
+from tests.support.door import door
 from tests.support.mongod import scratch
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import PASSWORD, Account, Api
@@ -273,10 +274,26 @@ async def test_nodes_on_one_database_without_redis_say_that_they_are_not_joined(
         one.stop()
 
 
-async def test_nodes_that_redis_joins_know_it(nodes: list[ServerProcess]) -> None:
-    async with Api(nodes[0].url) as here, asyncio.timeout(40):
-        text = ""
-        while 'parley_nodes{kind="others"} 1.0' not in text:
-            await asyncio.sleep(0.1)
-            text = await metrics(here)
-        assert 'parley_nodes{kind="not_joined"} 0.0' in text
+async def test_nodes_know_each_other_and_find_what_one_that_died_could_not_tell(
+    redis: RedisProcess, mongodb: str, start_server: StartServer
+) -> None:
+    with scratch(mongodb) as database:
+        shared = {**SETTINGS, "STORE_URL": database.url}
+        async with door(redis.port) as way:
+            through = f"redis://127.0.0.1:{way.port}/0"
+            dies = await asyncio.to_thread(start_server, **shared, REDIS_URL=through)
+            stays = await asyncio.to_thread(start_server, **shared, REDIS_URL=redis.url)
+            async with Api(dies.url) as api, Api(stays.url) as other:
+                ann, ben = await api.register("Ann"), await api.register("Ben")
+                async with await connect(stays.url, "/messages", ben.token) as client:
+                    await until_ready(dies, True)
+                    async with asyncio.timeout(40):
+                        while 'parley_nodes{kind="others"} 1.0' not in await metrics(other):
+                            await asyncio.sleep(0.1)
+                    assert 'parley_nodes{kind="not_joined"} 0.0' in await metrics(other)
+                    way.shut()
+                    await direct(ann, ben)
+                    await asyncio.to_thread(dies.kill)
+                    closing = await client.wait_for("closing", timeout=30)
+                    assert closing == {"code": "revoked", "reconnect": True}
+            await asyncio.to_thread(stays.stop)
