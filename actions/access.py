@@ -40,6 +40,10 @@ TOPIC = "access.changed"
 POLL_EVERY = 1.0
 """Seconds between two looks for notes."""
 
+RETRY_AFTER = 0.2
+"""Seconds from a look that failed to the next: a store that is back is seen about as soon as it is
+known to be back. While it is known to be away a look asks nobody."""
+
 OVERLAP = 30.0
 """Seconds that a look goes back behind the one before: notes may become visible late, and the
 nodes' clocks differ."""
@@ -249,11 +253,27 @@ class Authenticator:
         self._to_review[user] = None
         self._wake.set()
 
+    def _unseen(self) -> float:
+        """Seconds since the last successful look."""
+        return (
+            float("inf") if self._looked_at is None else self._clock.monotonic() - self._looked_at
+        )
+
+    async def check(self) -> None:
+        """Return if tokens are believed, and will be for the second in which the next look is due:
+        who is sent here because of it is not refused on arrival.
+
+        Raises:
+            Unavailable: there was no successful look for too long, or none at all.
+        """
+        unseen = self._unseen()
+        if self._looked_at is None:
+            raise Unavailable("Revoked access was not looked for yet.")
+        if unseen > BLIND_AFTER:
+            raise Unavailable(f"Revoked access was last looked for {unseen:.1f} s ago.")
+
     def _check_sight(self) -> None:
-        if (
-            self._looked_at is None
-            or self._clock.monotonic() - self._looked_at > BLIND_AFTER + POLL_EVERY
-        ):
+        if self._unseen() > BLIND_AFTER + POLL_EVERY:
             raise Unavailable("Whether the token was revoked cannot be found out just now.")
 
     async def look(self) -> None:
@@ -320,18 +340,17 @@ class Authenticator:
         healthy = True
         while True:
             try:
-                async with asyncio.timeout(POLL_EVERY):
+                async with asyncio.timeout(POLL_EVERY if healthy else RETRY_AFTER):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
             try:
-                await self.review()
-                if self._looked_at is None or (
-                    self._clock.monotonic() - self._looked_at >= POLL_EVERY * 0.9
-                ):
+                # First: who has not looked for too long cannot review anybody, and would not
+                # come to look again if that stood before it.
+                if self._unseen() >= POLL_EVERY * 0.9:
                     await self.look()
-                    await self.review()
+                await self.review()
                 healthy = True
             except ParleyError as error:
                 if healthy:

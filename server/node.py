@@ -128,7 +128,8 @@ class Node:
             clock,
         )
         self.transport = Transport(gateway, self.fabric.hub, _transport_options(settings))
-        checks = {"store": engine.ping, "uploads": blobs.ping}
+        access = self.features.authenticator.check
+        checks = {"store": engine.ping, "uploads": blobs.ping, "access": access}
         self.health = Health(checks | ({} if bus.alone else {"bus": bus.check}))
         surroundings = Surroundings(metrics)
         cors = Cors(OriginPolicy(settings.cors_origins.allows), PREFIX)

@@ -43,6 +43,8 @@ class Watch:
         self._looking = asyncio.create_task(self._look())
         self.failures = 0
         """Answers that it is not ready because of the store."""
+        self.blind = False
+        """Whether it said last that it cannot know whose access was revoked."""
 
     @property
     def ready(self) -> bool:
@@ -60,6 +62,7 @@ class Watch:
             while True:
                 reply = await api.request("GET", "//health/ready")
                 self._ready = reply.status == 200
+                self.blind = reply.json["checks"]["access"] != "ok"
                 if not self._ready:
                     assert reply.status == 503
                     self.failures += reply.json["checks"]["store"] != "ok"
@@ -148,6 +151,7 @@ async def test_the_store_dies_and_comes_back(
             meanwhile = load.ledger.total - before
             refused = sum(guest.unavailable for guest in load.guests)
             assert not any(each.ready for each in watches)
+            assert all(each.blind for each in watches) or not full, "it was long enough for that"
             back = time.monotonic()
             await asyncio.to_thread(mongod.start)
             known = acknowledged(load)
@@ -160,6 +164,9 @@ async def test_the_store_dies_and_comes_back(
                 what="service",
             )
             served = time.monotonic() - back
+            for node in nodes:  # who is ready lets people in
+                async with Api(node.url, load.people[0].token) as asking:
+                    await load.heads_now(asking)
             await load.progress(ACKS)
             await load.finish()
             await load.check()

@@ -138,7 +138,7 @@ async def test_a_place_for_files_that_is_gone_is_seen_and_heals(start_server: St
         coming.rmdir()
         coming.touch()  # whoever may do everything can write to any directory, but not below a file
         ready = (await api.request("GET", "//health/ready")).expect(503)
-        assert ready["checks"]["store"] == "ok"
+        assert ready["checks"]["store"] == ready["checks"]["access"] == "ok"
         assert "Files cannot be stored" in ready["checks"]["uploads"]
         problem = (await ann.api.request("POST", "/uploads", data=form_of(PNG))).expect(503)
         assert problem["code"] == "unavailable"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from actions.access import REFUSED_FOR, Authenticator
+from actions import access
+from actions.access import BLIND_AFTER, POLL_EVERY, REFUSED_FOR, Authenticator
 from actions.tokens import KEY_PREFIX, random_token
 from domain.errors import Forbidden, NotFound, RateLimited, Unauthenticated, Unavailable
 from domain.principals import Role
@@ -208,6 +209,80 @@ async def test_a_node_that_cannot_ask_believes_no_token_for_long(
             await node.principal(tokens)
     await node.authenticator.look()
     await node.principal(tokens)
+
+
+async def test_a_node_is_not_ready_before_it_believes_no_token(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node()
+    tokens = await node.register()
+    await node.authenticator.look()
+    world.clock.turn(BLIND_AFTER)
+    await node.authenticator.check()
+    world.clock.turn(POLL_EVERY / 2)
+    await node.principal(tokens)
+    with pytest.raises(Unavailable, match=r"10\.5 s ago"):
+        await node.authenticator.check()
+    await node.authenticator.look()
+    await node.authenticator.check()
+
+
+async def test_a_node_sees_again_by_itself_also_with_somebody_to_review(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node()
+    leaver, stayer = await node.register("Ann"), await node.register("Bob")
+    _, outlet = await node.connect(leaver["access_token"])
+    await node.sessions.end_own(await node.principal(leaver))
+    failed, reviewed = asyncio.Event(), asyncio.Event()
+    node.authenticator.on_revoked.append(lambda _: reviewed.set())
+
+    async def out_of_reach(*_: str) -> None:
+        failed.set()
+        raise Unavailable
+
+    running = asyncio.ensure_future(node.authenticator.run())
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(node.session_repository, "changes", out_of_reach)
+            patched.setattr(node.session_repository, "session", out_of_reach)
+            await asyncio.wait_for(failed.wait(), 10)
+            world.clock.turn(BLIND_AFTER + 2 * POLL_EVERY)
+            with pytest.raises(Unavailable):
+                await node.principal(stayer)
+        await asyncio.wait_for(reviewed.wait(), 10)
+        assert outlet.closing == "revoked"
+        await node.principal(stayer)
+        await node.authenticator.check()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_after_a_look_that_failed_the_next_does_not_wait_for_its_turn(
+    world: AccountsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await world.node()
+    monkeypatch.setattr(access, "POLL_EVERY", 3600.0)
+    world.clock.turn(2 * access.POLL_EVERY)
+    find, looks, seen = node.session_repository.changes, 0, asyncio.Event()
+
+    async def back_at_the_third(since: str) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise Unavailable
+        seen.set()
+        return await find(since)
+
+    monkeypatch.setattr(node.session_repository, "changes", back_at_the_third)
+    running = asyncio.ensure_future(node.authenticator.run())
+    try:
+        node.authenticator.tell("somebody")
+        await asyncio.wait_for(seen.wait(), 10)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_what_could_not_be_reviewed_is_reviewed_later(
