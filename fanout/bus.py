@@ -6,7 +6,7 @@ from typing import Protocol
 from domain.delivery import Delivery
 
 Receive = Callable[[str, bytes], None]
-"""Given a channel and a message of another node."""
+"""Given a channel and a message of another node, or one that was to `reach` this one too."""
 
 Joined = Callable[[Collection[str]], None]
 """Given channels of which everything is heard from now on; what came before may have been missed."""
@@ -21,8 +21,8 @@ class Bus(Protocol):
         ...
 
     async def start(self, receive: Receive, joined: Joined) -> None:
-        """Begin. `receive` is called for every message of other nodes on a subscribed channel,
-        `joined` with subscribed channels whenever hearing them begins: soon after subscribing, and
+        """Begin. `receive` is called for every message of other nodes on a subscribed channel and
+        for each that is to `reach` all, `joined` with subscribed channels whenever hearing them begins: soon after subscribing, and
         again each time the connection had been lost. Neither is called after `stop`. It does not
         wait for a connection: while there is none, the bus keeps trying.
         """
@@ -52,7 +52,8 @@ class Bus(Protocol):
 
     async def reach(self, channel: str, message: bytes) -> int:
         """Publish a message at once, to those who hear `channel` at this moment and those who
-        unsubscribed shortly before. Returns how many other nodes that are, in a bounded time.
+        unsubscribed shortly before, this node included. Returns how many nodes that are, in a
+        bounded time; they may receive it a little later. A bus that is `alone` reaches none.
 
         Raises:
             Unavailable: none can be reached now. Whether some were is not known.

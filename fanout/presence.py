@@ -92,8 +92,8 @@ class PresenceRegistry(Protocol):
         ...
 
     def receive(self, channel: str, message: bytes) -> None:
-        """Take what another node published to a channel that begins with `CHANNELS`, or what
-        begins with `QUESTION` on that of a stream.
+        """Take what another node published to a channel that begins with `CHANNELS`, or what any
+        node, this one too, published to that of a stream and begins with `QUESTION`.
 
         Raises:
             ValueError: it is nothing that is known.

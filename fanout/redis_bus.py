@@ -75,6 +75,8 @@ class RedisBus:
         self._servers = servers
         self._clock = clock
         self._prefix = prefix
+        self._name_at = len(f"{prefix}:".encode())
+        """Where a channel's name begins in what Redis calls it."""
         self._linger = linger
         self._make_outbox = outbox
         self._header = write_header(self.node)
@@ -154,11 +156,9 @@ class RedisBus:
         self._put(Waiting(wire, told, Delivery.VOLATILE, None, reached))
         try:
             async with asyncio.timeout(REACHED_WITHIN):
-                receivers = await reached
+                return await reached
         except TimeoutError:
             raise Unavailable("Redis does not answer.") from None
-        own = self._by_wire.get(wire)
-        return max(0, receivers - (own is not None and self._is_heard(own)))
 
     def _put(self, waiting: Waiting) -> None:
         if not self._started:
@@ -259,31 +259,32 @@ class RedisBus:
     # -- hearing ------------------------------------------------------------------------------
 
     def _heard(self, wire: bytes, data: bytes) -> None:
-        entry = self._by_wire.get(wire)
-        if entry is None:
-            return
         line, _, message = data.partition(b"\n")
         head = self._headers.get(line)
         if head is None:
             if len(self._headers) >= MAX_HEADERS:
                 self._headers.clear()
             head = self._headers[line] = read_header(line)
-        if head.node == self.node:
-            if wire in self._canaries:
-                self._canaries.heard(wire)
-            return
-        if not entry.count and not head.for_all:
-            return
+        own = head.node == self.node
+        if own and wire in self._canaries:
+            self._canaries.heard(wire)
+        if not head.for_all:
+            entry = self._by_wire.get(wire)
+            if own or entry is None or not entry.count:
+                return
         if not head.readable:
             self._gone["unreadable"] += 1
             return
-        self.received += 1
+        self.received += not own
+        # What is for all is taken whenever Redis sends it, as Redis counts those it sends it to: the
+        # channel may have been left a moment ago.
+        channel = wire[self._name_at :].decode()
         try:
-            self._receive(entry.name, message)
+            self._receive(channel, message)
         except Exception:
             # One message that makes trouble must not cost all others.
             self._gone["unreadable"] += 1
-            log.exception("bus_message_failed", channel=entry.name)
+            log.exception("bus_message_failed", channel=channel)
 
     def _confirmed(self, wires: Sequence[bytes]) -> None:
         entries = [self._by_wire[wire] for wire in wires if wire in self._by_wire]

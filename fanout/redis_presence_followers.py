@@ -76,14 +76,19 @@ class Followers:
         return question.found
 
     def asked(self, stream: str, message: bytes) -> None:
-        """Answer a question that another node asked in the room of a stream.
+        """Answer a question that a node asked in the room of a stream. That it was asked by this
+        one, which knows its own, shows that it is among those who were asked.
 
         Raises:
             ValueError: it is none.
         """
         told = orjson.loads(message)
         try:
-            self._answer(told["followers"], told["from"], self._here(stream))
+            id, node = told["followers"], told["from"]
+            if node == self._node:
+                self._take(id, node, ())
+            else:
+                self._answer(id, node, self._here(stream))
         except (KeyError, TypeError) as error:
             raise ValueError("no question about presence") from error
 
@@ -102,6 +107,9 @@ class Followers:
             id, node, users = told["question"], told["from"], told["users"]
         except (KeyError, TypeError) as error:
             raise ValueError("no answer about presence") from error
+        self._take(id, node, users)
+
+    def _take(self, id: str, node: str, users: Iterable[str]) -> None:
         question = self._questions.get(id)
         if question is not None:
             question.found.update(users)

@@ -161,20 +161,59 @@ async def test_check_returns_if_the_node_hears_itself(nodes: Nodes) -> None:
     await until_healthy(here, True)
 
 
-async def test_reach_returns_how_many_other_nodes_it_reached(nodes: Nodes) -> None:
+async def test_reach_returns_how_many_nodes_it_reached_itself_included(nodes: Nodes) -> None:
     here = await nodes.add()
     assert await here.bus.reach("messages/a", b"hello") == 0
     if nodes.redis is None:
+        here.subscribe("messages/a")
+        assert await here.bus.reach("messages/a", b"hello") == 0
+        assert here.heard == []
         return
     there, elsewhere, _ = [await nodes.add() for _ in range(3)]
     for each in (here, there, elsewhere):
         await each.listens("messages/a")
-    assert await here.bus.reach("messages/a", b"one") == 2
-    await until(lambda: there.messages == elsewhere.messages == [b"one"])
+    all_three = (here, there, elsewhere)
+    assert await here.bus.reach("messages/a", b"one") == 3
+    await until(lambda: all(each.messages == [b"one"] for each in all_three))
     there.bus.unsubscribe("messages/a")
-    assert await here.bus.reach("messages/a", b"two") == 2
-    await until(lambda: there.messages == elsewhere.messages == [b"one", b"two"])
-    assert here.heard == []
+    here.bus.unsubscribe("messages/a")
+    assert await here.bus.reach("messages/a", b"two") == 3
+    await until(lambda: all(each.messages == [b"one", b"two"] for each in all_three))
+
+
+async def test_reach_counts_itself_only_if_it_receives_the_message(nodes: Nodes) -> None:
+    shared(nodes)
+    here = await nodes.add(linger=0.0)
+    reached = []
+    for number in range(100):
+        # In no order that is known: subscribing and publishing go over two connections.
+        here.subscribe(f"messages/{number}")
+        for message in (b"coming", b"there"):
+            reached += [message] * await here.bus.reach(f"messages/{number}", message)
+        here.bus.unsubscribe(f"messages/{number}")
+        await asyncio.sleep(0)
+        reached += [b"leaving"] * await here.bus.reach(f"messages/{number}", b"leaving")
+    await here.listens("messages/end")
+    reached += [b"end"] * await here.bus.reach("messages/end", b"end")
+    await until(lambda: b"end" in here.messages)
+    assert here.messages == reached
+
+
+async def test_reach_counts_a_node_that_leaves_only_if_that_receives_the_message(
+    nodes: Nodes,
+) -> None:
+    redis = shared(nodes)
+    async with door(redis.port) as way:
+        here = await nodes.add()
+        there = await nodes.add(linger=0.0, url=f"redis://127.0.0.1:{way.port}/0")
+        await there.listens("messages/a")
+        way.hold()
+        there.bus.unsubscribe("messages/a")
+        await until(lambda: there.bus.channels == 0)  # type: ignore[attr-defined]
+        assert await here.bus.reach("messages/a", b"hello") == 1
+        way.open()
+        await until(lambda: there.heard == [("messages/a", b"hello")])
+        await there.bus.stop()
 
 
 async def test_hears_what_is_subscribed_to_as_far_as_is_known(nodes: Nodes) -> None:

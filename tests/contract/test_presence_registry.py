@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from domain.clock import parse_timestamp
 from fanout.presence import CHANNELS, LocalPresenceRegistry, Lost
@@ -289,6 +290,22 @@ async def test_following_waits_long_only_once_for_a_node_that_does_not_answer(
     began = loop.time()
     assert await one.registry.following("messages/c") == {"ann"}
     assert loop.time() - began < 0.7
+
+
+async def test_following_waits_for_nobody_when_its_own_node_comes_or_goes(
+    nodes: Registries,
+) -> None:
+    several(nodes)
+    one, two = [await nodes.add(dead_after=30) for _ in range(2)]
+    for number in range(50):
+        await two.follow(f"messages/{number}", "ann")
+    with capture_logs() as logs:
+        for number in range(50):
+            one.bus.subscribe(f"messages/{number}")
+            assert await one.registry.following(f"messages/{number}") == {"ann"}
+            one.bus.unsubscribe(f"messages/{number}")
+            assert await one.registry.following(f"messages/{number}") == {"ann"}
+    assert [each["event"] for each in logs] == []
 
 
 async def test_a_dead_node_is_swept_once(nodes: Registries) -> None:

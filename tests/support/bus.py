@@ -54,20 +54,22 @@ class LossyBus:
     async def reach(self, channel: str, message: bytes) -> int:
         if self._wire.cut:
             raise Unavailable("cut")
-        return self._carry(channel, message)
+        return self._carry(channel, message, itself=True)
 
-    def _carry(self, channel: str, message: bytes) -> int:
+    def _carry(self, channel: str, message: bytes, *, itself: bool = False) -> int:
         if self.lossy or self._wire.cut or self.loses(channel, message):
             return 0
-        others = [
+        hearing = [
             each._receive
             for each in self._wire.buses
-            if each is not self and each._receive is not None and each._channels[channel]
+            if (itself or each is not self)
+            and each._receive is not None
+            and each._channels[channel]
         ]
-        self._wire.carried += len(others)
-        for receive in others:
+        self._wire.carried += len(hearing)
+        for receive in hearing:
             receive(channel, message)
-        return len(others)
+        return len(hearing)
 
     def subscribe(self, channel: str) -> None:
         self._channels[channel] += 1
