@@ -68,7 +68,8 @@ class Followers:
                     await question.progress.wait()
         except TimeoutError:
             log.warning("presence_unanswered", nodes=asked - len(question.nodes))
-            self._impatient_until = loop.time() + FORGIVEN_AFTER
+            if patience == WITHIN:
+                self._impatient_until = loop.time() + FORGIVEN_AFTER
         except Unavailable:
             pass  # those here are known, and some of the others may have answered
         finally:

@@ -292,6 +292,25 @@ async def test_following_waits_long_only_once_for_a_node_that_does_not_answer(
     assert loop.time() - began < 0.7
 
 
+async def test_following_waits_long_again_after_a_while(
+    nodes: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several(nodes)
+    monkeypatch.setattr("fanout.redis_presence_followers.FORGIVEN_AFTER", 0.5)
+    one, mute = [await nodes.add(dead_after=30) for _ in range(2)]
+    mute.bus.subscribe("messages/c")
+    await until(lambda: mute.bus.hears("messages/c"))
+    mute.registry = LocalPresenceRegistry()
+    loop = asyncio.get_running_loop()
+    took = []
+    # However often somebody asks meanwhile.
+    for _ in range(12):
+        began = loop.time()
+        await one.registry.following("messages/c")
+        took.append(loop.time() - began)
+    assert sum(each > 0.9 for each in took[1:]) >= 1
+
+
 async def test_following_waits_for_nobody_when_its_own_node_comes_or_goes(
     nodes: Registries,
 ) -> None:
