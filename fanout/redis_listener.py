@@ -126,6 +126,8 @@ class RedisListener:
             finally:
                 self._end()
                 await end(writing)
+                if writing is not None and not writing.cancelled():
+                    writing.exception()  # The same lost connection, which was told of above.
                 if connection is not None:
                     await connection.disconnect(nowait=True)
             await asyncio.sleep(self._backoff.next())
