@@ -31,10 +31,15 @@ async def _crash(node: ServerProcess, living: ServerProcess, load: Load) -> floa
         Seconds until every client was whole.
     """
     began = asyncio.get_running_loop().time()
+    lost = [guest for guest in load.guests if guest.url == node.url and guest.connected]
     await asyncio.to_thread(node.kill)
     async with Api(living.url, load.people[0].token) as api:
         heads = await load.heads_now(api)
-    await load.until(lambda: load.all_reached(heads), timeout=60, what="level of all")
+    await load.until(
+        lambda: all(guest.came[-1] > began for guest in lost) and load.all_reached(heads),
+        timeout=60,
+        what="level of all",
+    )
     took = asyncio.get_running_loop().time() - began
     returns = sorted(guest.came[-1] - began for guest in load.guests if guest.came[-1] > began)
     print(
