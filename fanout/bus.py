@@ -22,9 +22,10 @@ class Bus(Protocol):
 
     async def start(self, receive: Receive, joined: Joined) -> None:
         """Begin. `receive` is called for every message of other nodes on a subscribed channel and
-        for each that is to `reach` all, `joined` with subscribed channels whenever hearing them begins: soon after subscribing, and
-        again each time the connection had been lost. Neither is called after `stop`. It does not
-        wait for a connection: while there is none, the bus keeps trying.
+        for each that is to `reach` all, `joined` with subscribed channels whenever hearing them
+        begins: soon after subscribing, and again each time the connection had been lost. Neither is
+        called after `stop`. It does not wait for a connection: while there is none, the bus keeps
+        trying.
         """
         ...
 
