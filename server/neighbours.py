@@ -1,7 +1,8 @@
 """Which other nodes use this node's store, and whether this node hears them.
 
 Nodes that share a store and are not joined by Redis serve as if nothing were wrong, but their
-clients do not hear each other. Nothing fails then, so somebody has to say so.
+clients do not hear each other. Nothing fails then, so somebody has to say so. And a node that dies
+may take with it what it had to tell the others, so they have to know.
 """
 
 from collections.abc import Callable, Mapping
