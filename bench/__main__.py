@@ -28,7 +28,16 @@ from bench.peers import (
     scratch,
 )
 from bench.process import BenchError, run_load
-from bench.report import END, START, Report, environment, number, write_between_markers
+from bench.report import (
+    END,
+    SHORT_END,
+    SHORT_START,
+    START,
+    Report,
+    environment,
+    number,
+    write_between_markers,
+)
 from bench.scenarios import PAYLOAD, SCALES, SCENARIOS, Scale, Scenario
 
 LOADGEN = OUT / "bin/loadgen"
@@ -54,7 +63,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--profile", action="store_true",
         help="profile Parley meanwhile (with py-spy), which slows it down")  # fmt: skip
     add("--write-docs", action="store_true",
-        help="put the table between the markers of README.md and docs/benchmarks.md")  # fmt: skip
+        help="put the tables between the markers of docs/benchmarks.md and README.md")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -194,9 +203,13 @@ def details(result: dict[str, Any]) -> str:
 
 
 def write_docs(report: Report) -> None:
-    """Put the table where the documentation shows it."""
-    for path in (ROOT / "README.md", ROOT / "docs/benchmarks.md"):
-        if write_between_markers(path, report.markdown(), START, END):
+    """Put the tables where the documentation shows them: all of it on its page, the medians in the README."""
+    shown = (
+        (ROOT / "docs/benchmarks.md", report.markdown(), START, END),
+        (ROOT / "README.md", report.short(), SHORT_START, SHORT_END),
+    )
+    for path, fragment, start, end in shown:
+        if write_between_markers(path, fragment, start, end):
             print(f"written to {path.relative_to(ROOT)}")
         else:
             raise BenchError(f"{path.relative_to(ROOT)} has no markers for the table")

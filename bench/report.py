@@ -16,6 +16,8 @@ from bench.scenarios import TARGETS, Row, Scenario, Target
 
 START = "<!-- bench:start -->"
 END = "<!-- bench:end -->"
+SHORT_START = "<!-- bench-short:start -->"
+SHORT_END = "<!-- bench-short:end -->"
 
 
 @dataclass(slots=True)
@@ -190,6 +192,20 @@ class Report:
         if notes := self.notes():
             parts.append("\n".join(f"- {note}" for note in notes))
         return "\n\n".join(parts) + "\n"
+
+    def short(self) -> str:
+        """The fragment that goes into the README: the medians alone."""
+        rows = [["", "unit", *(peer.title for peer in self.peers)]]
+        for row in self.rows():
+            medians = self.medians(row)
+            cells = (medians.get(peer.name) for peer in self.peers)
+            rows.append(
+                [row.title, row.unit, *("n/a" if cell is None else number(cell) for cell in cells)]
+            )
+        return (
+            f"{markdown_table(rows)}\n\nMedians, measured {self.environment.date.split()[0]}. The ranges, how it was "
+            "measured, and what is not reached: [docs/benchmarks.md](docs/benchmarks.md).\n"
+        )
 
     def text(self) -> str:
         """The tables for a terminal."""

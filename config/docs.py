@@ -1,12 +1,11 @@
 """The documentation of the settings and rate limits, made of their declaration.
 
-`python -m config.docs` prints the tables, `--write` puts them between the markers of the files that
-show them, `--check` fails if one of them is out of date.
+`python -m config.docs` prints the tables, `--write` puts them between the markers of the page that
+shows them, `--check` fails if it is out of date.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from config.values import Bytes, Seconds
 START, END = "<!-- settings:start -->", "<!-- settings:end -->"
 LIMITS_START, LIMITS_END = "<!-- limits:start -->", "<!-- limits:end -->"
 ROOT = Path(__file__).parent.parent
-SHOWN_IN = (ROOT / "README.md", ROOT / "docs" / "configuration.md")
+SHOWN_IN = ROOT / "docs" / "configuration.md"
 
 
 def table() -> str:
@@ -76,32 +75,26 @@ def updated(text: str, generated: str, start: str = START, stop: str = END) -> s
     return f"{head}{start}\n{generated}{stop}{tail}"
 
 
-def _outdated(settings: str, limits: str) -> Iterator[tuple[Path, str]]:
-    for path in SHOWN_IN:
-        text = path.read_text(encoding="utf-8")
-        new = updated(updated(text, settings), limits, LIMITS_START, LIMITS_END)
-        if new != text:
-            yield path, new
-
-
 def main() -> int:
     """Print, write or check, as the arguments say. 1 if a check fails."""
     parser = argparse.ArgumentParser(prog="python -m config.docs", description=table.__doc__)
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--write", action="store_true", help="update the files that show it")
-    action.add_argument("--check", action="store_true", help="fail if a file is out of date")
+    action.add_argument("--write", action="store_true", help="update the page that shows it")
+    action.add_argument("--check", action="store_true", help="fail if the page is out of date")
     arguments = parser.parse_args()
     settings, limits = table(), limits_table()
     if not (arguments.write or arguments.check):
         print(f"{settings}\n{limits}", end="")
         return 0
-    outdated = list(_outdated(settings, limits))
-    for path, text in outdated:
-        if arguments.write:
-            path.write_text(text, encoding="utf-8")
-        shown = path.relative_to(ROOT)
-        print(f"{shown}: {'updated' if arguments.write else 'out of date; run `make docs`'}")
-    return 1 if arguments.check and outdated else 0
+    text = SHOWN_IN.read_text(encoding="utf-8")
+    new = updated(updated(text, settings), limits, LIMITS_START, LIMITS_END)
+    if new == text:
+        return 0
+    if arguments.write:
+        SHOWN_IN.write_text(new, encoding="utf-8")
+    shown = SHOWN_IN.relative_to(ROOT)
+    print(f"{shown}: {'updated' if arguments.write else 'out of date; run `make docs`'}")
+    return 1 if arguments.check else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,3 @@
-from pathlib import Path
-
-import pytest
-
 from config.docs import (
     END,
     LIMITS_END,
@@ -38,7 +34,7 @@ def test_only_what_is_between_the_markers_is_replaced() -> None:
     assert updated("no markers", "new\n") == "no markers"
 
 
-@pytest.mark.parametrize("path", SHOWN_IN, ids=lambda path: path.name)
-def test_the_files_that_show_it_have_markers(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
+def test_the_page_that_shows_it_has_markers() -> None:
+    text = SHOWN_IN.read_text(encoding="utf-8")
     assert text.count(START) == text.count(END) == 1
+    assert updated(text, table()) == text
