@@ -17,6 +17,7 @@ SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 # Installed once per change of the lock file: each stamp is newer than the lock it stands for.
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+PINNED_PIP := $(VENV)/.pip
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
@@ -80,6 +81,7 @@ check: lint types imports docs-check ## Everything that is checked without runni
 lock: $(DEV) ## Pin the newest versions that requirements*.in allow
 	@$(COMPILE) --upgrade requirements.in -o requirements.txt
 	@$(COMPILE) --upgrade requirements-dev.in -o requirements-dev.txt
+	@$(COMPILE) --upgrade requirements-pip.in -o requirements-pip.txt
 
 clean: ## Remove what was built or installed; ./data stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov build
@@ -101,12 +103,18 @@ $(BIN)/python:
 		'On Debian or Ubuntu: apt-get install python3-venv. Or name one: make PYTHON=/path/to/python3' >&2; \
 	exit 1
 
-$(RUNTIME): requirements.txt | $(BIN)/python
+# The pip that an interpreter brings is as old as the interpreter, and resolves as it did then: it only
+# installs the one that the lock was tried with.
+$(PINNED_PIP): requirements-pip.txt | $(BIN)/python
+	@$(PIP) install --require-hashes --no-deps -r requirements-pip.txt
+	@touch $@
+
+$(RUNTIME): requirements.txt | $(PINNED_PIP)
 	@echo 'Installing what the server needs'
 	@$(PIP) install --require-hashes -r requirements.txt
 	@touch $@
 
-$(DEV): requirements-dev.txt | $(BIN)/python
+$(DEV): requirements-dev.txt | $(PINNED_PIP)
 	@echo 'Installing what the tests need'
 	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@touch $@ $(RUNTIME)

@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from config.settings import PREFIX, Settings
+from config.settings import PREFIX, Settings, sqlite_path
 
 ENV_FILE = "PARLEY_ENV_FILE"
 SECRET_FILE = "secret_key"  # noqa: S105 - a file's name
@@ -35,8 +35,8 @@ def load() -> tuple[Settings, list[str]]:
     """The settings of this process, and warnings: one line for each variable that nobody reads.
 
     The environment goes before the env file: the one that `PARLEY_ENV_FILE` names, else `.env`
-    if it is there. Makes the data directory, and in development the secret key in it, if they are
-    not there.
+    if it is there. Makes the data directory unless its name looks mistyped, and in development the
+    secret key in it, if they are not there.
 
     Raises:
         SettingsError: a value is wrong or missing.
@@ -50,7 +50,8 @@ def load() -> tuple[Settings, list[str]]:
     problems = [*_contradictions(settings), *(_unsafe(settings) if settings.production else ())]
     if problems:
         raise SettingsError(*problems)
-    _make_directory(settings.data_dir)
+    _make_directory(settings)
+    _find_directory(settings.store_url)
     if not settings.secret_key.get_secret_value():
         key = SecretStr(_kept_secret(settings.data_dir))
         settings = settings.model_copy(update={"secret_key": key})
@@ -153,14 +154,32 @@ def _unsafe(settings: Settings) -> list[Problem]:
     return found
 
 
-def _make_directory(path: Path) -> None:
+def _make_directory(settings: Settings) -> None:
+    """Make the data directory if it was to be expected that it is not there.
+
+    The default is made. One that somebody named must be there in production, and have a place to be
+    made in elsewhere: what is made of a mistyped name is an empty server.
+    """
+    path = settings.data_dir
+    named = "data_dir" in settings.model_fields_set
+    if named and not (path if settings.production else path.absolute().parent).is_dir():
+        raise SettingsError(("PARLEY_DATA_DIR", f"is {path}: there is no such directory"))
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         reason = error.strerror or "cannot be used"
         raise SettingsError(("PARLEY_DATA_DIR", f"is {path}: {reason}")) from None
+
+
+def _find_directory(store_url: str) -> None:
+    """A database file is made where it is missing, its directory is not: see `_make_directory`."""
+    if not store_url.startswith("sqlite:"):
+        return
+    directory = sqlite_path(store_url).absolute().parent
+    if not directory.is_dir():
+        raise SettingsError(("PARLEY_STORE_URL", f"is {store_url}: there is no {directory}"))
 
 
 def _kept_secret(data_dir: Path) -> str:

@@ -155,7 +155,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         default=Path("data"),
-        description="Directory of the database, the uploads and the secret key; made if missing.",
+        description="Directory of the database, the uploads and the secret key. The default is made if "
+        "missing; another one must be there in production, and at least its parent elsewhere.",
     )
     cors_origins: Origins = Field(
         default_factory=lambda data: (
@@ -190,7 +191,8 @@ class Settings(BaseSettings):
         default_factory=_default_store_url,
         repr=False,
         description="Where everything is kept: `sqlite:///file.db`, `sqlite:////absolute/file.db`, "
-        "`mongodb://host:27017/parley`, `mongodb+srv://…`.",
+        "`mongodb://host:27017/parley`, `mongodb+srv://…`. The file is made if missing, its directory "
+        "is not.",
         json_schema_extra={"section": "Store", "default": "`parley.db` in `PARLEY_DATA_DIR`"},
     )
     redis_url: Annotated[str | None, BeforeValidator(_redis_url)] = Field(

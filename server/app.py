@@ -41,6 +41,9 @@ from store.sqlite import restore as sqlite_restore
 
 log = structlog.get_logger(__name__)
 
+DEMO_URL = "http://127.0.0.1:8000"
+"""Where `make demo` looks for a server that nobody named."""
+
 
 class NotStarted(Exception):
     """The server cannot start; the text says why in one line."""
@@ -143,6 +146,7 @@ def welcome(settings: Settings, port: int) -> None:
     log.info("started", version=VERSION, url=url, store=settings.store_url.partition(":")[0])
     if settings.json_logs:
         return
+    demo = "make demo" if url == DEMO_URL else f"make demo PARLEY_URL={url}"
     print(  # noqa: T201 - for the person at the terminal
         f"""
   Parley {VERSION} is at {url}
@@ -156,7 +160,7 @@ def welcome(settings: Settings, port: int) -> None:
     curl {url}/api/v1/auth/register -H 'Content-Type: application/json' \\
       -d '{{"email": "ada@example.com", "password": "Analytical-Engine-1", "name": "Ada"}}'
 
-  See two people talk:  make demo
+  See two people talk:  {demo}
 """,
         flush=True,
     )

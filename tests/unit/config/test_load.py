@@ -216,3 +216,31 @@ def test_every_default_is_a_value_that_may_be_written(set_env: SetEnv) -> None:
             if hasattr(mark, "parse") and hasattr(mark, "format"):
                 value = getattr(defaults, name)
                 assert mark.parse(mark.format(value)) == value, variable_of(name)
+
+
+def test_a_mistyped_directory_is_not_made(tmp_path: Path, set_env: SetEnv) -> None:
+    set_env(STORE_URL="sqlite:///typo/parley.db")
+    assert problem() == (
+        f"PARLEY_STORE_URL is sqlite:///typo/parley.db: there is no {tmp_path / 'typo'}"
+    )
+    assert not (tmp_path / "typo").exists()
+    set_env(STORE_URL="sqlite:///data/parley.db")
+    load()
+
+
+def test_a_data_directory_somebody_named_has_a_place(tmp_path: Path, set_env: SetEnv) -> None:
+    set_env(DATA_DIR=str(tmp_path / "typo" / "parley"))
+    assert "there is no such directory" in problem()
+    assert not (tmp_path / "typo").exists()
+    set_env(DATA_DIR=str(tmp_path / "parley"))
+    load()
+    assert (tmp_path / "parley").is_dir()
+
+
+def test_production_makes_no_data_directory_that_somebody_named(
+    tmp_path: Path, set_env: SetEnv
+) -> None:
+    set_env(ENV="production", SECRET_KEY=GOOD_KEY, DATA_DIR=str(tmp_path / "parley"))
+    assert "there is no such directory" in problem()
+    (tmp_path / "parley").mkdir()
+    load()

@@ -27,6 +27,21 @@ def test_where_to_go_and_how_to_make_the_first_user(
     assert str(tmp_path) in told
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "demo"),
+    [
+        ("127.0.0.1", 8000, "make demo"),
+        ("127.0.0.1", 9000, "make demo PARLEY_URL=http://127.0.0.1:9000"),
+        ("::1", 8000, "make demo PARLEY_URL=http://[::1]:8000"),
+    ],
+)
+def test_the_demo_is_that_of_this_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, port: int, demo: str
+) -> None:
+    welcome(Settings(_env_file=None, host=host, data_dir=tmp_path), port)
+    assert f"talk:  {demo}\n" in capsys.readouterr().out
+
+
 def test_logs_for_machines_hold_no_text_for_people(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
