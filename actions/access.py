@@ -62,6 +62,7 @@ REFUSED_FOR = 10.0
 costs few reads, and hardly counts as one who guesses."""
 
 _MAX_KEYS = 10_000
+_MAX_NOTED = 100_000
 
 BAD_KEY = "The API key is not valid."
 
@@ -109,6 +110,10 @@ class Authenticator:
         """By hash of an API key: until when (monotonic) it is refused without asking."""
         self._familiar: set[str] = set()
         """Hashes of API keys that were good: looking for one again is no guess."""
+        self._in_use: dict[tuple[str, str], int] = {}
+        """By organization and session: the generation of an access token shown here, to be noted."""
+        self._noted: dict[str, int] = {}
+        """By session: the generation that is to be noted, or was."""
         self._seen: dict[str, str] = {}
         self._looked_at: float | None = None
         self._to_review: dict[str, None] = {}
@@ -131,9 +136,33 @@ class Authenticator:
             return await self._by_key(token, remote)
         principal = self._tokens.verify(token)
         if principal.user in self._changed:
-            return await self.confirm(principal)
-        self._check_sight()
+            principal = await self.confirm(principal)
+        else:
+            self._check_sight()
+        if principal.generation > self._noted.get(principal.session, 0):
+            self._use(principal)
         return principal
+
+    def _use(self, principal: Principal) -> None:
+        """What a refresh gave has arrived: the refresh token before it is no longer answered."""
+        if len(self._noted) >= _MAX_NOTED:
+            self._noted.clear()
+        self._noted[principal.session] = principal.generation
+        self._in_use[principal.org, principal.session] = principal.generation
+
+    async def note_use(self) -> None:
+        """Write down which refreshes have arrived, of those that were not yet.
+
+        Raises:
+            Unavailable: the store cannot be asked; what is not written stays to be written.
+        """
+        while self._in_use:
+            (org, session), generation = self._in_use.popitem()
+            try:
+                await self._sessions.mark_used(org, session, generation)
+            except Unavailable:
+                self._in_use.setdefault((org, session), generation)
+                raise
 
     async def confirm(self, principal: Principal) -> Principal:
         """The principal as it is now, for one that was authenticated some time ago.
@@ -351,6 +380,7 @@ class Authenticator:
                 if self._unseen() >= POLL_EVERY * 0.9:
                     await self.look()
                 await self.review()
+                await self.note_use()
                 healthy = True
             except ParleyError as error:
                 if healthy:

@@ -11,7 +11,7 @@ from actions.expiry import Expirations
 from actions.tokens import Tokens, token_hash
 from domain import accounts
 from domain.accounts import Expiry, Session
-from domain.clock import Clock, timestamp
+from domain.clock import Clock, parse_timestamp, timestamp
 from domain.errors import Invalid, NotFound, Unauthenticated
 from domain.ids import new_id
 from domain.principals import Principal, Role
@@ -30,6 +30,9 @@ Its tokens are refused for as long as they exist, also when it is gone: no sessi
 NOTES_KEPT = 2 * 86_400.0
 """Seconds that notes of changed access are kept: longer than any access token lives."""
 
+
+REFRESH_GRACE = 30.0
+MAX_AGE = 30 * 86_400.0
 
 OnEnded = Callable[[str, str, list[str]], None]
 """(org, user, the sessions that ended)."""
@@ -58,8 +61,13 @@ class Sessions:
         clients: Clients,
         clock: Clock,
         refresh_ttl: float,
+        refresh_grace: float = REFRESH_GRACE,
+        max_age: float = MAX_AGE,
     ) -> None:
-        """`refresh_ttl`: seconds that a session lives without being refreshed."""
+        """`refresh_ttl`: seconds that a session lives without being refreshed; `refresh_grace`:
+        seconds in which a refresh token may be used again; `max_age`: seconds that a session lives
+        at most.
+        """
         self._sessions = sessions
         self._users = users
         self._tokens = tokens
@@ -68,6 +76,8 @@ class Sessions:
         self._clients = clients
         self._clock = clock
         self._refresh_ttl = refresh_ttl
+        self._refresh_grace = refresh_grace
+        self._max_age = max_age
         self.on_ended: list[OnEnded] = []
         """Called when sessions were ended, before their connections are closed."""
 
@@ -76,27 +86,37 @@ class Sessions:
         now = self._clock.now()
         session = new_id()
         refresh_token = self._tokens.refresh(org, session)
-        await self._sessions.add(
-            org,
-            {
-                "id": session,
-                "user": user["id"],
-                "created_at": timestamp(now),
-                "last_used_at": timestamp(now),
-                "expires_at": timestamp(now + self._refresh_ttl),
-                "user_agent": origin.user_agent,
-                "remote": origin.remote,
-                "revoked_at": None,
-                "refresh": token_hash(refresh_token),
-            },
-        )
+        doc: dict[str, Any] = {
+            "id": session,
+            "user": user["id"],
+            "created_at": timestamp(now),
+            "last_used_at": timestamp(now),
+            "expires_at": timestamp(now + min(self._refresh_ttl, self._max_age)),
+            "user_agent": origin.user_agent,
+            "remote": origin.remote,
+            "revoked_at": None,
+            "refresh": token_hash(refresh_token),
+        }
+        await self._sessions.add(org, doc)
         await self._end_oldest(org, user["id"])
-        return self._pair(org, user, session, refresh_token)
+        return self._pair(org, user, doc, refresh_token, 0)
 
     def _pair(
-        self, org: str, user: Mapping[str, Any], session: str, refresh_token: str
+        self,
+        org: str,
+        user: Mapping[str, Any],
+        session: Mapping[str, Any],
+        refresh_token: str,
+        generation: int,
     ) -> accounts.Tokens:
-        access_token, seconds = self._tokens.access(user["id"], org, Role(user["role"]), session)
+        access_token, seconds = self._tokens.access(
+            user["id"],
+            org,
+            Role(user["role"]),
+            session["id"],
+            generation=generation,
+            until=self._last_moment(session),
+        )
         return {
             "access_token": access_token,
             "refresh_token": refresh_token,
@@ -105,38 +125,63 @@ class Sessions:
             "user": accounts.own_view(user, org),
         }
 
+    def _last_moment(self, session: Mapping[str, Any]) -> float:
+        return parse_timestamp(session["created_at"]) + self._max_age
+
     async def refresh(self, refresh_token: str, origin: Origin) -> accounts.Tokens:
         """A new pair of tokens for a refresh token, which is used up by it (RFC 9700, section
-        4.14.2: rotation). One that was used before ends the session: either the user or a thief
-        has the newer one.
+        4.14.2: rotation).
+
+        The one before the current is answered with the current one for as long as this may be a
+        second tab or an answer that was lost: for some seconds after its use, or until an access
+        token that came with the current one is shown. Later, and with an older one, it ends the
+        session: either the user or a thief has the newer one.
 
         Raises:
             Unauthenticated: it is not valid, used, or its session has ended.
         """
         org, id = self._tokens.session_of(refresh_token)
-        session = await self._sessions.session(org, id)
-        now = self._clock.now()
-        if session is None or session["revoked_at"] or session["expires_at"] <= timestamp(now):
-            raise Unauthenticated("The session has ended.")
-        user = await self._users.user(org, session["user"])
-        if user is None or user["disabled_at"] is not None:
-            raise Unauthenticated("The session has ended.")
-        fresh = self._tokens.refresh(org, id)
-        rotated = await self._sessions.rotate(
-            org,
-            session["id"],
-            old=token_hash(refresh_token),
-            new=token_hash(fresh),
-            at=timestamp(now),
-            expires_at=timestamp(now + self._refresh_ttl),
-            remote=origin.remote,
-            user_agent=origin.user_agent,
-        )
-        if not rotated:
-            log.warning("refresh_token_reused", user=user["id"], session=session["id"])
-            await self._revoke(org, user["id"], [session["id"]])
-            raise Unauthenticated("The refresh token was used before; the session has ended.")
-        return self._pair(org, user, session["id"], fresh)
+        fresh, hashed = self._tokens.successor(refresh_token), token_hash(refresh_token)
+        while True:
+            session = await self._sessions.session(org, id)
+            now = self._clock.now()
+            if (
+                session is None
+                or session["revoked_at"]
+                or session["expires_at"] <= timestamp(now)
+                or self._last_moment(session) <= now
+            ):
+                raise Unauthenticated("The session has ended.")
+            user = await self._users.user(org, session["user"])
+            if user is None or user["disabled_at"] is not None:
+                raise Unauthenticated("The session has ended.")
+            generation = session.get("generation", 0)
+            if session["refresh"] != hashed:
+                if self._may_come_again(session, hashed, now):
+                    return self._pair(org, user, session, fresh, generation)
+                log.warning("refresh_token_reused", user=user["id"], session=id)
+                await self._revoke(org, user["id"], [id])
+                raise Unauthenticated("The refresh token was used before; the session has ended.")
+            if await self._sessions.rotate(
+                org,
+                id,
+                old=hashed,
+                new=token_hash(fresh),
+                at=timestamp(now),
+                expires_at=timestamp(min(now + self._refresh_ttl, self._last_moment(session))),
+                generation=generation + 1,
+                remote=origin.remote,
+                user_agent=origin.user_agent,
+            ):
+                return self._pair(org, user, session, fresh, generation + 1)
+            # Somebody else did at this moment: what they made of the session decides.
+
+    def _may_come_again(self, session: Mapping[str, Any], hashed: str, now: float) -> bool:
+        """Whether the refresh token of this hash, which is not the current one, is answered."""
+        if session.get("previous") != hashed:
+            return False
+        age = now - parse_timestamp(session["rotated_at"])
+        return age <= self._refresh_grace or not session["used"]
 
     async def mine(self, principal: Principal) -> list[Session]:
         """The caller's sessions, newest first."""

@@ -83,6 +83,7 @@ class Tokens:
         """`access_ttl` in seconds; `secret` is the same on all nodes."""
         self._key = secret.encode()
         self._refresh_key = hmac.digest(self._key, b"refresh token", hashlib.sha256)
+        self._successor_key = hmac.digest(self._key, b"refresh successor", hashlib.sha256)
         self._issuer = issuer
         self._audience = audience
         self._ttl = int(access_ttl)
@@ -90,14 +91,26 @@ class Tokens:
         self._jwt = jwt.PyJWT()
         self._verified: dict[str, Principal] = {}
 
-    def access(self, user: str, org: str, role: Role, session: str) -> tuple[str, int]:
-        """A new access token, and the seconds until it ends."""
+    def access(
+        self,
+        user: str,
+        org: str,
+        role: Role,
+        session: str,
+        *,
+        generation: int = 0,
+        until: float = float("inf"),
+    ) -> tuple[str, int]:
+        """A new access token, which ends at `until` (Unix seconds) at the latest, and the seconds
+        until it ends. `generation`: how often the session was refreshed.
+        """
         now = int(self._clock.now())
+        seconds = int(max(1, min(self._ttl, until - now)))
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
             "iat": now,
-            "exp": now + self._ttl,
+            "exp": now + seconds,
             "jti": secrets.token_urlsafe(9),
             "typ": ACCESS,
             "sub": user,
@@ -105,7 +118,9 @@ class Tokens:
             "role": role.value,
             "sid": session,
         }
-        return self._jwt.encode(claims, self._key, algorithm=ALGORITHM), self._ttl
+        if generation:
+            claims["gen"] = generation
+        return self._jwt.encode(claims, self._key, algorithm=ALGORITHM), seconds
 
     def verify(self, token: str) -> Principal:
         """The principal an access token was made for.
@@ -145,24 +160,43 @@ class Tokens:
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
         expires, issued, role = claims["exp"], claims["iat"], claims["role"]
+        generation = claims.get("gen", 0)
         texts = [claims[name] for name in ("sub", "org", "sid", "jti", "role")]
         if (
             claims["typ"] != ACCESS
-            or not all(type(moment) is int for moment in (expires, issued))
+            or not all(type(moment) is int for moment in (expires, issued, generation))
             or not all(type(text) is str and text for text in texts)
             or role not in _ROLES
             or issued > self._clock.now() + LEEWAY
         ):
             raise Unauthenticated("The token is not valid.")
-        return Principal(claims["sub"], claims["org"], _ROLES[role], claims["sid"], float(expires))
+        return Principal(
+            claims["sub"],
+            claims["org"],
+            _ROLES[role],
+            claims["sid"],
+            float(expires),
+            generation=generation,
+        )
 
     def refresh(self, org: str, session: str) -> str:
-        """A new refresh token of a session.
+        """The first refresh token of a session.
 
         It names its session and carries a MAC. So one that was made here and is not the one the
         session expects now must be an old one, and nothing needs to be kept of old ones.
         """
-        body = uuid.UUID(session).bytes + secrets.token_bytes(_RANDOM_BYTES) + org.encode()
+        return self._refresh_token(session, secrets.token_bytes(_RANDOM_BYTES), org)
+
+    def successor(self, refresh_token: str) -> str:
+        """The refresh token that follows one made here: always the same one, so that it can be
+        given again though the store has its hash alone. Nobody derives it without the secret.
+        """
+        org, session = self.session_of(refresh_token)
+        random = hmac.digest(self._successor_key, refresh_token.encode(), hashlib.sha256)
+        return self._refresh_token(session, random, org)
+
+    def _refresh_token(self, session: str, random: bytes, org: str) -> str:
+        body = uuid.UUID(session).bytes + random + org.encode()
         return REFRESH_PREFIX + _encode(self._mac(body) + body)
 
     def session_of(self, refresh_token: str) -> tuple[str, str]:

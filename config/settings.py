@@ -299,6 +299,14 @@ class Settings(BaseSettings):
     refresh_ttl: Annotated[float, Seconds(MINUTE, 365 * DAY)] = Field(
         default=7 * DAY, description="Life of a refresh token: how long one stays logged in, idle."
     )
+    refresh_grace: Annotated[float, Seconds(0, HOUR)] = Field(
+        default=30.0,
+        description="How long a refresh token may be used again for the same answer: by another "
+        "tab, or after a lost answer. For longer only until the answer is seen to have arrived.",
+    )
+    session_max_age: Annotated[float, Seconds(MINUTE, 3650 * DAY)] = Field(
+        default=30 * DAY, description="How long one stays logged in at most, however active."
+    )
     bcrypt_cost: int = Field(
         default=12,
         ge=4,

@@ -40,6 +40,8 @@ class Principal:
     expires_at: float
     """Unix seconds when the token ends."""
     kind: ActorKind = "user"
+    generation: int = 0
+    """How often the session had been refreshed when the token was made."""
 
     @property
     def actor(self) -> Actor:

@@ -89,7 +89,8 @@ class AuthCommands(CommandSet):
     async def refresh(self, context: Context, request: Refresh) -> Tokens:
         """Get a new pair of tokens; the refresh token given is used up.
 
-        One that is used twice ends its session, for both who have it.
+        The one before the current gives the same new one within 30 seconds of its use, or until
+        what it gave is used; later, or an older one, ends its session, for both who have it.
         """
         return await self._sessions.refresh(request.refresh_token, origin(context))
 

@@ -194,6 +194,8 @@ class Features:
             fabric.clients,
             fabric.clock,
             settings.refresh_ttl,
+            settings.refresh_grace,
+            settings.session_max_age,
         )
         self.accounts = Accounts(
             users, sessions, logins, self.hasher, limiter, fabric.clock, settings.registration.value

@@ -12,8 +12,10 @@ SESSIONS = Collection(
         Index(("expires_at",), any_org=True),
     ),
 )
-"""`{id, user, created_at, last_used_at, expires_at, user_agent, remote, revoked_at, refresh}`;
-`refresh` is the hash of the one refresh token that is good now."""
+"""`{id, user, created_at, last_used_at, expires_at, user_agent, remote, revoked_at, refresh, previous,
+rotated_at, generation, used}`; `refresh` is the hash of the refresh token that is good now, `previous`
+that of the one before, `rotated_at` when it was used, `generation` how often that happened, `used`
+whether an access token that came with the newest one was shown since."""
 
 API_KEYS = Collection(
     "api_keys", indexes=(Index(("hash",), unique=True),), fields=("revoked_at", "created_by")
@@ -56,11 +58,13 @@ class SessionRepository:
         new: str,
         at: str,
         expires_at: str,
+        generation: int,
         remote: str,
         user_agent: str,
     ) -> bool:
-        """Put a new refresh token's hash in place of the old one's. Of any number of callers with
-        one old hash exactly one gets True; False also if the session is revoked.
+        """Put a new refresh token's hash in place of the old one's, for the `generation`-th time.
+        Of any number of callers with one old hash exactly one gets True; False also if the session
+        is revoked.
         """
         changed = await self.engine.update(
             org,
@@ -68,6 +72,10 @@ class SessionRepository:
             session,
             set={
                 "refresh": new,
+                "previous": old,
+                "rotated_at": at,
+                "generation": generation,
+                "used": False,
                 "last_used_at": at,
                 "expires_at": expires_at,
                 "remote": remote,
@@ -76,6 +84,12 @@ class SessionRepository:
             where={"refresh": old, "revoked_at": None},
         )
         return changed is not None
+
+    async def mark_used(self, org: str, session: str, generation: int) -> None:
+        """Note that what the newest refresh gave is in use; an older one's does not count."""
+        await self.engine.update(
+            org, SESSIONS, session, set={"used": True}, where={"generation": generation}
+        )
 
     async def revoke(self, org: str, session: str, at: str, *, forget_at: str) -> bool:
         """End a session, and have it trimmed from a time on; False if it was ended already or is

@@ -166,6 +166,7 @@ class AccountsWorld:
         self.clock.turn(seconds)
         for node in self._nodes:
             await node.authenticator.look()
+            await node.authenticator.note_use()
 
 
 @asynccontextmanager

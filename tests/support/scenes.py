@@ -158,8 +158,10 @@ async def logins(pair: Pair) -> None:
     for each in answer["body"]["items"]:
         await pair.rest("GET", f"/auth/sessions/{each['id']}", token=other.token)
     renewed = await _refresh(pair, other.refresh)
-    # The old one is used up; used again, all of its family ends.
+    # The old one is answered once more; older than that, all of its family ends.
     await _refresh(pair, "<token 1>x")
+    await _refresh(pair, other.refresh)
+    await _refresh(pair, renewed["body"]["refresh_token"])
     await _refresh(pair, other.refresh)
     await _refresh(pair, renewed["body"]["refresh_token"])
     other.token = renewed["body"]["access_token"]
