@@ -1,12 +1,15 @@
-"""The clients shown in the documentation lose nothing, also when the server crashes."""
+"""The clients shown in the documentation lose nothing and stay logged in, whatever happens."""
 
 import asyncio
 import re
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import StartServer
+from tests.support.door import Door, door
 from tests.support.node import node, run_to_end
 from tests.support.rest import Api
 from tests.support.server import ROOT, ServerProcess
@@ -18,66 +21,137 @@ const url = process.env.PARLEY_URL;
 const post = async (path, body) => (await fetch(`${url}/api/v1${path}`, {
   method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
 })).json();
-let tokens = await post("/auth/register", {
+const tokens = await post("/auth/register", {
   email: `js.${Date.now()}@example.com`, password: "Ada likes 2 chat", name: "Ada",
 });
-const seqs = [];
+const state = new Map(), reacted = [], failed = [];
+let saved = 0, loads = 0, later = 0;
 const app = {
-  token: tokens.access_token, places: {}, show() {}, fetch() {},
-  apply(event) { seqs.push(event.seq); },
-  async refresh() {
-    tokens = await post("/auth/refresh", { refresh_token: tokens.refresh_token });
-    app.token = tokens.access_token;
+  save() { saved++; },
+  ended(code) { console.log(`ended ${code}`); process.exit(1); },
+  places(namespace) {
+    return Object.fromEntries([...state].filter(([name]) => name.startsWith(namespace.slice(1) + "/")).map(([k, v]) => [k, v.place]));
   },
+  place(stream) { return state.get(stream)?.place; },
+  apply({ stream, epoch, seq, type, data }) {
+    const held = state.get(stream);
+    if (seq !== held.place.seq + 1) throw new Error(`${stream}: ${seq} after ${held.place.seq}`);
+    held.place = { epoch, seq };
+    if (type === "message.created") held.messages.set(data.id, data);
+    if (type === "reaction.added") reacted.push(data.emoji);
+  },
+  async load(stream, place) {
+    loads++;
+    const messages = new Map(), [namespace, id] = stream.split("/");
+    if (namespace === "messages" && id !== tokens.user.id)
+      for (const each of (await session.get(`/conversations/${id}/messages?limit=200`)).items) messages.set(each.id, each);
+    await new Promise((done) => setTimeout(done, 200)); // what comes meanwhile waits
+    state.set(stream, { place, messages });
+    if (namespace === "messages") later = Math.max(later, place.seq);
+  },
+  forget(stream) { state.delete(stream); },
+  show() {},
+  failed(error) { failed.push(`${error}`); },
 };
-const socket = follow(url, app);
-const { id } = await call(socket, "conversation.create", { kind: "group", client_id: "g" });
-for (let n = 0; n < 40; n++) {
-  await call(socket, "message.send", { conversation: id, client_id: `${n}`, body: "x" });
-  await new Promise((done) => setTimeout(done, 50));
+const session = new Session(url, tokens, app);
+const messages = follow(session, "/messages", app);
+const reactions = follow(session, "/reactions", app);
+follow(session, "/presence", app);
+await Promise.all([session.refresh(), session.refresh(), session.refresh()]);
+if (saved !== 1) throw new Error(`${saved} refreshes for three that asked at once`);
+const { id } = await messages.call("conversation.create", { kind: "group", client_id: "g" });
+const count = Number(process.env.COUNT);
+const sends = [];
+let first;
+for (let n = 0; n < count; n++) {
+  sends.push(messages.call("message.send", { conversation: id, client_id: `${n}`, body: `${n}` }));
+  if (n % 2) await new Promise((done) => setTimeout(done, Number(process.env.PAUSE)));
+  if (n === 3) first = await sends[0];
 }
-while (seqs.length < 41) await new Promise((done) => setTimeout(done, 20));
-console.log(`heard ${seqs}`);
-socket.disconnect();
+await Promise.all(sends);
+await reactions.call("reaction.add", { message: first.id, emoji: "👍" });
+const held = () => state.get(`messages/${id}`);
+while ((held()?.place.seq ?? 0) < count + 1 || !state.has(`reactions/${id}`)) await new Promise((done) => setTimeout(done, 20));
+const bodies = [...held().messages.values()].sort((a, b) => a.seq - b.seq).map((each) => each.body);
+console.log(`holds ${bodies} at ${held().place.seq} refreshed ${saved} failed ${failed.length} ${failed}`);
+process.exit(0);
 """
 
 PYTHON = """
-import os, time, aiohttp
+import os, sys, time
+
+class App:
+    def __init__(self):
+        self.state, self.failures, self.saved = {}, [], 0
+
+    async def save(self, tokens):
+        self.saved += 1
+
+    async def ended(self, code):
+        print("ended", code, flush=True)
+        os._exit(1)
+
+    async def places(self, namespace):
+        return {k: place for k, (place, _) in self.state.items() if k.startswith(namespace[1:] + "/")}
+
+    async def place(self, stream):
+        return self.state[stream][0] if stream in self.state else None
+
+    async def apply(self, event):
+        place, messages = self.state[event["stream"]]
+        assert event["seq"] == place["seq"] + 1, event
+        if event["type"] == "message.created":
+            messages[event["data"]["id"]] = event["data"]
+        self.state[event["stream"]] = {"epoch": event["epoch"], "seq": event["seq"]}, messages
+
+    async def load(self, stream, place):
+        namespace, _, id = stream.partition("/")
+        messages = {}
+        if namespace == "messages" and id != self.session.tokens["user"]["id"]:
+            page = await self.session.get(f"/conversations/{id}/messages?limit=200")
+            messages = {each["id"]: each for each in page["items"]}
+        await asyncio.sleep(0.2)  # what comes meanwhile waits
+        self.state[stream] = place, messages
+
+    async def forget(self, stream):
+        self.state.pop(stream, None)
+
+    def show(self, name, event):
+        pass
+
+    def failed(self, error):
+        self.failures.append(repr(error))
 
 async def main():
     url = os.environ["PARLEY_URL"]
     me = {"email": f"py.{time.time_ns()}@example.com", "password": "Ada likes 2 chat", "name": "Ada"}
     async with aiohttp.request("POST", f"{url}/api/v1/auth/register", json=me) as answer:
         tokens = await answer.json()
-    seqs = []
-
-    class App:
-        token = tokens["access_token"]
-        places = {}
-
-        def apply(self, event):
-            seqs.append(event["seq"])
-
-        def show(self, name, event):
-            pass
-
-        async def fetch(self, stream):
-            pass
-
     app = App()
-    client = follow(app)
-    await client.connect(
-        url, namespaces=[NS], auth=lambda: {"token": app.token, "resume": app.places}
-    )
-    group = await call(client, "conversation.create", {"kind": "group", "client_id": "g"})
-    for n in range(40):
-        request = {"conversation": group["id"], "client_id": str(n), "body": "x"}
-        await call(client, "message.send", request)
-        await asyncio.sleep(0.05)
-    while len(seqs) < 41:
+    app.session = session = Session(url, tokens, app)
+    followers = [Follower(session, name, app) for name in ("/messages", "/reactions", "/presence")]
+    running = [asyncio.create_task(each.run()) for each in followers]
+    messages, reactions, _ = followers
+    await asyncio.gather(*(session.refresh() for _ in range(3)))
+    assert app.saved == 1, f"{app.saved} refreshes for three that asked at once"
+    group = await messages.call("conversation.create", {"kind": "group", "client_id": "g"})
+    count, sends = int(os.environ["COUNT"]), []
+    for n in range(count):
+        request = {"conversation": group["id"], "client_id": str(n), "body": str(n)}
+        sends.append(asyncio.create_task(messages.call("message.send", request)))
+        if n % 2:
+            await asyncio.sleep(int(os.environ["PAUSE"]) / 1000)
+        if n == 3:
+            first = await sends[0]
+    await asyncio.gather(*sends)
+    await reactions.call("reaction.add", {"message": first["id"], "emoji": "👍"})
+    stream = f"messages/{group['id']}"
+    while stream not in app.state or app.state[stream][0]["seq"] < count + 1 or f"reactions/{group['id']}" not in app.state:
         await asyncio.sleep(0.02)
-    print("heard", ",".join(map(str, seqs)))
-    await client.disconnect()
+    place, held = app.state[stream]
+    bodies = ",".join(each["body"] for each in sorted(held.values(), key=lambda each: each["seq"]))
+    print("holds", bodies, "at", place["seq"], "refreshed", app.saved, "failed", len(app.failures), app.failures, flush=True)
+    os._exit(0)
 
 asyncio.run(main())
 """
@@ -90,6 +164,19 @@ def example(name: str) -> str:
     return found[1]
 
 
+async def run(language: str, url: str, directory: Path, count: int, pause: int) -> str:
+    """Run the documented client to its end; what it wrote."""
+    environment = {"PARLEY_URL": url, "COUNT": str(count), "PAUSE": str(pause)}
+    if language == "javascript":
+        source = example("parley.mjs") + JAVASCRIPT
+        command: tuple[str, ...] = (node(), "--input-type=module", "-")
+        return await run_to_end(*command, source=source, environment=environment)
+    source = example("parley.py") + PYTHON
+    return await run_to_end(
+        sys.executable, "-", source=source, environment=environment, cwd=directory
+    )
+
+
 async def sent(api: Api) -> float:
     """Messages that the server has taken since it started."""
     text = (await api.request("GET", "//metrics")).body.decode()
@@ -97,25 +184,61 @@ async def sent(api: Api) -> float:
     return float(found[1]) if found else 0.0
 
 
-@pytest.mark.parametrize("language", ["javascript", "python"])
-async def test_the_documented_client_hears_everything_once(
-    fresh_server: ServerProcess, tmp_path: Path, language: str
-) -> None:
-    environment = {"PARLEY_URL": fresh_server.url}
-    if language == "javascript":
-        source = example("parley.mjs") + JAVASCRIPT
-        running = run_to_end(
-            node(), "--input-type=module", "-", source=source, environment=environment
-        )
-    else:
-        source = example("parley.py") + PYTHON
-        running = run_to_end(
-            sys.executable, "-", source=source, environment=environment, cwd=tmp_path
-        )
-    client = asyncio.create_task(running)
-    async with Api(fresh_server.url) as api:
-        while not client.done() and await sent(api) < 5:
+async def after(count: int, server: ServerProcess, client: "asyncio.Task[str]") -> None:
+    """Wait until so many messages have been taken since the server started."""
+    async with Api(server.url) as api:
+        while not client.done() and await sent(api) < count:
             await asyncio.sleep(0.02)
-        await asyncio.to_thread(fresh_server.restart, kill=True)
-    output = await client
-    assert f"heard {','.join(map(str, range(1, 42)))}" in output
+
+
+Trouble = Callable[[ServerProcess, Door, "asyncio.Task[str]"], Awaitable[None]]
+
+
+async def a_crash_and_a_cut(
+    server: ServerProcess, before: Door, client: "asyncio.Task[str]"
+) -> None:
+    """The network goes twice, and between them the server dies and comes back."""
+    for count in (4, 8):
+        await after(count, server, client)
+        async with before.away():
+            await asyncio.sleep(0.3)  # the client tries meanwhile
+    await asyncio.to_thread(server.restart, kill=True)
+    await after(4, server, client)
+    async with before.away():
+        await asyncio.sleep(0.3)
+
+
+async def a_restart(server: ServerProcess, _before: Door, client: "asyncio.Task[str]") -> None:
+    """The server is restarted as an operator does it."""
+    await after(8, server, client)
+    await asyncio.to_thread(server.restart)
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+@pytest.mark.parametrize(
+    ("trouble", "life", "count", "pause", "refreshes"),
+    [(a_crash_and_a_cut, "15m", 40, 100, 1), (a_restart, "5s", 80, 150, 2)],
+    ids=["cut off, crash", "tokens end, restart"],
+)
+async def test_the_documented_client_holds_everything_once_in_order_and_stays_logged_in(
+    start_server: StartServer,
+    tmp_path: Path,
+    language: str,
+    trouble: Trouble,
+    life: str,
+    count: int,
+    pause: int,
+    refreshes: int,
+) -> None:
+    server = start_server(ACCESS_TTL=life)
+    async with door(server.port) as before:
+        url = f"http://127.0.0.1:{before.port}"
+        client = asyncio.create_task(run(language, url, tmp_path, count, pause))
+        await trouble(server, before, client)
+        output = await client
+    found = re.search(r"holds (\S*) at (\d+) refreshed (\d+) failed (\d+)", output)
+    assert found, output
+    assert found[1] == ",".join(map(str, range(count))), output
+    assert int(found[2]) == count + 1
+    assert int(found[3]) >= refreshes
+    assert found[4] == "0", output
