@@ -102,7 +102,7 @@ class AuthCommands(CommandSet):
         """
         return await self._sessions.extend(context.client, request.token, context.remote)
 
-    @command("auth.logout", route=Route("POST", "/auth/logout"), socket=False)
+    @command("auth.logout", route=Route("POST", "/auth/logout", query=("all",)), socket=False)
     async def logout(self, context: Context, request: Logout) -> Done:
         """End this session, or with `all` every session of the user.
 

@@ -53,6 +53,9 @@ class Route:
     method: Method
     path: str
     status: int = 200
+    query: tuple[str, ...] = ()
+    """Fields of a body that the query may carry as well: nothing secret, nothing that another
+    site's page could have its visitors do."""
 
     @property
     def parameters(self) -> tuple[str, ...]:

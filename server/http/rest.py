@@ -57,10 +57,15 @@ class Rest:
         from_query = route.method in {"GET", "DELETE"}
         lists = list_fields(command)
         named = frozenset(route.parameters)
+        open_query = frozenset(route.query)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             context = await self.context(request, needed=command.role is not None)
             payload = query(request, lists)
+            if not from_query and not payload.keys() <= open_query:
+                # Addresses are logged on their way, and any page can make a browser send one.
+                name = min(payload.keys() - open_query)
+                raise Invalid.field(name[:100], "belongs into the body, not into the address")
             if not from_query or request.can_read_body:
                 payload |= await self._body(request)
             twice = named & payload.keys()

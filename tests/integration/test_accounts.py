@@ -144,6 +144,30 @@ async def test_of_twenty_refreshes_at_once_all_get_one_token(api: Api) -> None:
     assert len({each.json["refresh_token"] for each in replies}) == 1
 
 
+async def test_nothing_is_registered_by_an_address_or_a_form(api: Api) -> None:
+    """Addresses are logged everywhere, and a page of another site can send both without asking."""
+    person = {"email": "form@example.com", "password": PASSWORD, "name": "Form"}
+    for path in ("/auth/register", "/auth/login", "/auth/refresh"):
+        told = await problem(await api.request("POST", path, params=person), 400, "invalid")
+        assert PASSWORD not in str(told)
+    ann = await api.register("Ann")
+    for method, path in (
+        ("PUT", "/users/me"),
+        ("PATCH", "/conversations/x"),
+        ("POST", "/conversations"),
+    ):
+        reply = await ann.api.request(method, path, params={"name": "By address"}, json={})
+        await problem(reply, 400, "invalid")
+    raw = orjson.dumps(person)
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        reply = await api.request(
+            "POST", "/auth/register", data=raw, headers={"Content-Type": kind}
+        )
+        assert reply.status == 415
+    assert (await ann.api.get("/users/me"))["name"] == "Ann"
+    await api.post("/auth/register", person, status=201)
+
+
 async def test_an_expired_token_in_the_header_does_not_keep_from_refreshing(api: Api) -> None:
     ann = await api.register("Ann")
     async with Api(api.url, "expired.token.here") as stale:
