@@ -1,9 +1,9 @@
 """Contacts: whom a user has in the address book, and whom nothing shall come from."""
 
-import unicodedata
-
 from pydantic import with_config
 from typing_extensions import TypedDict
+
+from domain.words import wanted_words, words
 
 MAX_CONTACTS = 1000
 """Contacts of one user."""
@@ -29,16 +29,11 @@ class Contact(TypedDict):
 
 
 def search_words(text: str) -> list[str]:
-    """The words of a text in the form in which they are compared: without case and accents."""
-    bare = "".join(
-        each
-        for each in unicodedata.normalize("NFKD", text.casefold())
-        if not unicodedata.combining(each)
-    )
-    return "".join(each if each.isalnum() else " " for each in bare).split()
+    """The words of a query in the form in which they are compared."""
+    return wanted_words(text)
 
 
 def matches(name: str, wanted: list[str]) -> bool:
     """Whether each of the wanted words begins a word of the name."""
-    words = search_words(name)
-    return all(any(word.startswith(each) for word in words) for each in wanted)
+    known = words(name)
+    return all(any(word.startswith(each) for word in known) for each in wanted)

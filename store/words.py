@@ -1,27 +1,14 @@
-"""The words of a text, as the search index of every engine has them."""
+"""The words of a text, as the search index of every engine has them (`domain.words`)."""
 
-import re
-import unicodedata
+from domain.words import WORDS, wanted_words, words
 
-_WORD = re.compile(r"[^\W_]+")
-_VOICED = {"\u3099", "\u309a"}
-"""Marks that make another letter of a Japanese one; an accent they are not."""
+__all__ = ["MAX_WORDS", "TOKEN", "WORDS", "holds", "tokens", "wanted_words", "words"]
 
 TOKEN = 100
 """Characters of a word that the index keeps; longer words are compared once more when found."""
 
 MAX_WORDS = 32
 """Words of a query that are looked for; more are ignored."""
-
-
-def words(text: str) -> list[str]:
-    """The words in their order: runs of letters and digits, without case and accents."""
-    plain = "".join(
-        char
-        for char in unicodedata.normalize("NFD", text)
-        if char in _VOICED or unicodedata.category(char) != "Mn"
-    )
-    return _WORD.findall(unicodedata.normalize("NFC", plain).casefold())
 
 
 def tokens(text: object) -> list[str]:

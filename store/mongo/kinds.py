@@ -24,7 +24,7 @@ import orjson
 
 from domain.ids import key_digest
 from store.engine import Collection, Document
-from store.words import tokens
+from store.words import WORDS, tokens
 
 Row = dict[str, Any]
 """A document as MongoDB has it."""
@@ -62,7 +62,7 @@ class Shape(NamedTuple):
             "",
             *sorted("+".join(fields) for fields in self.uniques),
             "",
-            *sorted(self.texts),
+            *sorted(f"{name} {WORDS}" for name in self.texts),
         )[:12]
 
 

@@ -6,7 +6,7 @@ from store.engine import Document, Filter
 from store.mongo.database import Database
 from store.mongo.kinds import Kind, document, row_id, text_field
 from store.mongo.query import condition
-from store.words import MAX_WORDS, TOKEN, holds, words
+from store.words import MAX_WORDS, TOKEN, holds, wanted_words
 
 
 async def search(
@@ -23,7 +23,7 @@ async def search(
     if name is None:
         raise ValueError(f"{kind.name} has no text to search in")
     query = condition(kind, where, org)
-    wanted = words(text)[:MAX_WORDS]
+    wanted = wanted_words(text)[:MAX_WORDS]
     if not wanted or limit <= 0:
         return []
     field = text_field(name)

@@ -16,6 +16,7 @@ from store.sqlite.checkpoint import SAFETY
 from store.sqlite.faults import is_outage
 from store.sqlite.search import TOKENIZER
 from store.sqlite.tables import Table
+from store.words import WORDS
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -221,16 +222,12 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
             db.execute(table.index_sql(index))
 
 
-WORDS = "as words, 2"
-"""Which words of a text are in a search index: with another value indexes are made anew."""
-
-
 def _follow_text(db: sqlite3.Connection, table: Table) -> None:
     """Make a collection's search index, empty, if it is not there for this field and these words."""
     name, field = table.collection.name, table.collection.text
     row = db.execute("SELECT field FROM search WHERE collection = ?", (name,)).fetchone()
     had = row[0] if row is not None else None
-    made_of = None if field is None else f"{field} {WORDS}"
+    made_of = None if field is None else f"{field} as words, {WORDS}"
     if had == made_of:
         return
     db.execute(f'DROP TABLE IF EXISTS "fts_{name}"')

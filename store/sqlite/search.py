@@ -15,7 +15,7 @@ import orjson
 from store.engine import Document, Filter
 from store.sqlite import query
 from store.sqlite.tables import Table
-from store.words import MAX_WORDS, words
+from store.words import MAX_WORDS, wanted_words, words
 
 TOKENIZER = "ascii"
 """What FTS5 splits by: whatever is not ASCII belongs to a word, case is folded in ASCII alone."""
@@ -28,7 +28,7 @@ def indexed(text: str) -> str:
 
 def match(text: str) -> str | None:
     """A query as FTS5 takes it: every word in quotes, the last a prefix; None without words."""
-    found = words(text)[:MAX_WORDS]
+    found = wanted_words(text)[:MAX_WORDS]
     if not found:
         return None
     return " ".join(f'"{word}"' for word in found) + "*"

@@ -235,3 +235,23 @@ async def test_long_and_strange_texts(engine: Engine) -> None:
     assert await found(engine, "word " * 10_000) == ["b"]
     await engine.delete(ORG, NOTES, {})
     assert await found(engine, "word") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "queries"),
+    [
+        ("私は東京都に住んでいます", ["東京", "京都", "住", "東京都", "住んで", "東 住んで"]),
+        ("我们明天去北京开会", ["北京", "明天", "会", "北京开会"]),
+        ("ฉันรักประเทศไทย", ["ประเทศ", "ไทย", "รัก"]),
+        ("안녕하세요한국어입니다", ["한국어", "국어", "한국"]),
+        ("Łódź, København, Đà Nẵng", ["lodz", "kobenhavn", "da nang", "ŁÓDŹ", "københ"]),
+        ("Ｐａｒｌｅｙ　ｶﾞｲﾄﾞ", ["parley", "ガイド", "ＰＡＲＬＥＹ", "ｶﾞ"]),
+        ("version3東京", ["version3", "東京", "vers"]),
+    ],
+)
+async def test_words_are_found_inside_scripts_without_spaces_and_whatever_their_strokes_and_width(
+    engine: Engine, body: str, queries: list[str]
+) -> None:
+    await write(engine, a=body, b="nothing of it", c="大阪 서울 กรุงเทพ")
+    for query in queries:
+        assert await found(engine, query) == ["a"], query

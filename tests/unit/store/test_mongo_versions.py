@@ -7,8 +7,9 @@ import pytest
 from domain.errors import Unavailable
 from store.engine import Collection, Index, StoreError
 from store.mongo import schema
+from store.words import WORDS
 from tests.support.mongo_stores import MongoStores
-from tests.support.stores import NOTES, ORG, appending
+from tests.support.stores import NOTES, ORG, appending, note
 
 
 async def test_a_migration_runs_once_whoever_starts(
@@ -91,3 +92,18 @@ async def test_older_and_newer_programs_at_the_same_time(mongo: MongoStores) -> 
     again = await mongo.start((before,))  # takes nothing away
     assert len(await again.find(ORG, before, {"kind": "k"})) == 1
     assert len(await new.find(ORG, NOTES, {"room": "r"})) == 1
+
+
+async def test_rows_with_words_of_an_older_version_are_found_by_the_new_ones(
+    mongo: MongoStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.mongo.kinds.WORDS", WORDS - 1)
+    monkeypatch.setattr("store.mongo.kinds.tokens", lambda text: str(text).split())
+    engine = await mongo.node()
+    await engine.insert(ORG, NOTES, note("n1", body="私は東京都に"))
+    assert await engine.search(ORG, NOTES, "東京", {}, limit=9) == []
+    await mongo.stop(engine)
+    monkeypatch.undo()
+    engine = await mongo.node()
+    found = await engine.search(ORG, NOTES, "東京", {}, limit=9)
+    assert [doc["id"] for doc in found] == ["n1"]
