@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup run demo cluster cluster-demo test test-full coverage bench lint format types imports docs docs-check check lock clean
+.PHONY: help setup run demo cluster cluster-demo test test-full coverage bench lint format types imports docs docs-check check lock swagger-ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,14 @@ lock: $(DEV) ## Pin the newest versions that requirements*.in allow
 	@$(COMPILE) --upgrade requirements.in -o requirements.txt
 	@$(COMPILE) --upgrade requirements-dev.in -o requirements-dev.txt
 	@$(COMPILE) --upgrade requirements-pip.in -o requirements-pip.txt
+
+swagger-ui: ## Put another Swagger UI into server/docs/swagger_ui (VERSION=5.35.0)
+	@rm -rf build/swagger-ui && mkdir -p build/swagger-ui
+	@cd build/swagger-ui && $(NPM) pack --silent 'swagger-ui-dist@$(or $(VERSION),latest)' >/dev/null && tar -xzf *.tgz
+	@for name in swagger-ui-bundle.js swagger-ui.css; do \
+		gzip -9nc build/swagger-ui/package/$$name >server/docs/swagger_ui/$$name.gz || exit 1; \
+	done
+	@cd build/swagger-ui/package && cp favicon-32x32.png LICENSE NOTICE swagger-ui-bundle.js.LICENSE.txt ../../../server/docs/swagger_ui/
 
 clean: ## Remove what was built or installed; ./data stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov build

@@ -1,7 +1,10 @@
 """`/docs`, `/openapi.json`, `/asyncapi.json`: nothing is fetched from elsewhere."""
 
+import asyncio
+import gzip
 import hashlib
-import importlib.resources
+from functools import cache
+from pathlib import Path
 
 import orjson
 from aiohttp import web
@@ -40,6 +43,9 @@ _POLICY = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 )
+
+_FILES = Path(__file__).parent / "swagger_ui"
+"""Swagger UI's own files, compressed when they were put there (`make swagger-ui`)."""
 
 _ASSETS = {
     "swagger-ui.css": "text/css",
@@ -96,11 +102,20 @@ class DocsPages:
         name = request.match_info["asset"]
         if name not in _ASSETS:
             raise web.HTTPNotFound
-        source = importlib.resources.files("swagger_ui") / "static" / name
-        response = web.Response(
-            body=source.read_bytes(),
-            content_type=_ASSETS[name],
-            headers={"Cache-Control": "public, max-age=86400"},
-        )
-        response.enable_compression()
-        return response
+        headers = {"Cache-Control": "public, max-age=86400", "Vary": "Accept-Encoding"}
+        coding = request.headers.get("Accept-Encoding", "").lower()
+        body, compressed = await asyncio.to_thread(_asset, name)
+        if compressed and "gzip" in coding:
+            headers["Content-Encoding"] = "gzip"
+        elif compressed:
+            body = await asyncio.to_thread(gzip.decompress, body)
+        return web.Response(body=body, content_type=_ASSETS[name], headers=headers)
+
+
+@cache
+def _asset(name: str) -> tuple[bytes, bool]:
+    """A file's bytes, and whether they are compressed."""
+    packed = _FILES / f"{name}.gz"
+    return (
+        (packed.read_bytes(), True) if packed.is_file() else ((_FILES / name).read_bytes(), False)
+    )

@@ -30,6 +30,18 @@ async def test_the_documentation_needs_nothing_from_elsewhere(api: Api) -> None:
     assert (await api.request("GET", "//docs/package.json")).status == 404
 
 
+async def test_the_documentations_program_is_sent_compressed_and_is_no_old_one(api: Api) -> None:
+    path = "//docs/swagger-ui-bundle.js"
+    plain = await api.request("GET", path, headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    versions = re.findall(r'version="(3\.\d+\.\d+)"', plain.body.decode())
+    assert "3.4.17" in versions, "the DOMPurify that was looked at; 3.2.4 has advisories"
+    packed = await api.request("GET", path, headers={"Accept-Encoding": "gzip, br"})
+    assert packed.headers.get("content-encoding") == "gzip"
+    assert packed.headers["vary"] == "Accept-Encoding"
+    assert packed.body == plain.body
+
+
 @pytest.mark.parametrize("path", ["//openapi.json", "//asyncapi.json"])
 async def test_documents_are_fetched_again_only_when_changed(api: Api, path: str) -> None:
     first = await api.request("GET", path)
