@@ -11,7 +11,7 @@ from pydantic import Field
 from actions.clients import Client, Clients
 from actions.streams import Position, Streams
 from domain.clock import Clock, timestamp
-from domain.errors import Internal, Invalid, NotFound, ParleyError, Unauthenticated
+from domain.errors import Internal, Invalid, NotFound, ParleyError, TooLarge, Unauthenticated
 from domain.principals import Principal
 from handlers.command import Command, Registry, Request
 from handlers.context import Context
@@ -121,6 +121,17 @@ class Gateway:
             return ({"ok": True, "data": await self._run(command, connection, client, args)},)
         except ParleyError as error:
             return ({"ok": False, "error": error.to_wire()},)
+
+    def unreadable(self, connection: Connection, code: str, limit: int) -> Sequence[Any]:
+        """The ack for an event that could not be read."""
+        error: ParleyError
+        if code == "too_large":
+            error = TooLarge(f"An event may have at most {limit} bytes.", data={"limit": limit})
+        else:
+            error = Invalid(
+                "The event is not JSON (RFC 8259): half of a surrogate pair, NaN and Infinity are not."
+            )
+        return ({"ok": False, "error": error.to_wire()},)
 
     async def _run(
         self, command: Command, connection: Connection, client: Client, args: Sequence[Any]

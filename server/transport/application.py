@@ -97,6 +97,12 @@ class Application(Protocol):
         """
         ...
 
+    def unreadable(self, connection: Connection, code: str, limit: int) -> Sequence[Any]:
+        """The ack's arguments for an event of which only the head could be read: `code` is
+        `invalid`, it is no JSON, or `too_large`, of which `limit` is the most bytes.
+        """
+        ...
+
     async def disconnect(self, connection: Connection, reason: str) -> None:
         """The connection is gone; called exactly once for each `connect` that returned."""
         ...

@@ -3,16 +3,27 @@
 import asyncio
 from collections.abc import Callable
 
-from server.transport.packets import Incoming, MalformedPacket, fill_attachments
+from server.transport.packets import Incoming, fill_attachments
 
 
 class Assembly:
-    """Collects the attachments of `packet`, at most `limit` bytes of them.
+    """Collects the attachments of `packet`, at most `limit` bytes of them. Beyond that, or if the
+    packet has a fault, they are awaited and not kept.
 
     `late` is called when `seconds` pass without the next one.
     """
 
-    __slots__ = ("_attachments", "_late", "_limit", "_loop", "_seconds", "_timer", "packet", "size")
+    __slots__ = (
+        "_attachments",
+        "_awaited",
+        "_late",
+        "_limit",
+        "_loop",
+        "_seconds",
+        "_timer",
+        "packet",
+        "size",
+    )
 
     def __init__(
         self,
@@ -28,6 +39,7 @@ class Assembly:
         self.size = size
         """Bytes of the packet and of the attachments that have come."""
         self._attachments: list[bytes] = []
+        self._awaited = packet.attachments
         self._limit = limit
         self._seconds = seconds
         self._late = late
@@ -37,18 +49,31 @@ class Assembly:
     def add(self, content: bytes) -> bool:
         """Take the next attachment; True when `packet` is whole.
 
-        Raises MalformedPacket if they are too large or do not fit the packet's placeholders.
+        Raises MalformedPacket if they do not fit the packet's placeholders.
         """
         self._limit -= len(content)
-        self.size += len(content)
         if self._limit < 0:
-            raise MalformedPacket("attachments too large")
-        self._attachments.append(content)
+            return self.pass_over()
+        if not self.packet.fault:
+            self.size += len(content)
+            self._attachments.append(content)
+        return self._count()
+
+    def pass_over(self) -> bool:
+        """Go without the next attachment, which is too large; True when there is no more."""
+        self._attachments.clear()
+        if not self.packet.fault:
+            self.packet = self.packet._replace(data=None, fault="too_large")
+        return self._count()
+
+    def _count(self) -> bool:
+        self._awaited -= 1
         self._timer.cancel()
-        if len(self._attachments) < self.packet.attachments:
+        if self._awaited > 0:
             self._timer = self._loop.call_later(self._seconds, self._late)
             return False
-        fill_attachments(self.packet.data, self._attachments)
+        if not self.packet.fault:
+            fill_attachments(self.packet.data, self._attachments)
         return True
 
     def cancel(self) -> None:

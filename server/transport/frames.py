@@ -13,7 +13,7 @@ BINARY = 0x2
 CLOSE = 0x8
 PING = 0x9
 PONG = 0xA
-PASSED_OVER = -1
+PASSED_OVER, PASSED_OVER_BINARY = -1, -2
 """In place of an opcode: a message that was too large; the payload is its beginning."""
 
 NORMAL = 1000
@@ -86,17 +86,18 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
     return number.to_bytes(size, "little")
 
 
-Admit = Callable[[bytes, int], bool]
-"""Asked about a text message beyond `max_size`, by its first two bytes and the bytes it has at
-least: True, take it; False, pass it over. May raise `FrameError`."""
+Admit = Callable[[int, bytes, int], bool]
+"""Asked about a message beyond `max_size`, by its opcode, its first two bytes and the bytes it has
+at least: True, take it; False, pass it over. May raise `FrameError`."""
 
 
 class _Passing:
     """A message that is passed over."""
 
-    __slots__ = ("done", "final", "head", "left", "mask", "total")
+    __slots__ = ("done", "final", "head", "left", "mask", "opcode", "total")
 
-    def __init__(self, head: bytes, before: int) -> None:
+    def __init__(self, opcode: int, head: bytes, before: int) -> None:
+        self.opcode = PASSED_OVER if opcode == TEXT else PASSED_OVER_BINARY
         self.head = bytearray(head)
         self.total = before
         self.left = 0
@@ -146,6 +147,7 @@ class FrameReader:
         "_partial",
         "_passing",
         "_position",
+        "passed",
     )
 
     def __init__(self, max_size: int, admit: Admit | None = None) -> None:
@@ -154,6 +156,8 @@ class FrameReader:
         self._admitted = 0
         """Bytes that `admit` has taken of the message that is coming."""
         self._passing: _Passing | None = None
+        self.passed = 0
+        """Bytes of the message that was passed over last."""
         self._data = b""
         self._position = 0
         self._partial: bytearray | None = None
@@ -218,14 +222,14 @@ class FrameReader:
             if before + size > max(self._max_size, self._admitted):
                 if self._admit is None or before + size > MAX_PASSED_OVER:
                     raise FrameError(TOO_BIG, "the message is too large")
-                need = header - position + (4 if opcode == 0 else 6)
+                need = header - position + (4 if before > 1 else 6)
                 if available < need:
                     self._wait(need)
                     return None
                 if not self._take_in(opcode, before + size, data[header : header + 6]):
                     beginning = bytes((self._message or b"")[:HEAD])
                     self._message = None
-                    self._passing = _Passing(beginning, before)
+                    self._passing = _Passing(opcode or self._opcode, beginning, before)
                     return self._pass_frame(self._passing, first, 0, size, header)
             end = header + 4 + size
             if end > len(data):
@@ -259,10 +263,13 @@ class FrameReader:
         begun = self._message
         if (opcode == 0) is (begun is None):
             raise FrameError(PROTOCOL_ERROR, "a message inside another's fragments, or of nothing")
-        if self._admit is None or (opcode or self._opcode) != TEXT:
+        kind = opcode or self._opcode
+        if self._admit is None or kind not in (TEXT, BINARY):
             raise FrameError(TOO_BIG, "the message is too large")
-        beginning = unmask(start[4:], start[:4]) if begun is None else bytes(begun[:2])
-        if not self._admit(beginning, size):
+        beginning = bytes((begun or b"")[:2])
+        if len(beginning) < 2:
+            beginning += unmask(start[4:], start[:4])[: 2 - len(beginning)]
+        if not self._admit(kind, beginning, size):
             return False
         self._admitted = size
         return True
@@ -288,7 +295,8 @@ class FrameReader:
         if not passing.final:
             return 0, b""
         self._passing = None
-        return PASSED_OVER, bytes(passing.head)
+        self.passed = passing.total
+        return passing.opcode, bytes(passing.head)
 
     def _assemble(self, first: int, opcode: int, payload: bytes) -> tuple[int, bytes] | None:
         if opcode in (CLOSE, PING, PONG):

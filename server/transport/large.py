@@ -1,4 +1,7 @@
-"""CONNECT packets beyond `max_frame`: they carry `resume`, which grows with what a user follows.
+"""Packets beyond `max_frame`.
+
+An event is passed over and answered `too_large`: a close would make the client come back with the
+same. CONNECT packets carry `resume`, which grows with what a user follows, and may be larger.
 
 Any peer may send one before anybody knows who it is. So a node takes only so many at a time, a
 session only a few without success, and what is refused is read and passed over, never kept: the
@@ -8,14 +11,39 @@ client gets `connect_error` and stays connected. A close would make it come back
 PREFIX = b"40"
 """How the packet begins: an Engine.IO message, a Socket.IO CONNECT."""
 
+ANSWERED = (PREFIX, b"42", b"43", b"45", b"46")
+"""How packets begin that are passed over if they are too large: besides CONNECT events and acks."""
+
 HEAD = 256
-"""Bytes kept of a packet that is passed over: its namespace is in them."""
+"""Bytes kept of a packet that is passed over: its namespace and its ack's id are in them."""
+
+MAX_PASSED_TOTAL = 64 * 1024 * 1024
+"""Bytes of one session that are passed over within `PASSED_SECONDS`; more is `flood`."""
+
+PASSED_SECONDS = 60.0
 
 MAX_PASSED_OVER = 16 * 1024 * 1024
 """Bytes of the largest packet that is passed over; a larger one ends the session."""
 
 MAX_FAILURES = 4
 """Large packets of one session in a row of which none was accepted; one more ends the session."""
+
+
+class Passed:
+    """What one session sent that was passed over."""
+
+    __slots__ = ("_since", "_total")
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._total = 0
+
+    def add(self, size: int, now: float) -> bool:
+        """Whether it is still to be borne."""
+        if now - self._since > PASSED_SECONDS:
+            self._since, self._total = now, 0
+        self._total += size
+        return self._total <= MAX_PASSED_TOTAL
 
 
 class Places:

@@ -54,13 +54,44 @@ class Incoming(NamedTuple):
     """The digits of the ack id as they came, empty without one."""
     data: Any
     attachments: int
+    fault: str = ""
+    """The code of the answer if only the head could be read: `invalid` or `too_large`."""
 
 
 def decode(packet: bytes) -> Incoming:
-    """Take apart a Socket.IO packet: what follows the Engine.IO type `4`.
+    """Take apart a Socket.IO packet: what follows the Engine.IO type `4`. An event whose content is
+    no JSON (half of a surrogate pair, NaN) has a `fault` in place of its data.
 
     Raises MalformedPacket for whatever the protocol does not allow a client to send.
     """
+    head, content = _decode_head(packet)
+    kind = head.type
+    if kind in (CONNECT, DISCONNECT):
+        return head._replace(data=_connect_payload(kind, content))
+    try:
+        data = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        _must_be_text(content)
+        return head._replace(fault="invalid")
+    named = bool(data) and isinstance(data[0], str) and data[0] not in RESERVED
+    if kind in (EVENT, BINARY_EVENT) and not named:
+        raise MalformedPacket("not an event's name")
+    return head._replace(data=data)
+
+
+def decode_head(packet: bytes) -> Incoming:
+    """Of the beginning of a Socket.IO event or ack that is too large to be taken whole.
+
+    Raises MalformedPacket if it is neither, or its head does not end there.
+    """
+    head, _ = _decode_head(packet)
+    if head.type in (CONNECT, DISCONNECT):
+        raise MalformedPacket("the packet is too large")
+    return head._replace(fault="too_large")
+
+
+def _decode_head(packet: bytes) -> tuple[Incoming, bytes]:
+    """A packet without its data, and the text of its data."""
     if not packet:
         raise MalformedPacket("empty packet")
     kind = packet[0]
@@ -91,21 +122,21 @@ def decode(packet: bytes) -> Incoming:
         position = end + 1
     rest = packet[position:]
     if kind in (CONNECT, DISCONNECT):
-        return Incoming(kind, namespace, b"", _connect_payload(kind, rest), 0)
+        return Incoming(kind, namespace, b"", None, 0), rest
     bracket = rest.find(b"[", 0, MAX_ACK_DIGITS + 1)
     ack = rest[:bracket]
     if bracket < 0 or (ack and not ack.isdigit()):
         raise MalformedPacket("an event or ack carries a list, after an optional id")
-    try:
-        data = orjson.loads(rest[bracket:])
-    except orjson.JSONDecodeError:
-        raise MalformedPacket("not JSON") from None
-    if kind in (EVENT, BINARY_EVENT):
-        if not data or not isinstance(data[0], str) or data[0] in RESERVED:
-            raise MalformedPacket("not an event's name")
-    elif not ack:
+    if kind in (ACK, BINARY_ACK) and not ack:
         raise MalformedPacket("an ack needs an id")
-    return Incoming(kind, namespace, ack, data, attachments)
+    return Incoming(kind, namespace, ack, None, attachments), rest[bracket:]
+
+
+def _must_be_text(content: bytes) -> None:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        raise MalformedPacket("not UTF-8") from None
 
 
 def connecting_to(head: bytes) -> str:
@@ -257,8 +288,10 @@ def encode_payload(items: Sequence[bytes]) -> bytes:
 
 
 def decode_base64(packet: bytes) -> bytes:
-    """The content of a binary packet in a polling request, without its `b`."""
+    """The content of a binary packet in a polling request, without its `b`. Encoders for mail break
+    lines (RFC 2045, 6.8), and some clients use one.
+    """
     try:
-        return base64.b64decode(packet, validate=True)
+        return base64.b64decode(packet.translate(None, b"\r\n"), validate=True)
     except (binascii.Error, ValueError):
         raise MalformedPacket("not base64") from None

@@ -4,12 +4,9 @@ import asyncio
 
 from aiohttp import web
 
-from server.transport.large import HEAD, MAX_PASSED_OVER, PREFIX, Place
+from server.transport.large import ANSWERED, HEAD, MAX_PASSED_OVER, PREFIX, Place
 from server.transport.packets import SEPARATOR, MalformedPacket, decode_base64
 from server.transport.session import Session
-
-MAX_PACKETS = 64
-"""Of a request beyond `max_frame`; clients send one, or those that connect their namespaces."""
 
 
 class PollingError(Exception):
@@ -42,7 +39,7 @@ async def fetch(session: Session, request: web.Request) -> bytes:
 
 
 async def bring(session: Session, request: web.Request) -> None:
-    """Take in the packets of a POST, and return when the session has room for the next.
+    """Take in the packets of a POST as they come, and return when the session has room for more.
 
     Raises PollingError for a body that is too large, malformed or late, or a second POST at once.
     """
@@ -50,83 +47,122 @@ async def bring(session: Session, request: web.Request) -> None:
         session.lost("transport error")
         raise PollingError("two requests bring packets at once")
     session.posting = True
-    reading = _Reading(session, request)
+    reading = _Reading(session)
     try:
-        body = await reading.read()
-        if session.closing:
-            raise PollingError("the session has ended")
-        try:
-            if reading.passed_over is not None:
-                session.refuse_large(reading.passed_over)
-                return
-            large = len(body) > session.options.max_frame
-            if large and body.count(SEPARATOR) >= MAX_PACKETS:
-                raise MalformedPacket("too many packets in a large request")
-            for packet in body.split(SEPARATOR):
-                if len(packet) > session.options.max_frame and packet[:2] != PREFIX:
-                    raise MalformedPacket("a packet too large behind a CONNECT")
-                if packet[:1] == b"b":
-                    session.receive(True, decode_base64(packet[1:]))
-                else:
-                    session.receive(False, packet)
-        except MalformedPacket as error:
-            session.fail(str(error))
-            raise PollingError(str(error)) from None
+        await reading.read(request)
         await session.has_room()
+    except MalformedPacket as error:
+        session.fail(str(error))
+        raise PollingError(str(error)) from None
     finally:
         session.posting = False
         reading.leave()
 
 
 class _Reading:
-    """The body of a POST as it comes in."""
+    """The body of a POST, packet by packet: what a client kept while it was offline may come at
+    once, and no more of it is held here than one packet.
+    """
 
-    def __init__(self, session: Session, request: web.Request) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._request = request
         self._place: Place | None = None
-        self._body = bytearray()
-        self.passed_over: bytes | None = None
-        """The beginning of a body that was passed over."""
+        """Of a large CONNECT that is coming."""
+        self._packet = bytearray()
+        """What there is of the next packet; if it is passed over, its beginning."""
+        self._passed = 0
+        """Bytes of the next packet, if it is passed over."""
 
-    async def read(self) -> bytes:
-        """The body; raises PollingError if it is too large or late."""
-        session, content = self._session, self._request.content
-        size = self._request.content_length or 0
+    async def read(self, request: web.Request) -> None:
+        """Take in the body.
+
+        Raises PollingError if it is too large or late, MalformedPacket for what breaks the
+        protocol.
+        """
+        session, content = self._session, request.content
+        came = request.content_length or 0
+        self._bound(came)
         came = 0
         silence = session.options.ping_interval + session.options.ping_timeout
         try:
-            async with asyncio.timeout(silence):
-                self._check(size)
+            async with asyncio.timeout(silence) as limit:
                 while chunk := await content.readany():
                     came += len(chunk)
-                    if self.passed_over is None:
-                        self._body += chunk
-                    self._check(max(size, came))
+                    self._bound(came)
+                    *ended, rest = chunk.split(SEPARATOR)
+                    for part in ended:
+                        self._add(part)
+                        self._end()
+                        if session.blocked:
+                            left = (limit.when() or 0.0) - asyncio.get_running_loop().time()
+                            limit.reschedule(None)
+                            await session.has_room()
+                            limit.reschedule(asyncio.get_running_loop().time() + left)
+                    self._add(rest)
         except TimeoutError:
             session.fail("a request's body did not come")
             raise PollingError("the body did not come", status=408) from None
-        except MalformedPacket as error:
-            session.fail(str(error))
-            raise PollingError(str(error)) from None
-        return bytes(self._body)
+        self._end()
 
-    def _check(self, size: int) -> None:
-        session = self._session
-        if size <= session.options.max_frame:
+    def _bound(self, size: int) -> None:
+        if size > MAX_PASSED_OVER:
+            raise self._too_large()
+
+    def _too_large(self) -> PollingError:
+        self._session.fail("request too large")
+        return PollingError("too large", status=413)
+
+    def _add(self, part: bytes) -> None:
+        """More of the next packet."""
+        if self._passed:
+            self._passed += len(part)
             return
-        begins = self.passed_over or self._body
-        if size > MAX_PASSED_OVER or not PREFIX.startswith(begins[:2]):
-            session.fail("request too large")
-            raise PollingError("too large", status=413)
-        if self.passed_over is None and len(begins) >= HEAD:
+        packet, session = self._packet, self._session
+        packet += part
+        size = len(packet)
+        if packet[:1] == b"b":
+            if size <= _encoded(session.options.max_frame):
+                return
+            if not session.attaching:
+                raise self._too_large()
+        elif size <= session.options.max_frame:
+            return
+        elif packet[:2] == PREFIX:
             self._place = session.admit_large(size, self._place)
-            if self._place is None:
-                self.passed_over = bytes(begins[:HEAD])
-                self._body.clear()
+            if self._place is not None:
+                return
+        elif packet[:2] not in ANSWERED:
+            raise self._too_large()
+        self._passed = size
+        del packet[HEAD:]
+
+    def _end(self) -> None:
+        """The packet is whole."""
+        session = self._session
+        if session.closing:
+            raise PollingError("the session has ended")
+        packet, passed, place = bytes(self._packet), self._passed, self._place
+        self._packet.clear()
+        self._passed = 0
+        self._place = None
+        if packet[:1] == b"b":
+            content = b"" if passed else decode_base64(packet[1:])
+            if passed or len(content) > session.options.max_frame:
+                session.pass_over(True, b"", passed or len(content))
+            else:
+                session.receive(True, content)
+        elif passed:
+            session.pass_over(False, packet, passed)
+        else:
+            session.receive(False, packet, place)
 
     def leave(self) -> None:
-        """The packets are handled, or nearly."""
+        """The request is over; a large packet that did not come whole takes no place."""
         if self._place is not None:
             self._place.leave()
             self._place = None
+
+
+def _encoded(size: int) -> int:
+    """Characters of so many bytes in base64, with line breaks."""
+    return size * 3 // 2 + 16

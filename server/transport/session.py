@@ -12,7 +12,7 @@ from server.transport.application import ConnectRefused
 from server.transport.assembly import Assembly
 from server.transport.connection import ClientConnection
 from server.transport.intake import Intake, Job
-from server.transport.large import MAX_FAILURES, Place
+from server.transport.large import MAX_FAILURES, PREFIX, Passed, Place
 from server.transport.options import TransportOptions
 from server.transport.outbound import Outbound
 from server.transport.services import Services
@@ -44,6 +44,7 @@ class Session:
         "_failures",
         "_intake",
         "_packets",
+        "_passed",
         "_quiet",
         "_refusal",
         "_refused",
@@ -87,6 +88,7 @@ class Session:
         self._intake = Intake(self)
         self._packets = 0
         """Since `_window` began."""
+        self._passed: Passed | None = None
         self._quiet = False
         """Whether packets are read and passed over, because the session ends soon."""
         self._refusal = _TOO_LARGE
@@ -156,18 +158,7 @@ class Session:
         if kind == packets.MESSAGE:
             if self._assembly is not None:
                 raise packets.MalformedPacket("text where an attachment is due")
-            incoming = packets.decode(packet[1:])
-            if incoming.attachments:
-                self._assembly = Assembly(
-                    incoming,
-                    len(packet),
-                    limit=services.options.max_attachment_bytes,
-                    seconds=services.options.attachment_timeout,
-                    late=self._attachments_late,
-                    loop=services.loop,
-                )
-            else:
-                self._intake.put(Job(incoming, size=len(packet)))
+            self._take(packets.decode(packet[1:]), len(packet))
         elif kind == packets.PONG:
             if self.pong_due:
                 services.heartbeat.pong(self)
@@ -175,6 +166,54 @@ class Session:
             self.lost("client disconnect")
         elif kind not in (packets.UPGRADE, packets.NOOP):
             raise packets.MalformedPacket("unknown packet type")
+
+    def _take(self, incoming: packets.Incoming, size: int) -> None:
+        """Have a packet handled, as soon as its attachments are there."""
+        if incoming.attachments:
+            self._assembly = Assembly(
+                incoming,
+                size,
+                limit=self.options.max_attachment_bytes,
+                seconds=self.options.attachment_timeout,
+                late=self._attachments_late,
+                loop=self._services.loop,
+            )
+        else:
+            self._intake.put(Job(incoming, size=size))
+
+    @property
+    def attaching(self) -> bool:
+        """Whether the next packet must be an attachment."""
+        return self._assembly is not None or self._quiet or self.closing
+
+    def pass_over(self, binary: bool, head: bytes, size: int) -> None:
+        """Account for a packet of which only the beginning was kept, because it is too large.
+
+        Raises MalformedPacket if its head cannot be read.
+        """
+        if self.closing or self._quiet:
+            return
+        now = self._services.loop.time()
+        if self._passed is None:
+            self._passed = Passed(now)
+        if not self._passed.add(size, now):
+            self.close("flood", reconnect=False)
+            return
+        if not binary and head[:2] == PREFIX:
+            self.refuse_large(head)
+            return
+        if self.count_frame():
+            return
+        if (self._assembly is not None) is not binary:
+            raise packets.MalformedPacket(
+                "an attachment without its packet, or none where one is due"
+            )
+        self._services.counters.packets_in += 1
+        self._services.counters.refused["event too_large"] += 1
+        if self._assembly is None:
+            self._take(packets.decode_head(head[1:]), len(head))
+        elif self._assembly.pass_over():
+            self._attached(self._assembly)
 
     def admit_large(self, size: int, place: Place | None) -> Place | None:
         """The place of a CONNECT packet that has at least `size` bytes, more than `max_frame`; the
@@ -224,11 +263,13 @@ class Session:
             if not queued:
                 place.leave()
 
-    def count_frame(self) -> None:
-        """Account for a frame that carries no packet (a fragment, a websocket ping)."""
+    def count_frame(self) -> bool:
+        """Account for a frame that carries no packet (a fragment, a websocket ping); whether it is
+        one too many.
+        """
         self._packets += 1
-        if self._packets > self.options.max_packet_rate * FLOOD_WINDOW_SECONDS:
-            self._flooding()
+        limit = self.options.max_packet_rate * FLOOD_WINDOW_SECONDS
+        return self._packets > limit and self._flooding()
 
     def _flooding(self) -> bool:
         """Look whether as many packets as a window allows came in less than that time."""
@@ -245,8 +286,11 @@ class Session:
         if assembly is None:
             raise packets.MalformedPacket("an attachment without its packet")
         if assembly.add(content):
-            self._assembly = None
-            self._intake.put(Job(assembly.packet, size=assembly.size))
+            self._attached(assembly)
+
+    def _attached(self, assembly: Assembly) -> None:
+        self._assembly = None
+        self._intake.put(Job(assembly.packet, size=assembly.size))
 
     def _attachments_late(self) -> None:
         self.fail("attachments did not come")
@@ -288,10 +332,19 @@ class Session:
             await self._leave(connection, "client namespace disconnect")
 
     async def _event(self, connection: ClientConnection, packet: packets.Incoming) -> None:
+        application = self._services.application
+        if packet.fault:
+            if packet.ack:
+                limit = self.options.max_frame
+                if packet.attachments:
+                    limit = self.options.max_attachment_bytes
+                answer = application.unreadable(connection, packet.fault, limit)
+                connection.acknowledge(packet.ack, answer)
+            return
         name: str = packet.data[0]
         args: Sequence[Any] = packet.data[1:]
         try:
-            result = await self._services.application.event(connection, name, args)
+            result = await application.event(connection, name, args)
             if packet.ack:
                 connection.acknowledge(packet.ack, () if result is None else result)
         except Exception:

@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from server.transport import frames
 from server.transport.frames import FrameError, FrameReader, text_frame
-from server.transport.large import PREFIX, Place
+from server.transport.large import ANSWERED, PREFIX, Place
 from server.transport.packets import MalformedPacket
 
 if TYPE_CHECKING:
@@ -206,8 +206,12 @@ class WebSocket(asyncio.Protocol):
                         if session.blocked and not session.closing:
                             self._block()
                             return
-                elif opcode == frames.PASSED_OVER:
-                    session.refuse_large(payload)
+                elif opcode < 0:
+                    binary = opcode == frames.PASSED_OVER_BINARY
+                    session.pass_over(binary, payload, self._reader.passed)
+                    if session.blocked and not session.closing:
+                        self._block()
+                        return
                 else:
                     self._control(session, opcode, payload)
         except FrameError as error:
@@ -215,11 +219,16 @@ class WebSocket(asyncio.Protocol):
         except MalformedPacket as error:
             self._fail(str(error), frames.INVALID_DATA)
 
-    def _admit(self, start: bytes, size: int) -> bool:
+    def _admit(self, opcode: int, start: bytes, size: int) -> bool:
         """Whether a message beyond `max_frame` is taken (`FrameReader`)."""
         session = self.session
-        if self._probing or session is None or start != PREFIX:
+        binary = opcode == frames.BINARY
+        if self._probing or session is None:
             raise FrameError(frames.TOO_BIG, "the message is too large")
+        if not (session.attaching if binary else start in ANSWERED):
+            raise FrameError(frames.TOO_BIG, "the message is too large")
+        if binary or start != PREFIX:
+            return False
         self._place = session.admit_large(size, self._place)
         return self._place is not None
 

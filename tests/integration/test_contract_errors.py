@@ -73,6 +73,20 @@ async def test_unknown_commands(api: Api) -> None:
             assert answer["error"].keys() == {"code", "message"}
 
 
+async def test_a_command_that_cannot_be_read_is_answered(api: Api) -> None:
+    ann = await api.register("Ann")
+    async with await connect(api.url, "/messages", ann.token) as alice:
+        for content, code in (
+            ('"\\ud83d"', "invalid"),
+            ("NaN", "invalid"),
+            ('"' + "x" * 70_000 + '"', "too_large"),
+        ):
+            answer = await alice.send_text("message.send", '{"body":' + content + "}")
+            assert answer["ok"] is False
+            assert answer["error"]["code"] == code
+        assert (await alice.request("message.search", {"q": "x"}))["ok"] is True
+
+
 async def test_refused_connections(api: Api) -> None:
     ann = await api.register("Ann")
     for namespace, token, code in (

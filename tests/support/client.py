@@ -58,6 +58,10 @@ class Client(Recorder):
 
         Commands sent one after the other leave in this order.
         """
+        return self.send_text(command, orjson.dumps({} if data is None else data).decode())
+
+    def send_text(self, command: str, text: str) -> "asyncio.Future[Any]":
+        """As `send`, with `text` in place of the JSON of an object."""
         ack: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.sid is None:
             ack.set_exception(ConnectionError("not connected"))
@@ -65,7 +69,7 @@ class Client(Recorder):
         number = self._next_ack
         self._next_ack += 1
         self._acks[number] = ack
-        self.wire.send(f"42{self._prefix}{number}", [command, {} if data is None else data])
+        self.wire.send_raw(f'42{self._prefix}{number}["{command}",{text}]')
         return ack
 
     def emit(self, *args: Any) -> None:

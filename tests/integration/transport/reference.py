@@ -55,6 +55,9 @@ class ReferenceApplication:
             raise RuntimeError("on purpose")
         return None
 
+    def unreadable(self, connection: Connection, code: str, limit: int) -> Sequence[Any]:
+        return [code, limit]
+
     async def disconnect(self, connection: Connection, reason: str) -> None:
         del self.connections[connection.id]
         self.disconnects.append((connection.id, reason))

@@ -89,7 +89,8 @@ def test_what_is_too_large_is_taken_or_passed_over_whatever_the_cuts(
     whole = b"".join(parts)
     asked: list[tuple[bytes, int]] = []
 
-    def admit(start: bytes, size: int) -> bool:
+    def admit(opcode: int, start: bytes, size: int) -> bool:
+        assert opcode == TEXT
         asked.append((start, size))
         return take
 
