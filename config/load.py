@@ -6,12 +6,14 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from config.settings import PREFIX, Settings, sqlite_path
+from config.files import SUFFIX, read_secrets
+from config.settings import PREFIX, SECRETS, Settings, sqlite_path
 
 ENV_FILE = "PARLEY_ENV_FILE"
 SECRET_FILE = "secret_key"  # noqa: S105 - a file's name
@@ -35,16 +37,20 @@ def load() -> tuple[Settings, list[str]]:
     """The settings of this process, and warnings: one line for each variable that nobody reads.
 
     The environment goes before the env file: the one that `PARLEY_ENV_FILE` names, else `.env`
-    if it is there. Makes the data directory unless its name looks mistyped, and in development the
+    if it is there. A secret may be in a file (`config.files`). Makes the data directory unless its name looks mistyped, and in development the
     secret key in it, if they are not there.
 
     Raises:
         SettingsError: a value is wrong or missing.
     """
     env_file = _env_file()
-    in_file = _variables_in(env_file) if env_file else []
+    in_file = _variables_in(env_file) if env_file else {}
+    secret, problems = read_secrets(map(variable_of, SECRETS), os.environ, in_file)
+    if problems:
+        raise SettingsError(*problems)
+    kept: dict[str, Any] = {field_of(name): value for name, value in secret.items()}
     try:
-        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8")
+        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8", **kept)
     except ValidationError as error:
         raise SettingsError(*_problems(error)) from None
     problems = [*_contradictions(settings), *(_unsafe(settings) if settings.production else ())]
@@ -63,6 +69,11 @@ def variable_of(field: str) -> str:
     return PREFIX + field.upper()
 
 
+def field_of(variable: str) -> str:
+    """The field of `Settings` of an environment variable."""
+    return variable.removeprefix(PREFIX).lower()
+
+
 def _env_file() -> Path | None:
     named = os.environ.get(ENV_FILE)
     path = Path(named or ".env")
@@ -71,9 +82,9 @@ def _env_file() -> Path | None:
     return path if path.is_file() else None
 
 
-def _variables_in(env_file: Path) -> list[str]:
+def _variables_in(env_file: Path) -> dict[str, str | None]:
     try:
-        return list(dotenv_values(env_file, encoding="utf-8"))
+        return dotenv_values(env_file, encoding="utf-8")
     except OSError as error:
         raise SettingsError((ENV_FILE, f"names {env_file}: {error.strerror}")) from None
     except UnicodeDecodeError:
@@ -206,6 +217,7 @@ def _kept_secret(data_dir: Path) -> str:
 
 def _warnings(names: list[str]) -> list[str]:
     known = {variable_of(field) for field in Settings.model_fields}
+    known |= {variable_of(field) + SUFFIX for field in SECRETS}
     lines = []
     for name in sorted({name.upper() for name in names}):
         if not name.startswith(PREFIX) or name in known or name in _READ_ELSEWHERE:

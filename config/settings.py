@@ -18,10 +18,13 @@ from config.values import (
     RateLimits,
     Seconds,
     parse_networks,
+    parse_place,
     parse_url,
 )
 
 PREFIX = "PARLEY_"
+SECRETS = ("secret_key", "store_url", "redis_url", "admin_password")
+"""Fields whose values nobody shall read: each may be kept in a file, `PARLEY_…_FILE`."""
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -167,6 +170,16 @@ class Settings(BaseSettings):
         description="Browser origins allowed besides the server's own, separated by commas: "
         "`https://app.example.com,https://*.example.org`. `*` (all) in development only.",
         json_schema_extra={"default": "this machine in development, otherwise none"},
+    )
+    docs: Annotated[str, BeforeValidator(parse_place)] = Field(
+        default="on",
+        description="Where `/docs`, `/openapi.json` and `/asyncapi.json` are: `on` with everything "
+        "else, `off` nowhere, `127.0.0.1:8001` at an address of their own.",
+    )
+    metrics: Annotated[str, BeforeValidator(parse_place)] = Field(
+        default="on",
+        description="Where `/metrics` is: `on` with everything else, `off` nowhere, "
+        "`127.0.0.1:9100` at an address of its own (which may be that of `PARLEY_DOCS`).",
     )
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(parse_networks)] = Field(
         default=(),

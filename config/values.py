@@ -308,6 +308,29 @@ def parse_url(schemes: tuple[str, ...], value: object) -> str:
     return value
 
 
+def parse_place(value: object) -> str:
+    """`on`, `off`, or an address `HOST:PORT` (`[HOST]:PORT` of IPv6).
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(value, str) and (value in {"on", "off"} or address_of(value) is not None):
+        return value
+    raise ValueError("must be on, off, or an address such as 127.0.0.1:9100")
+
+
+def address_of(place: str) -> tuple[str, int] | None:
+    """Host and port of an address; None if it is none."""
+    host, _, port = place.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        return None
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        return None
+    return host, int(port)
+
+
 def redact_url(url: str) -> str:
     """The URL as it may be logged: without password and query."""
     parts = urlsplit(url)

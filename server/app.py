@@ -24,6 +24,7 @@ from fanout.redis_presence import RedisPresenceRegistry
 from fanout.redis_servers import open_servers
 from server.features import COLLECTIONS
 from server.http.listener import listen
+from server.http.places import CannotListen
 from server.metrics import Metrics
 from server.node import Node
 from server.numbers import bus_numbers
@@ -78,6 +79,12 @@ async def serve(settings: Settings, seat: Seat | None = None) -> None:
                 except Unavailable as error:
                     raise NotStarted(str(error).rstrip(".")) from None
                 _settle_garbage()
+                try:
+                    await stack.enter_async_context(
+                        node.places.serving(reuse_port=seat is not None)
+                    )
+                except CannotListen as error:
+                    raise NotStarted(str(error)) from None
                 await _listen(settings, node, seat)
         finally:
             await peers.close()
@@ -146,14 +153,20 @@ def welcome(settings: Settings, port: int) -> None:
     log.info("started", version=VERSION, url=url, store=settings.store_url.partition(":")[0])
     if settings.json_logs:
         return
+    docs = {"on": url, "off": None}.get(settings.docs, f"http://{settings.docs}")
+    pages = (
+        ""
+        if docs is None
+        else f"""    API and try-out    {docs}/docs
+    Socket events      {docs}/asyncapi.json
+"""
+    )
     demo = "make demo" if url == DEMO_URL else f"make demo PARLEY_URL={url}"
     print(  # noqa: T201 - for the person at the terminal
         f"""
   Parley {VERSION} is at {url}
 
-    API and try-out    {url}/docs
-    Socket events      {url}/asyncapi.json
-    Data               {settings.data_dir.resolve()}
+{pages}    Data               {settings.data_dir.resolve()}
 
   Make the first user:
 

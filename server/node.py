@@ -28,6 +28,7 @@ from server.gateway import Gateway
 from server.health import Health
 from server.http.cors import Cors
 from server.http.middleware import Surroundings, client_address
+from server.http.places import Places
 from server.http.rest import PREFIX, Rest
 from server.http.uploads import OPENAPI as UPLOAD_PATHS
 from server.http.uploads import UploadRoutes
@@ -138,6 +139,7 @@ class Node:
         )
         self.app.on_response_prepare.append(surroundings.on_prepare)
         self.app.on_response_prepare.append(cors.on_prepare)
+        self.places = Places(self.app, surroundings)
         self.transport.attach(self.app)
         self._attach_http(dispatcher)
         self._expose_numbers()
@@ -161,11 +163,13 @@ class Node:
         )
         rest.attach(self.app)
         self.health.attach(self.app)
-        DocsPages(
-            openapi(self.registry, VERSION, UPLOAD_PATHS),
-            asyncapi(self.registry, EVENTS, PLAIN_EVENTS, VERSION),
-        ).attach(self.app)
-        self.app.router.add_get("/metrics", self._show_metrics)
+        if (docs := self.places.find(self._settings.docs)) is not None:
+            DocsPages(
+                openapi(self.registry, VERSION, UPLOAD_PATHS),
+                asyncapi(self.registry, EVENTS, PLAIN_EVENTS, VERSION),
+            ).attach(docs)
+        if (metrics := self.places.find(self._settings.metrics)) is not None:
+            metrics.router.add_get("/metrics", self._show_metrics)
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         accept = request.headers.get("Accept", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.load import SettingsError, load, variable_of
-from config.settings import Environment, Settings, sqlite_path
+from config.settings import SECRETS, Environment, Settings, sqlite_path
 from config.values import Rate
 
 GOOD_KEY = "0f9d8c7b6a5e4d3c2b1a09f8e7d6c5b4a3928170"
@@ -244,3 +244,57 @@ def test_production_makes_no_data_directory_that_somebody_named(
     assert "there is no such directory" in problem()
     (tmp_path / "parley").mkdir()
     load()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("secret_key", GOOD_KEY),
+        ("store_url", "mongodb://u:secret@db/parley"),
+        ("redis_url", "redis://:secret@cache"),
+        ("admin_password", "Analytical-Engine-1"),
+    ],
+)
+def test_a_secret_may_be_in_a_file(tmp_path: Path, set_env: SetEnv, field: str, value: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text(value + "\n")
+    set_env(ADMIN_EMAIL="ada@example.com", ADMIN_PASSWORD="Analytical-Engine-0")
+    if field == "redis_url":
+        set_env(STORE_URL="mongodb://db/parley")
+    name = variable_of(field).removeprefix("PARLEY_")
+    set_env(**{name: "", f"{name}_FILE": str(file)})
+    settings, warnings = load()
+    kept = getattr(settings, field)
+    assert (kept if isinstance(kept, str) else kept.get_secret_value()) == value
+    assert warnings == []
+    set_env(**{name: value})
+    assert problem() == f"PARLEY_{name}_FILE and PARLEY_{name} are both set: one of them"
+
+
+def test_an_env_file_may_name_a_secrets_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(GOOD_KEY)
+    (tmp_path / ".env").write_text(f"PARLEY_SECRET_KEY_FILE={tmp_path}/key\n")
+    assert load()[0].secret_key.get_secret_value() == GOOD_KEY
+
+
+def test_a_secrets_file_that_cannot_be_read_stops_the_start(
+    tmp_path: Path, set_env: SetEnv
+) -> None:
+    file = tmp_path / "key"
+    set_env(SECRET_KEY_FILE=str(file))
+    assert problem() == f"PARLEY_SECRET_KEY_FILE names {file}: No such file or directory"
+    file.write_text("\n")
+    assert problem() == f"PARLEY_SECRET_KEY_FILE names {file}, which is empty"
+    file.write_bytes(b"\xff")
+    assert "no UTF-8 text" in problem()
+    file.write_text("hunter2")
+    assert problem().startswith("PARLEY_SECRET_KEY must have at least 32 bytes")
+
+
+def test_every_setting_that_hides_its_value_may_be_in_a_file() -> None:
+    hidden = {
+        name
+        for name, field in Settings.model_fields.items()
+        if not field.repr or "SecretStr" in str(field.annotation)
+    }
+    assert hidden == set(SECRETS)

@@ -12,6 +12,7 @@ from config.values import (
     format_size,
     parse_duration,
     parse_networks,
+    parse_place,
     parse_rate,
     parse_size,
     parse_url,
@@ -160,3 +161,16 @@ def test_a_url_and_its_password_stay_out_of_messages() -> None:
         redact_url("redis://user:hunter22@host:6379/0?password=x") == "redis://user:***@host:6379/0"
     )
     assert redact_url("sqlite:///data/parley.db") == "sqlite:///data/parley.db"
+
+
+@pytest.mark.parametrize("place", ["on", "off", "127.0.0.1:9100", "[::1]:9100", "localhost:1"])
+def test_places(place: str) -> None:
+    assert parse_place(place) == place
+
+
+@pytest.mark.parametrize(
+    "place", ["", "yes", "9100", ":9100", "::1:9100", "a:0", "a:65536", "a:²", 5]
+)
+def test_what_is_no_place(place: object) -> None:
+    with pytest.raises(ValueError, match="must be on, off, or an address"):
+        parse_place(place)

@@ -1,0 +1,59 @@
+"""The addresses of pages for those who run the server: with everything else, apart, or nowhere."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+
+from config.values import address_of
+from server.http.listener import listen
+from server.http.middleware import Surroundings
+
+Address = tuple[str, int]
+
+
+class CannotListen(Exception):
+    """An address cannot be had; the text says which and why."""
+
+
+class Places:
+    """The applications by address, besides the one that serves everybody."""
+
+    def __init__(self, everybody: web.Application, surroundings: Surroundings) -> None:
+        self._everybody = everybody
+        self._surroundings = surroundings
+        self._apart: dict[Address, web.Application] = {}
+
+    def find(self, place: str) -> web.Application | None:
+        """The application for a place as settings write it: `on`, `off`, `HOST:PORT`."""
+        if place == "on":
+            return self._everybody
+        address = address_of(place)
+        if address is None:
+            return None
+        if address not in self._apart:
+            app = web.Application(middlewares=[self._surroundings.surround])
+            app.on_response_prepare.append(self._surroundings.on_prepare)
+            self._apart[address] = app
+        return self._apart[address]
+
+    @asynccontextmanager
+    async def serving(self, *, reuse_port: bool = False) -> AsyncIterator[None]:
+        """Serve those that have an address of their own during the block.
+
+        Raises:
+            CannotListen: one of the addresses cannot be had.
+        """
+        async with AsyncExitStack() as stack:
+            for (host, port), app in self._apart.items():
+                runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+                await runner.setup()
+                stack.push_async_callback(runner.cleanup)
+                try:
+                    listener = await listen(runner, host, port, reuse_port=reuse_port)
+                except OSError as error:
+                    raise CannotListen(
+                        f"cannot listen on {host}:{port}: {error.strerror}"
+                    ) from None
+                stack.callback(listener.close)
+            yield
