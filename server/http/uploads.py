@@ -182,6 +182,8 @@ def _command(
 
 _PROBLEM = {"$ref": "#/components/responses/Problem"}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+_ANY_TYPE = {"application/octet-stream": _BINARY, "*/*": _BINARY}
+"""The first is there for generators of clients, which pass over what they do not know."""
 _ID = {
     "name": "upload",
     "in": "path",
@@ -269,8 +271,8 @@ OPENAPI: Mapping[str, Mapping[str, Any]] = {
                 _header("If-None-Match", "ETags of what the client has."),
             ],
             "responses": {
-                "200": {"description": "The file.", "content": {"*/*": _BINARY}},
-                "206": {"description": "The range of it.", "content": {"*/*": _BINARY}},
+                "200": {"description": "The file.", "content": _ANY_TYPE},
+                "206": {"description": "The range of it.", "content": _ANY_TYPE},
                 "304": {"description": "The client has it."},
                 "416": _PROBLEM,
                 "default": _PROBLEM,
