@@ -255,3 +255,28 @@ async def test_words_are_found_inside_scripts_without_spaces_and_whatever_their_
     await write(engine, a=body, b="nothing of it", c="大阪 서울 กรุงเทพ")
     for query in queries:
         assert await found(engine, query) == ["a"], query
+
+
+@pytest.mark.parametrize("near", [0, 3, 1000])
+async def test_however_many_are_looked_at_one_by_one_the_hits_are_the_same(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, near: int
+) -> None:
+    monkeypatch.setattr("store.sqlite.search.NEAR", near)
+    docs = [
+        note(f"n{number:02}", body="Crème even" if number % 2 else "creme", room=f"r{number % 5}")
+        for number in range(20)
+    ]
+    await engine.write(ORG, [Insert(NOTES, doc) for doc in docs])
+    await engine.insert(OTHER, NOTES, note("n99", body="creme", room="r1"))
+    newest = [doc["id"] for doc in reversed(docs)]
+    assert await found(engine, "creme") == newest
+    assert await found(engine, "crem", limit=7) == newest[:7]
+    assert await found(engine, "crem", limit=7, before=newest[6]) == newest[7:14]
+    assert await found(engine, "crème eve") == newest[::2]
+    for where in ({"room": "r1"}, {"room": Is("in", ["r1", "r4"])}, {"room": Is("!=", "r1")}):
+        wanted = await engine.find(ORG, NOTES, where, order=("-id",))
+        assert await found(engine, "creme", where) == [doc["id"] for doc in wanted]
+        assert (
+            await found(engine, "creme", where, limit=2, before="n15")
+            == [doc["id"] for doc in wanted if doc["id"] < "n15"][:2]
+        )
