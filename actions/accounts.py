@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 import structlog
 
 from actions.failures import counting_failures
+from actions.guesses import Guesses
 from actions.hashing import PasswordHasher
 from actions.sessions import Origin, Sessions
 from actions.tokens import INVITE_PREFIX, org_of, token_hash
@@ -39,6 +40,17 @@ from domain.principals import Principal, Role
 from fanout.limits import RateLimiter
 from store.accounts import Account, AccountRepository
 from store.sessions import SessionRepository
+
+
+class PasswordRules(NamedTuple):
+    """What this server asks of passwords."""
+
+    length_only: bool = False
+    words: tuple[str, ...] = ()
+    """Of the server: no password consists of them."""
+
+
+NO_RULES = PasswordRules()
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +85,10 @@ class Accounts:
         limiter: RateLimiter,
         clock: Clock,
         registration: Registration,
+        guesses: Guesses,
+        rules: PasswordRules = NO_RULES,
     ) -> None:
+        """`rules`: what a new password needs besides."""
         self._accounts = accounts
         self._attempts = attempts
         self._sessions = sessions
@@ -81,6 +96,12 @@ class Accounts:
         self._limiter = limiter
         self._clock = clock
         self._registration = registration
+        self._guesses = guesses
+        self._rules = rules
+
+    def _check_password(self, password: str, *about: str) -> None:
+        about = (*about, *self._rules.words)
+        passwords.check(password, about=about, length_only=self._rules.length_only)
 
     # -- registering --------------------------------------------------------------------------
 
@@ -101,7 +122,7 @@ class Accounts:
             raise Forbidden("This server takes registrations with an invitation only.")
         address = normalize_email(email)
         name = clean_name(name)
-        passwords.check(password, about=(address, name))
+        self._check_password(password, address, name)
         network = network_of(origin.remote)
         told = "Too many registrations were refused."
         async with counting_failures(self._limiter, Conflict, "register.refused", network, told):
@@ -110,6 +131,7 @@ class Accounts:
         await self._attempts.record_attempt(
             new_id(), email_key(address), network, True, user["created_at"]
         )
+        await self._guesses.succeeded(email_key(address), network)
         return await self._sessions.begin(org, user, origin)
 
     async def _register(
@@ -200,11 +222,13 @@ class Accounts:
         # A place from which the account was used before counts for itself: somebody elsewhere
         # who guesses passwords cannot keep the owner out.
         familiar = await self._attempts.succeeded_from(account, network)
+        await self._guesses.check(account, network, familiar)
         bucket_key = f"{account}@{network}" if familiar else account
         told = "Too many failed logins."
         async with (
             counting_failures(self._limiter, Unauthenticated, "login.address", network, told),
             counting_failures(self._limiter, Unauthenticated, "login", bucket_key, told),
+            self._guesses.counting(account, network),
         ):
             org, user = await self._verify(account, raw, network)
         if user["disabled_at"] is not None:
@@ -288,7 +312,7 @@ class Accounts:
         if current is None:
             raise Invalid.field("current_password", "is needed to change the password")
         name = changes.get("name", user["name"])
-        passwords.check(password, about=(user["email"], name))
+        self._check_password(password, user["email"], name)
         raw = passwords.normalized(current)
         told = "Too many wrong passwords."
         async with counting_failures(self._limiter, Invalid, "password", principal.user, told):
@@ -335,7 +359,7 @@ class Accounts:
             org = await self._accounts.ensure_organization(DEFAULT_ORG, "Default", at)
             if org["owners"]:
                 return False
-            passwords.check(password, about=(address, name))
+            self._check_password(password, address, name)
             owner = await self._first_owner(address, name, raw)
             if owner is not None:
                 return await self._accounts.set_owners(DEFAULT_ORG, [owner], org["version"])

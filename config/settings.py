@@ -44,6 +44,13 @@ class Registration(StrEnum):
     CLOSED = "closed"
 
 
+class PasswordRule(StrEnum):
+    """What a password needs."""
+
+    MIXED = "mixed"
+    LENGTH = "length"
+
+
 class LogLevel(StrEnum):
     """The least severe entries that are logged."""
 
@@ -325,6 +332,11 @@ class Settings(BaseSettings):
         ge=4,
         le=16,
         description="Work factor of password hashes, each step doubles; at least 10 in production.",
+    )
+    password_rule: PasswordRule = Field(
+        default=PasswordRule.MIXED,
+        description="`mixed`: 8 characters with upper case, lower case and a digit, or 15 of "
+        "anything. `length`: 15 of anything (NIST SP 800-63B-4). Well-known ones are refused.",
     )
     registration: Registration = Field(
         default=Registration.OPEN,

@@ -41,6 +41,12 @@ INVITE_TTL = 7 * 86_400.0
 ATTEMPTS_KEPT = 30 * 86_400.0
 """Seconds that login attempts are recorded."""
 
+MOST_IN_A_ROW = 100
+"""Failed logins in a row after which an account takes passwords from its own networks only."""
+
+GUESSES_KEPT = 400 * 86_400.0
+"""Seconds that failed logins in a row, and an account's own networks, are remembered."""
+
 EXPIRING_BEFORE = 60.0
 """Seconds before a token's end at which its connections hear `auth.expiring`."""
 

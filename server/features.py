@@ -7,13 +7,14 @@ from functools import partial
 from typing import NamedTuple
 
 from actions.access import Authenticator
-from actions.accounts import Accounts
+from actions.accounts import Accounts, PasswordRules
 from actions.api_keys import ApiKeys
 from actions.contacts import Contacts
 from actions.conversation_views import ConversationViews
 from actions.conversations import Conversations
 from actions.elsewhere import Elsewhere
 from actions.expiry import Expirations
+from actions.guesses import Guesses
 from actions.hashing import PasswordHasher
 from actions.history import History
 from actions.last_messages import LastMessages
@@ -38,7 +39,7 @@ from actions.uploads import Uploads
 from actions.users import Users
 from actions.writing import is_shut_out
 from config.load import SettingsError
-from config.settings import Settings
+from config.settings import PasswordRule, Settings
 from domain import conversations, messages, presence, reactions, receipts, typing, unread
 from domain.conversations import MEMBER_REMOVED
 from domain.errors import Conflict, Invalid
@@ -66,6 +67,7 @@ from server.gateway import Follower
 from store import accounts as accounts_store
 from store import contacts as contacts_store
 from store import conversations as conversations_store
+from store import guesses as guesses_store
 from store import leases as leases_store
 from store import messages as messages_store
 from store import nodes as nodes_store
@@ -80,6 +82,7 @@ from store.blobs import Blobs
 from store.contacts import ContactRepository
 from store.conversations import ConversationRepository
 from store.engine import Collection
+from store.guesses import GuessRepository
 from store.messages import MessageRepository
 from store.presence import PresenceRepository
 from store.reactions import ReactionRepository
@@ -91,6 +94,7 @@ from store.uploads import UploadRepository
 COLLECTIONS: tuple[Collection, ...] = (
     *accounts_store.COLLECTIONS,
     *sessions_store.COLLECTIONS,
+    *guesses_store.COLLECTIONS,
     *contacts_store.COLLECTIONS,
     *conversations_store.COLLECTIONS,
     *messages_store.COLLECTIONS,
@@ -197,8 +201,17 @@ class Features:
             settings.refresh_grace,
             settings.session_max_age,
         )
+        guesses = Guesses(GuessRepository(fabric.engine), fabric.clock)
         self.accounts = Accounts(
-            users, sessions, logins, self.hasher, limiter, fabric.clock, settings.registration.value
+            users,
+            sessions,
+            logins,
+            self.hasher,
+            limiter,
+            fabric.clock,
+            settings.registration.value,
+            guesses,
+            PasswordRules(settings.password_rule is PasswordRule.LENGTH, (settings.token_issuer,)),
         )
         managed = Users(users, logins, self.authenticator, fabric.clock)
         keys = ApiKeys(sessions, self.authenticator, fabric.clock)
@@ -208,6 +221,7 @@ class Features:
         self.followers.append(expirations)
         self.services += [self.authenticator.run, expirations.run]
         self.jobs.append(Job("sessions", HOUR, logins.trim))
+        self.jobs.append(Job("guesses", HOUR, guesses.trim))
         self.command_sets += [
             AuthCommands(self.accounts, logins),
             UserCommands(self.accounts, managed),

@@ -8,15 +8,12 @@ from structlog.testing import capture_logs
 
 from actions.hashing import PasswordHasher
 from domain.errors import Unauthenticated
-from store import accounts as accounts_store
-from store import sessions as sessions_store
 from store.sessions import SESSIONS
-from tests.support.accounts import AWAY, HOME, AccountsNode, AccountsWorld
+from tests.support.accounts import AWAY, COLLECTIONS, HOME, AccountsNode, AccountsWorld
 from tests.support.local import TurnedClock
 from tests.support.stores import Stores
 
 GRACE = 30.0
-COLLECTIONS = (*accounts_store.COLLECTIONS, *sessions_store.COLLECTIONS)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from actions.api_keys import ApiKeys
 from actions.clients import Client, Clients
 from actions.control import CHANNEL, Control
 from actions.expiry import Expirations
+from actions.guesses import Guesses
 from actions.hashing import PasswordHasher
 from actions.sessions import Origin, Sessions
 from actions.tokens import Tokens
@@ -22,14 +23,21 @@ from domain.ids import new_id
 from domain.principals import Principal, Role
 from fanout.limits import Limit, LocalRateLimiter
 from store import accounts as accounts_store
+from store import guesses as guesses_store
 from store import sessions as sessions_store
 from store.accounts import AccountRepository
 from store.engine import Engine
+from store.guesses import GuessRepository
 from store.sessions import SessionRepository
 from store.sqlite import SqliteEngine
 from tests.support.bus import LossyBus, Wire
 from tests.support.local import LocalOutlet, TurnedClock, local_client
 
+COLLECTIONS = (
+    *accounts_store.COLLECTIONS,
+    *sessions_store.COLLECTIONS,
+    *guesses_store.COLLECTIONS,
+)
 PASSWORD = "Kestrel over 7 weirs"
 SECRET = "accounts under test " * 4
 ACCESS_TTL, REFRESH_TTL = 900.0, 7 * 86400.0
@@ -78,6 +86,8 @@ class AccountsNode:
             clock,
             REFRESH_TTL,
         )
+        self.guess_repository = GuessRepository(engine)
+        self.guesses = Guesses(self.guess_repository, clock)
         self.accounts = Accounts(
             self.repository,
             self.session_repository,
@@ -86,6 +96,7 @@ class AccountsNode:
             self.limiter,
             clock,
             registration,
+            self.guesses,
         )
         self.users = Users(self.repository, self.sessions, self.authenticator, clock)
         self.keys = ApiKeys(self.session_repository, self.authenticator, clock)
@@ -173,7 +184,7 @@ class AccountsWorld:
 async def accounts_world(directory: Path) -> AsyncIterator[AccountsWorld]:
     """Accounts over a new SQLite file in a directory."""
     clock = TurnedClock()
-    collections = (*accounts_store.COLLECTIONS, *sessions_store.COLLECTIONS)
+    collections = COLLECTIONS
     engine = SqliteEngine(directory / f"{new_id()}.db", collections, clock=clock)
     hasher = PasswordHasher(4)
     await engine.start()

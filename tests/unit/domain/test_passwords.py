@@ -1,5 +1,7 @@
 """What a password has to be."""
 
+import time
+
 import pytest
 
 from domain import passwords
@@ -37,6 +39,18 @@ def test_accepts(password: str) -> None:
         "PASSWORD123a"[:11],
         "Qwerty123",
         "Passw0rd",
+        "Passw0rd!",
+        "Parley2026",
+        "P@rley-2026!",
+        "Welcome2Parley",
+        "Abcd12345",
+        "Asdfgh4321",
+        "1Qaz2wsx3edc",
+        "Annabel2019",
+        "Jones#1234",
+        "Summer2025!",
+        "passwordpassword",
+        "PasswordParley2026",
         "aaaaaaaaaaaaaaaaaaaa",
         "A1a1A1a1a1",
         "ann.lee@example.com",
@@ -53,6 +67,21 @@ def test_refuses(password: str) -> None:
         passwords.check(password, about=ABOUT)
     assert [each["field"] for each in refused.value.errors] == ["password"]
     assert not password or password not in refused.value.message
+
+
+def test_length_alone_may_be_asked_for() -> None:
+    passwords.check("seven green kettles", about=ABOUT, length_only=True)
+    for short in ("Kestrel7", "Kestrel weirs7"):
+        with pytest.raises(Invalid, match="15"):
+            passwords.check(short, about=ABOUT, length_only=True)
+    with pytest.raises(Invalid):
+        passwords.check("passwordpassword", about=ABOUT, length_only=True)
+
+
+def test_the_longest_takes_no_time() -> None:
+    started = time.process_time()
+    passwords.check("Password2026" * 80, about=ABOUT)
+    assert time.process_time() - started < 0.5
 
 
 def test_names_the_field_it_is_told() -> None:
