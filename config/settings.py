@@ -175,7 +175,8 @@ class Settings(BaseSettings):
             else Origins()
         ),
         description="Browser origins allowed besides the server's own, separated by commas: "
-        "`https://app.example.com,https://*.example.org`. `*` (all) in development only.",
+        "`https://app.example.com,https://*.example.org`, also of hybrid apps and browser extensions "
+        "(`capacitor://localhost`, `chrome-extension://abc`). `*` (all) in development only.",
         json_schema_extra={"default": "this machine in development, otherwise none"},
     )
     docs: Annotated[str, BeforeValidator(parse_place)] = Field(

@@ -28,9 +28,15 @@ _SIZES = {
 _NUMBER_UNIT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)\Z", re.ASCII)
 _RATE = re.compile(r"(\d{1,9})\s*/\s*(\d{0,6})\s*(s|m|h|d)\Z", re.ASCII)
 _BUCKET = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*\Z")
-_ORIGIN = re.compile(
-    r"https?://(?:\*\.)?(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?:\d{1,5}|\*))?\Z"
+_APP_SCHEME = (
+    r"(?:capacitor|ionic|tauri|app|[a-z]+(?:-[a-z]+)*-extension|[a-z0-9-]+(?:\.[a-z0-9-]+)+)"
 )
+"""Of hybrid apps and browser extensions; apps of one's own are named like `com.example.app`."""
+_ORIGIN = re.compile(
+    rf"(?:https?|{_APP_SCHEME})://"
+    r"(?:\*\.)?(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?:\d{1,5}|\*))?\Z"
+)
+_SOCKET_SCHEMES = {"ws": "http", "wss": "https"}
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -233,9 +239,11 @@ class Origins:
 
     def allows(self, origin: str) -> bool:
         """Whether an `Origin` header's value is among them. `null` never is, but by `*`."""
-        if self.any:
-            return True
-        origin = _without_default_port(origin.lower())
+        return self.any or self.names(origin)
+
+    def names(self, origin: str) -> bool:
+        """As `allows`, without those that only `*` allows."""
+        origin = _without_default_port(_of_page(origin.lower()))
         return any(_matches(origin, pattern) for pattern in self.patterns)
 
     def __str__(self) -> str:
@@ -244,6 +252,12 @@ class Origins:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(cls.parse)
+
+
+def _of_page(origin: str) -> str:
+    """Some libraries name the address they connect to: `wss://` where a browser says `https://`."""
+    scheme, separator, rest = origin.partition("://")
+    return _SOCKET_SCHEMES.get(scheme, scheme) + separator + rest
 
 
 def _without_default_port(origin: str) -> str:

@@ -133,7 +133,8 @@ class Node:
         checks = {"store": engine.ping, "uploads": blobs.ping, "access": access}
         self.health = Health(checks | ({} if bus.alone else {"bus": bus.check}))
         surroundings = Surroundings(metrics)
-        cors = Cors(OriginPolicy(settings.cors_origins.allows), PREFIX)
+        origins = OriginPolicy(settings.cors_origins.allows, settings.cors_origins.names)
+        cors = Cors(origins, PREFIX)
         self.app = web.Application(
             middlewares=[surroundings.surround, cors.handle], client_max_size=settings.max_body
         )
@@ -295,6 +296,7 @@ def _transport_options(settings: Settings) -> TransportOptions:
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
         origins=settings.cors_origins.allows,
+        named_origins=settings.cors_origins.names,
         address=partial(client_address, trusted=settings.trusted_proxies),
         max_frame=settings.max_frame,
         max_connect=settings.max_connect,

@@ -39,6 +39,8 @@ class Cors:
         if self._origins.allows(request):
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
             response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = EXPOSED
+            if self._origins.allows_credentials(request):
+                response.headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
             response.headers.add(hdrs.VARY, hdrs.ORIGIN)
 
     def _preflight(self, request: web.Request) -> dict[str, str]:

@@ -104,11 +104,20 @@ def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
         return peer
     # Some proxies add a line instead of an entry: all lines are one list (RFC 9110, section 5.3).
     written = ",".join(request.headers.getall("X-Forwarded-For", ()))
-    hops = [_plain(hop.strip()) for hop in written.split(",")]
+    hops = [_plain(_address(hop)) for hop in written.split(",")]
     for hop in reversed([hop for hop in hops if hop]):
         if not _within(hop, trusted):
             return hop if _is_address(hop) else peer
     return peer
+
+
+def _address(hop: str) -> str:
+    """An entry without the quotes, brackets and port that some proxies write."""
+    hop = hop.strip().strip('"')
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    host, colon, port = hop.partition(":")
+    return host if colon and port.isdigit() and "." in host else hop
 
 
 def _plain(address: str) -> str:

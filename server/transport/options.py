@@ -30,6 +30,8 @@ class TransportOptions:
     """Longest silence inside a packet whose attachments have not all come."""
     origins: Callable[[str], bool] = _none
     """Whether an `Origin` is allowed; the server's own always is."""
+    named_origins: Callable[[str], bool] | None = None
+    """Whether an allowed `Origin` is allowed by its name, not with all others; None: each is."""
     address: Callable[[web.BaseRequest], str] = _peer
     """The network address of whoever sends a request."""
     max_frame: int = 65536

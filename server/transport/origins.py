@@ -13,24 +13,29 @@ from aiohttp import hdrs, web
 class OriginPolicy:
     """Allows requests without an Origin, the server's own origin, and those that settings allow."""
 
-    def __init__(self, allowed: Callable[[str], bool]) -> None:
+    def __init__(
+        self, allowed: Callable[[str], bool], named: Callable[[str], bool] | None = None
+    ) -> None:
+        """`named`, if they are not the same, are those that are allowed by their name: their pages
+        may send what the browser knows of the user, those of everybody (`*`) may not.
+        """
         self._allowed = allowed
+        self._named = named or allowed
 
     def allows(self, request: web.BaseRequest) -> bool:
         """Whether the page behind a request may use the transport.
 
         The server's own origin is told by its host and port; the scheme is not compared, because
-        behind a proxy that ends TLS the server does not know it.
+        behind a proxy that ends TLS the server does not know it. For the same reason the default
+        ports of both schemes are the same as none.
         """
         origin = request.headers.get(hdrs.ORIGIN)
-        if origin is None or self._allowed(origin):
-            return True
-        try:
-            parts = urlsplit(origin.lower())
-        except ValueError:
-            return False
-        host = request.headers.get(hdrs.HOST, "").lower()
-        return parts.scheme in ("http", "https") and bool(host) and parts.netloc == host
+        return origin is None or self._allowed(origin) or _own(request, origin)
+
+    def allows_credentials(self, request: web.BaseRequest) -> bool:
+        """Whether the page may have the browser send credentials and read the answer."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        return origin is not None and (self._named(origin) or _own(request, origin))
 
     def headers(self, request: web.BaseRequest) -> dict[str, str]:
         """The CORS headers of a response to an allowed request."""
@@ -39,9 +44,10 @@ class OriginPolicy:
             return {}
         headers: dict[str, str] = {
             hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
-            hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS: "true",
             hdrs.VARY: hdrs.ORIGIN,
         }
+        if self.allows_credentials(request):
+            headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
         if request.method == hdrs.METH_OPTIONS:
             headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, OPTIONS"
             asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS)
@@ -49,3 +55,21 @@ class OriginPolicy:
                 headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = asked
             headers[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
         return headers
+
+
+def _own(request: web.BaseRequest, origin: str) -> bool:
+    try:
+        parts = urlsplit(origin.lower())
+    except ValueError:
+        return False
+    host = request.headers.get(hdrs.HOST, "").lower()
+    own = bool(host) and _without_default_port(parts.netloc) == _without_default_port(host)
+    # Some libraries name the address they connect to, not a page's.
+    return own and parts.scheme in ("http", "https", "ws", "wss")
+
+
+def _without_default_port(host: str) -> str:
+    for port in (":80", ":443"):
+        if host.endswith(port):
+            return host[: -len(port)]
+    return host

@@ -70,7 +70,7 @@ class Transport:
         """Over, but the application is not done with what they sent."""
         self._empty: asyncio.Future[None] | None = None
         self._draining = False
-        self._origins = OriginPolicy(self.options.origins)
+        self._origins = OriginPolicy(self.options.origins, self.options.named_origins)
 
     def attach(self, app: web.Application) -> None:
         """Serve `options.path` of an aiohttp application."""

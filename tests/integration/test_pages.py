@@ -57,6 +57,7 @@ async def test_pages_of_allowed_origins_may_read_answers_and_errors(api: Api) ->
         reply = await who.request("GET", "/users/me", headers={"Origin": OURS})
         assert reply.status == status
         assert reply.headers["access-control-allow-origin"] == OURS
+        assert reply.headers["access-control-allow-credentials"] == "true"
         assert "Origin" in reply.headers["vary"]
         assert "Retry-After" in reply.headers["access-control-expose-headers"]
         reply = await who.request("GET", "/users/me", headers={"Origin": FOREIGN})
@@ -72,6 +73,7 @@ async def test_a_browser_asks_first(api: Api) -> None:
     reply = await api.request("OPTIONS", "/conversations/x", headers={"Origin": OURS, **asked})
     assert reply.status == 204
     assert reply.headers["access-control-allow-origin"] == OURS
+    assert reply.headers["access-control-allow-credentials"] == "true"
     assert "PATCH" in reply.headers["access-control-allow-methods"]
     assert reply.headers["access-control-allow-headers"] == "authorization,content-type"
     reply = await api.request("OPTIONS", "/conversations/x", headers={"Origin": FOREIGN, **asked})

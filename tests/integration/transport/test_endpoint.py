@@ -65,11 +65,57 @@ async def test_origins_on_every_request(
             await RawSocket.open(server.port, headers=line)
 
 
+OWN = "chat.example"
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "allowed"),
+    [
+        (OWN, "https://chat.example", True),
+        (OWN, "wss://chat.example", True),
+        (OWN, "ws://chat.example", True),
+        (OWN, "https://chat.example:443", True),
+        (OWN, "http://chat.example:80", True),
+        ("chat.example:443", "https://chat.example", True),
+        ("chat.example:443", "wss://chat.example", True),
+        ("chat.example:80", "http://chat.example", True),
+        ("CHAT.example:443", "https://chat.EXAMPLE:443", True),
+        ("chat.example:8443", "wss://chat.example:8443", True),
+        ("[2001:db8::1]:443", "https://[2001:db8::1]", True),
+        ("chat.example:8443", "https://chat.example", False),
+        (OWN, "https://chat.example:8443", False),
+        (OWN, "https://evilchat.example", False),
+        (OWN, "https://chat.example.evil", False),
+        (OWN, "wss://chat.example.evil", False),
+        (OWN, "https://chat.example.evil:443", False),
+        (OWN, "https://chat.example@evil.example", False),
+        (OWN, "https://evil.example/chat.example", False),
+        (OWN, "https://evil.example#chat.example", False),
+        (OWN, "https://x.chat.example", False),
+        (OWN, "https://example", False),
+        (OWN, "ftp://chat.example", False),
+        (OWN, "capacitor://chat.example", False),
+        (OWN, "chat.example", False),
+        ("chat.example:4430", "https://chat.example", False),
+    ],
+)
+async def test_the_own_origin_and_what_looks_like_it(
+    server: ReferenceServer, http: aiohttp.ClientSession, host: str, origin: str, allowed: bool
+) -> None:
+    headers = {"Host": host, "Origin": origin}
+    async with http.get(server.polling_url, headers=headers) as response:
+        assert response.status == (200 if allowed else 403)
+        credentials = response.headers.get("Access-Control-Allow-Credentials")
+        assert credentials == ("true" if allowed else None)
+
+
 async def test_any_origin_when_all_are_allowed(http: aiohttp.ClientSession) -> None:
-    async with serve(origins=lambda origin: True) as server:
+    async with serve(origins=lambda origin: True, named_origins=lambda origin: False) as server:
         headers = {"Origin": "https://anywhere.example"}
         async with http.get(server.polling_url, headers=headers) as response:
             assert response.status == 200
+            assert response.headers["Access-Control-Allow-Origin"] == "https://anywhere.example"
+            assert "Access-Control-Allow-Credentials" not in response.headers
 
 
 async def test_sessions_are_bounded(server: ReferenceServer, http: aiohttp.ClientSession) -> None:
