@@ -112,7 +112,11 @@ Change = Insert | Update | Put | Delete
 
 
 class Guard(NamedTuple):
-    """What must be true of one document at the moment of an append.
+    """What must be true of one document for an append.
+
+    Of a document that belongs to the append's own stream, at the moment of writing. Of any other, at some
+    moment after the append was asked for: what was acknowledged before is seen, what happens beside
+    it may not be (decision 0016).
 
     `where` is compared with the document's fields (also undeclared ones, equality only). With
     `absent`, there must be no such document.
@@ -248,7 +252,8 @@ class Engine(ABC):
         at any moment leaves both or neither. The events of a stream get the next seqs without a
         hole, in the order in which appends are decided. A stream is made by its first append.
 
-        Guards are judged as of the stream's state just before the events. With a key that was
+        Guards on documents of this stream are judged as of its state just before the events, others as of
+        a moment before (see `Guard`). With a key that was
         used before by the same actor in the same stream, nothing is judged or written and the
         first result is returned.
 

@@ -236,7 +236,8 @@ class UploadRepository:
         """What attaches an upload to a message of a stream, for the append of the event that
         shows it.
 
-        The guard holds as long as the upload is there: no event can show one that has gone.
+        The guard holds as long as the upload is there; one that goes in the same moment may be shown
+        all the same, and is gone (decision 0016).
         Whether the author of the event may attach it is the caller's to check first: only its
         owner may.
         """

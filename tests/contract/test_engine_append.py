@@ -403,6 +403,43 @@ async def test_a_guard_judges_what_the_append_before_it_left(engine: Engine) -> 
     assert await seqs(engine) == [1]
 
 
+async def test_a_guard_on_the_own_stream_holds_at_the_moment_of_writing(stores: Stores) -> None:
+    nodes = [await stores.start()]
+    if nodes[0].shared:
+        nodes.append(await stores.start())
+    await nodes[0].append(appending(STREAM, changes=[Put(ROOMS, {"id": "own", "left": 5})]))
+
+    async def take(node: Engine, left: int) -> object:
+        return await node.append(
+            appending(
+                STREAM,
+                guards=[Guard(ROOMS, "own", {"left": left})],
+                changes=[Update(ROOMS, "own", inc={"left": -1})],
+            )
+        )
+
+    for left in range(5, 0, -1):
+        done = await gathered(*(take(node, left) for node in nodes for _ in range(6)))
+        assert sum(not isinstance(result, GuardFailed) for result in done) == 1
+        assert await nodes[-1].get(ORG, ROOMS, "own") == {"id": "own", "left": left - 1}
+
+
+async def test_a_guard_on_another_stream_sees_all_that_was_acknowledged_before(
+    stores: Stores,
+) -> None:
+    one = await stores.start()
+    two = await stores.start() if one.shared else one
+    other = "messages/other"
+    for n in range(10):
+        await one.append(appending(other, changes=[Put(ROOMS, {"id": "foreign", "open": True})]))
+        guard = Guard(ROOMS, "foreign", {"open": True})
+        await two.append(appending(STREAM, guards=[guard]))
+        await one.append(appending(other, changes=[Update(ROOMS, "foreign", set={"open": False})]))
+        with pytest.raises(GuardFailed):
+            await two.append(appending(STREAM, guards=[guard]))
+        assert await seqs(two) == list(range(1, n + 2))
+
+
 async def test_increments_of_concurrent_appends_add_up(engine: Engine) -> None:
     for room in range(3):
         await engine.insert(ORG, ROOMS, {"id": f"r{room}", "n": 0})
