@@ -22,6 +22,7 @@ from fanout.redis_bus import RedisBus
 from fanout.redis_limits import RedisRateLimiter
 from fanout.redis_presence import RedisPresenceRegistry
 from fanout.redis_servers import open_servers
+from server.condition import BACKUP_MARK
 from server.features import COLLECTIONS
 from server.http.listener import listen
 from server.http.places import CannotListen
@@ -254,9 +255,15 @@ async def backup(settings: Settings, target: Path, *, database_only: bool = Fals
     Raises:
         NotStarted: the store has its own tools for this, the file exists, or there is no database.
     """
-    return await asyncio.to_thread(
+    done = await asyncio.to_thread(
         _backup, _sqlite_file(settings), _uploads(settings), target, database_only
     )
+    mark = settings.data_dir / BACKUP_MARK
+    try:
+        mark.touch()
+    except OSError as error:
+        log.warning("backup_not_marked", file=str(mark), reason=error.strerror)
+    return done
 
 
 def _backup(database: Path, uploads: Path, target: Path, database_only: bool) -> str:

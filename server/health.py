@@ -35,15 +35,20 @@ class Health:
 
     async def ready(self, _request: web.Request) -> web.Response:
         """Every part works: 200; otherwise 503 with what does not."""
-        results = await asyncio.gather(*map(self._run, self._checks.values()))
-        parts = dict(zip(self._checks, results, strict=True))
-        if self.draining:
-            parts["server"] = "shutting down"
+        parts = await self.parts()
         good = all(state == "ok" for state in parts.values())
         return web.json_response(
             {"status": "ok" if good else "unavailable", "checks": parts},
             status=200 if good else 503,
         )
+
+    async def parts(self) -> dict[str, str]:
+        """By part: `ok`, or why it does not work."""
+        results = await asyncio.gather(*map(self._run, self._checks.values()))
+        parts = dict(zip(self._checks, results, strict=True))
+        if self.draining:
+            parts["server"] = "shutting down"
+        return parts
 
     async def _run(self, check: Check) -> str:
         try:

@@ -19,6 +19,7 @@ from fanout.limits import LocalRateLimiter
 from handlers.command import Registry
 from handlers.dispatcher import Dispatcher
 from handlers.streams import StreamHead
+from server.condition import READY_EVERY, SIZE_EVERY, BuildInfo, Condition
 from server.docs.asyncapi import asyncapi
 from server.docs.openapi import openapi
 from server.docs.pages import DocsPages
@@ -38,7 +39,7 @@ from server.neighbours import EVERY as LOOK
 from server.neighbours import Neighbours
 from server.numbers import nodes_numbers, presence_numbers
 from server.peers import Peers
-from server.periodic import end_all, every
+from server.periodic import at_once_and_every, end_all, every
 from server.seat import Seat, WorkerMetrics
 from server.shared_jobs import SharedJobs
 from server.transport.options import TransportOptions
@@ -144,6 +145,10 @@ class Node:
         self.transport.attach(self.app)
         self._attach_http(dispatcher)
         self._expose_numbers()
+        self._condition = Condition(engine, self.health, settings.data_dir)
+        metrics.expose(BuildInfo())
+        for numbers in self._condition.numbers():
+            metrics.expose(numbers)
         for numbers in presence_numbers(self.features.presences, self.features.presence_watch):
             metrics.expose(numbers)
         if self._neighbours is not None:
@@ -273,6 +278,11 @@ class Node:
             tasks = [asyncio.ensure_future(service()) for service in services]
             for task in tasks:
                 task.add_done_callback(_tell_failure)
+            for seconds, name, look in (
+                (READY_EVERY, "readiness", self._condition.look_at_readiness),
+                (SIZE_EVERY, "size", self._condition.look_at_size),
+            ):
+                tasks.append(asyncio.ensure_future(at_once_and_every(seconds, name, look)))
             if self._neighbours is not None:
                 tasks.append(asyncio.ensure_future(every(LOOK, "nodes", self._neighbours.look)))
                 stack.push_async_callback(self._neighbours.leave)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -42,6 +43,15 @@ async def every(seconds: float, name: str, work: Callable[[], Awaitable[object]]
                 else:
                     log.exception("periodic_work_failed", work=name)
         await asyncio.sleep(seconds)
+
+
+async def at_once_and_every(
+    seconds: float, name: str, work: Callable[[], Awaitable[object]]
+) -> None:
+    """As `every`, and once before: a failure of that is what the next time tells."""
+    with suppress(ParleyError):
+        await work()
+    await every(seconds, name, work)
 
 
 async def end_all(tasks: Collection[asyncio.Future[Any]]) -> None:

@@ -242,6 +242,15 @@ class Engine(ABC):
     async def ping(self) -> None:
         """Write and read something small: returns if both work, else raises `Unavailable`."""
 
+    @property
+    @abstractmethod
+    def queued(self) -> int:
+        """Writes that were asked for and are not safe yet."""
+
+    @abstractmethod
+    async def size(self) -> int:
+        """Bytes that the data and its indexes take where they are kept."""
+
     # -- streams ------------------------------------------------------------------------------
 
     @abstractmethod

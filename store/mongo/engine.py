@@ -120,6 +120,11 @@ class MongoEngine(Engine):
             await meta.update_one({"_id": "ping"}, {"$inc": {"count": 1}}, upsert=True)
             await meta.find_one({"_id": "ping"})
 
+    async def size(self) -> int:
+        with self._database.working():
+            stats = await self._database.database.command("dbStats")
+        return int(stats["storageSize"]) + int(stats.get("indexSize", 0))
+
     @property
     def queued(self) -> int:
         """Appends under way or waiting for their turn."""

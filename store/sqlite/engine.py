@@ -162,6 +162,10 @@ class SqliteEngine(Engine):
         await self._writer.submit(PingJob(PING_ROOM if self._committer.in_doubt else 0))
         await self._readers.run(lambda db: db.execute("SELECT count FROM pings").fetchone())
 
+    async def size(self) -> int:
+        """Of the file and of what stands in the log beside it."""
+        return await asyncio.to_thread(_size_of, self._path)
+
     @property
     def queued(self) -> int:
         """Writes that wait for their commit."""
@@ -391,3 +395,11 @@ class SqliteEngine(Engine):
 def _loaded(text: bytes) -> Document:
     doc: Document = orjson.loads(text)
     return doc
+
+
+def _size_of(path: Path) -> int:
+    try:
+        log = path.with_name(path.name + "-wal")
+        return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+    except OSError as error:
+        raise Unavailable(f"The store cannot be read: {error}") from error

@@ -64,3 +64,14 @@ async def test_stop_may_be_repeated(engine: Engine) -> None:
     await engine.stop()
     await engine.start()
     await engine.ping()
+
+
+async def test_its_size_and_its_queue_can_be_watched(engine: Engine) -> None:
+    await send(engine, "n1")
+    assert await engine.size() > 0
+    assert engine.queued == 0
+    waiting = [asyncio.ensure_future(send(engine, f"n{n}")) for n in range(2, 12)]
+    await asyncio.sleep(0)
+    assert engine.queued == 10
+    await asyncio.gather(*waiting)
+    assert engine.queued == 0
