@@ -30,7 +30,10 @@ class UnreadCount(Protocol):
     """How much a user has not read in one conversation."""
 
     @property
-    def unread(self) -> int: ...
+    def shown(self) -> int: ...
+
+    @property
+    def more(self) -> bool: ...
 
 
 class UnreadCounts(Protocol):
@@ -65,6 +68,7 @@ def change_of(doc: Document) -> ConversationChange:
         "created_at": doc["created_at"],
         "last_message": None,
         "unread": None,
+        "more": None,
         "muted": None,
         "archived": None,
     }
@@ -152,7 +156,8 @@ class ConversationViews:
                     ],
                     "created_at": doc["created_at"],
                     "last_message": last.get(id),
-                    "unread": count.unread if count is not None else 0,
+                    "unread": count.shown if count is not None else 0,
+                    "more": count is not None and count.more,
                     "muted": own["muted"],
                     "archived": own["archived"],
                 }

@@ -389,6 +389,7 @@ def _opened(
         "created_at": at,
         "last_message": None,
         "unread": 0,
+        "more": False,
         "muted": False,
         "archived": False,
     }

@@ -22,7 +22,7 @@ from actions.unread_counts import Entry, Fact, Feed, Inbox
 from domain.clock import Clock, timestamp
 from domain.conversations import stream_of
 from domain.errors import ParleyError
-from domain.unread import NAMESPACE, NONE, UNREAD_INTERVAL, UNREAD_UPDATED, Counts
+from domain.unread import MAX_UNREAD, NAMESPACE, NONE, UNREAD_INTERVAL, UNREAD_UPDATED, Counts
 from domain.unread import Unread as UnreadData
 from fanout.hub import Hub
 from fanout.publisher import Publisher
@@ -119,6 +119,9 @@ class Unread:
         gone = Fact(seq, sender, mentions)
         for user, entry in feed.entries.items():
             if entry.floor < seq <= entry.through and at > entry.counted:
+                if entry.counts.more:
+                    self._want(entry.inbox, conversation)
+                    continue
                 unread, mentioned = gone.adds(user)
                 entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
         self._touch(feed)
@@ -235,7 +238,7 @@ class Unread:
 
     def _drop(self, entry: Entry) -> None:
         inbox, feed = entry.inbox, entry.feed
-        inbox.total -= entry.counts.unread
+        inbox.total -= entry.counts.shown
         entry.counts = NONE
         inbox.entries.pop(feed.conversation, None)
         if feed.entries.get(inbox.user) is entry:
@@ -287,8 +290,9 @@ class Unread:
         inbox.told = inbox.total
         data: UnreadData = {
             "conversation": entry.feed.conversation,
-            "unread": entry.counts.unread,
-            "mentions": entry.counts.mentions,
+            "unread": entry.counts.shown,
+            "more": entry.counts.more,
+            "mentions": min(entry.counts.mentions, MAX_UNREAD),
             "total": inbox.total,
         }
         self._publisher.send(

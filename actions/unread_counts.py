@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from domain.conversations import stream_of
-from domain.unread import NONE, Counts
+from domain.unread import COUNTED, NONE, Counts
 
 KEPT = 64
 """Messages of a conversation that are kept to count again what is behind a position."""
@@ -100,8 +100,8 @@ class Entry:
         return self.counts != self.sent or self.inbox.total != self.inbox.told
 
     def set(self, unread: int, mentions: int) -> None:
-        self.inbox.total += unread - self.counts.unread
-        self.counts = Counts(unread, mentions)
+        known, self.counts = self.counts, Counts(min(unread, COUNTED), min(mentions, COUNTED))
+        self.inbox.total += self.counts.shown - known.shown
 
     def fold(self) -> None:
         """Add the messages that are not counted yet."""

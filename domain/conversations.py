@@ -68,6 +68,9 @@ class Conversation(TypedDict):
     created_at: str
     last_message: Message | None
     unread: int
+    """At most 1,000."""
+    more: bool
+    """Whether more is unread than `unread` says."""
     muted: bool
     archived: bool
 
@@ -75,7 +78,7 @@ class Conversation(TypedDict):
 @with_config(extra="forbid")
 class ConversationChange(TypedDict):
     """A conversation after a change. In its own stream it is as all members see it, and what may be
-    another for each of them is null: `last_message`, `unread`, `muted`, `archived`. In a user's
+    another for each of them is null: `last_message`, `unread`, `more`, `muted`, `archived`. In a user's
     stream `muted` or `archived` is what changed, and what else is null did not.
     """
 
@@ -87,6 +90,7 @@ class ConversationChange(TypedDict):
     created_at: str
     last_message: Message | None
     unread: int | None
+    more: bool | None
     muted: bool | None
     archived: bool | None
 

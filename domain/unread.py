@@ -14,12 +14,31 @@ UNREAD_INTERVAL = 1.0
 """Seconds between two `unread.updated` of one conversation to one user."""
 
 
+MAX_UNREAD = 1000
+"""How far a user's unread messages of one conversation are counted and told."""
+
+COUNTED = MAX_UNREAD + 1
+"""Where counting ends: so many stand for more than are told."""
+
+
 class Counts(NamedTuple):
-    """What a user has not read in one conversation: messages of others that are not deleted."""
+    """What a user has not read in one conversation: messages of others that are not deleted,
+    counted up to `COUNTED`.
+    """
 
     unread: int
     mentions: int
     """How many of them mention the user."""
+
+    @property
+    def shown(self) -> int:
+        """As the user is told."""
+        return min(self.unread, MAX_UNREAD)
+
+    @property
+    def more(self) -> bool:
+        """Whether there are more than are told."""
+        return self.unread > MAX_UNREAD
 
 
 NONE = Counts(0, 0)
@@ -31,10 +50,13 @@ class Unread(TypedDict):
 
     conversation: str
     unread: int
+    """At most 1,000."""
+    more: bool
+    """Whether there are more than `unread` says."""
     mentions: int
-    """How many of them mention the user."""
+    """How many of them mention the user, at most 1,000."""
     total: int
-    """Unread messages in all of the user's conversations together."""
+    """Unread messages in all of the user's conversations together, of each at most 1,000."""
 
 
 UNREAD_UPDATED = EventType(

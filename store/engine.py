@@ -356,6 +356,14 @@ class Engine(ABC):
         """How many documents match."""
 
     @abstractmethod
+    async def count_each(
+        self, org: str, collection: Collection, wheres: Sequence[Filter], at_most: int
+    ) -> list[int]:
+        """How many documents match each of the filters, in their order; no filter's are counted
+        further than `at_most`.
+        """
+
+    @abstractmethod
     async def sum(self, org: str, collection: Collection, field: str, where: Filter) -> int:
         """The sum of a declared integer field over the documents that match; 0 for none."""
 

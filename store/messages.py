@@ -24,9 +24,10 @@ from store.engine import (
 
 MESSAGES = Collection(
     "messages",
-    indexes=(Index(("conversation", "seq")),),
+    # Sender and deletion are in the index so that what is unread is counted in it alone.
+    indexes=(Index(("conversation", "seq", "id", "sender", "deleted_at")),),
     text="body",
-    fields=("sender", "created_at", "deleted_at"),
+    fields=("created_at",),
 )
 """`domain.messages.Message`."""
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from domain.conversations import stream_of
 from domain.messages import MESSAGE_DELETED
-from domain.unread import NONE, Counts
+from domain.unread import COUNTED, NONE, Counts
 from store.conversations import MEMBERS, key_of
 from store.engine import Change, Collection, Delete, Document, Engine, Index, Insert, Is
 from store.messages import MESSAGES
@@ -27,8 +27,10 @@ REREADS = 10
 READ_AT_ONCE = 1000
 
 READ_TOGETHER = 500
-"""Messages that are read to count in several conversations at once; where there are more, they are
-counted by the store, in each for itself."""
+"""Messages that are read to count in several conversations at once."""
+
+READ_EACH = 50
+"""Messages of one conversation that are read; more are counted by the store."""
 
 Pair = tuple[str, str]
 """A conversation and a user."""
@@ -91,6 +93,9 @@ class UnreadRepository:
             counted |= together
             for pair in together:
                 del behind[pair]
+        for pair, one in (await self._count_each(org, behind, heads)).items():
+            counted[pair] = one
+            del behind[pair]
         found = await asyncio.gather(
             *(self._count_one(org, pair, floor, heads[pair[0]]) for pair, floor in behind.items())
         )
@@ -126,6 +131,27 @@ class UnreadRepository:
                 counted[conversation, user] = Counted(floor, heads[conversation], counts)
         return counted
 
+    async def _count_each(
+        self, org: str, floors: Mapping[Pair, int], heads: Mapping[str, int]
+    ) -> dict[Pair, Counted]:
+        """Counts in the store, for each conversation and user. Where something came meanwhile, none."""
+        if not floors:
+            return {}
+        unread, mentions = await asyncio.gather(
+            self._engine.count_each(
+                org, MESSAGES, [_unread(*each) for each in floors.items()], COUNTED
+            ),
+            self._engine.count_each(
+                org, MENTIONS, [_mentions(*each) for each in floors.items()], COUNTED
+            ),
+        )
+        after = await self._heads(org, list(dict.fromkeys(pair[0] for pair in floors)))
+        return {
+            pair: Counted(floor, heads[pair[0]], Counts(one, mentioned))
+            for (pair, floor), one, mentioned in zip(floors.items(), unread, mentions, strict=True)
+            if after[pair[0]] == heads[pair[0]]
+        }
+
     async def _heads(self, org: str, conversations: Sequence[str]) -> dict[str, int]:
         heads = await self._engine.heads(org, [stream_of(each) for each in conversations])
         return {
@@ -136,18 +162,12 @@ class UnreadRepository:
     async def _count_one(
         self, org: str, pair: Pair, floor: int, through: int
     ) -> tuple[Pair, Counted]:
-        conversation, user = pair
-        unread = {
-            "conversation": conversation,
-            "seq": Is(">", floor),
-            "sender": Is("!=", user),
-            "deleted_at": None,
-        }
-        mentions = {"conversation": conversation, "user": user, "seq": Is(">", floor)}
+        conversation = pair[0]
+        unread, mentions = _unread(pair, floor), _mentions(pair, floor)
         for _ in range(RECOUNTS):
             counts = Counts(
-                await self._engine.count(org, MESSAGES, unread),
-                await self._engine.count(org, MENTIONS, mentions),
+                *await self._engine.count_each(org, MESSAGES, [unread], COUNTED),
+                *await self._engine.count_each(org, MENTIONS, [mentions], COUNTED),
             )
             # Exact for this place, if nothing came while it was counted.
             head = (await self._heads(org, [conversation]))[conversation]
@@ -177,9 +197,22 @@ class UnreadRepository:
                 org, collection, where, order=("seq", "id"), after=after, limit=READ_AT_ONCE
             )
             total += sum(1 for doc in docs if doc["seq"] <= through)
-            if len(docs) < READ_AT_ONCE or docs[-1]["seq"] > through:
-                return total
+            if len(docs) < READ_AT_ONCE or docs[-1]["seq"] > through or total >= COUNTED:
+                return min(total, COUNTED)
             after = (docs[-1]["seq"], docs[-1]["id"])
+
+
+def _unread(pair: Pair, floor: int) -> Document:
+    return {
+        "conversation": pair[0],
+        "seq": Is(">", floor),
+        "sender": Is("!=", pair[1]),
+        "deleted_at": None,
+    }
+
+
+def _mentions(pair: Pair, floor: int) -> Document:
+    return {"conversation": pair[0], "user": pair[1], "seq": Is(">", floor)}
 
 
 def _floor(member: Document, position: Document | None) -> int:
@@ -200,7 +233,7 @@ def _groups(floors: Mapping[Pair, int], heads: Mapping[str, int]) -> list[dict[P
     left = 0
     start = 0
     for conversation, floor in sorted(lowest.items(), key=lambda each: each[1]):
-        if heads[conversation] - floor > READ_TOGETHER:
+        if heads[conversation] - floor > READ_EACH:
             continue
         if not groups or heads[conversation] - start > left:
             groups.append({})

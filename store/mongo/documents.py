@@ -26,6 +26,8 @@ from store.mongo.database import Database
 from store.mongo.kinds import Kind, Row, check_plain, document, live, ownership, row_id, version
 from store.mongo.query import Query, behind, changed, condition, order_of
 
+COUNTED_AT_ONCE = 50
+
 CHUNK = 1000
 """Documents asked for by id, or stored, in one command."""
 
@@ -91,6 +93,21 @@ class Documents:
     async def count(self, kind: Kind, org: str, where: Filter) -> int:
         """How many match."""
         return await self._database.rows(kind).count_documents(condition(kind, where, org))
+
+    async def count_each(
+        self, kind: Kind, org: str, wheres: Sequence[Filter], at_most: int
+    ) -> list[int]:
+        """How many match each of the filters, up to a bound."""
+        rows = self._database.rows(kind)
+        counts: list[int] = []
+        for start in range(0, len(wheres), COUNTED_AT_ONCE):
+            counts += await asyncio.gather(
+                *(
+                    rows.count_documents(condition(kind, where, org), limit=at_most)
+                    for where in wheres[start : start + COUNTED_AT_ONCE]
+                )
+            )
+        return counts
 
     async def sum(self, kind: Kind, org: str, field: str, where: Filter) -> int:
         """The sum of a field."""

@@ -260,6 +260,13 @@ class MongoEngine(Engine):
         with self._database.working():
             return await self._documents.count(kind, org, where)
 
+    async def count_each(
+        self, org: str, collection: Collection, wheres: Sequence[Filter], at_most: int
+    ) -> list[int]:
+        kind = self._database.kind(collection)
+        with self._database.working():
+            return await self._documents.count_each(kind, org, wheres, at_most)
+
     async def sum(self, org: str, collection: Collection, field: str, where: Filter) -> int:
         kind = self._database.kind(collection)
         with self._database.working():

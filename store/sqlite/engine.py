@@ -296,6 +296,12 @@ class SqliteEngine(Engine):
         table = table_of(self._tables, collection)
         return await self._readers.run(reads.aggregate(table, org, "count(*)", where))
 
+    async def count_each(
+        self, org: str, collection: Collection, wheres: Sequence[Filter], at_most: int
+    ) -> list[int]:
+        table = table_of(self._tables, collection)
+        return await self._readers.run(reads.count_each(table, org, wheres, at_most))
+
     async def sum(self, org: str, collection: Collection, field: str, where: Filter) -> int:
         table = table_of(self._tables, collection)
         what = f"coalesce(sum(t.{table.column(field)}), 0)"

@@ -123,6 +123,25 @@ def aggregate(
     return read
 
 
+def count_each(
+    table: Table, org: str, wheres: Sequence[Filter], at_most: int
+) -> Callable[[sqlite3.Connection], list[int]]:
+    """How many documents match each of the filters, up to a bound."""
+    asked = []
+    for where in wheres:
+        filtered = query.condition(table, where)
+        sql = (
+            f"SELECT count(*) FROM (SELECT 1 FROM {table.name} AS t "
+            f"WHERE t._org = ?{filtered.text} LIMIT ?)"
+        )
+        asked.append((sql, [org, *filtered.params, at_most]))
+
+    def read(db: sqlite3.Connection) -> list[int]:
+        return [cast(int, db.execute(sql, params).fetchone()[0]) for sql, params in asked]
+
+    return read
+
+
 def places(streams: Iterable[str]) -> Callable[[sqlite3.Connection], dict[str, Place]]:
     """Streams by name, of any organization."""
     listed = orjson.dumps(list(streams)).decode()

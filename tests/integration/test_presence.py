@@ -123,6 +123,7 @@ async def test_receipts_and_unread_on_several_devices(api: Api) -> None:
             assert count["data"] == {
                 "conversation": group["id"],
                 "unread": 2,
+                "more": False,
                 "mentions": 1,
                 "total": 2,
             }

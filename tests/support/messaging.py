@@ -54,8 +54,8 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 class _Nobody(NamedTuple):
-    unread: int = 0
-    mentions: int = 0
+    shown: int = 0
+    more: bool = False
 
 
 class NotedUnread:

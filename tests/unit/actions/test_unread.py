@@ -252,3 +252,33 @@ async def test_whatever_happens_the_counts_are_those_of_the_store(
                 await until(
                     lambda w=who, o=outlet, r=room: last(o, r)[:2] == expected[w.user, r]  # type: ignore[misc]
                 )
+
+
+async def test_a_count_ends_at_a_bound_and_is_right_again_below_it(
+    world: CountingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domain.unread.MAX_UNREAD", 3)
+    monkeypatch.setattr("store.unread.COUNTED", 4)
+    monkeypatch.setattr("actions.unread_counts.COUNTED", 4)
+    monkeypatch.setattr("store.unread.READ_EACH", 0)
+    ann, bob = world.user("ann"), world.user("bob")
+    one, two = [(await world.open(ann, bob))["id"] for _ in range(2)]
+    sent = [await world.send(ann, one, f"m{n}") for n in range(6)]
+    await world.send(ann, two, "x")
+    _, at_bob = await world.connect(bob)
+
+    def told() -> Any:
+        found = [each for each in at_bob.data("unread.updated") if each["conversation"] == one]
+        return (found[-1]["unread"], found[-1]["more"], found[-1]["total"]) if found else None
+
+    sent.append(await world.send(ann, one, "m6"))
+    await until(lambda: told() == (3, True, 4))
+    counts = (await world.counts.counts("org", "bob", [one]))[one]
+    assert (counts.shown, counts.more) == (3, True)
+    for each in sent[:3]:
+        await world.messages.delete(ann, each["id"])
+    await until(lambda: told() == (3, True, 4))
+    await world.messages.delete(ann, sent[3]["id"])
+    await until(lambda: told() == (3, False, 4))
+    await world.moves.move(bob, one, "read", sent[5]["seq"])
+    await until(lambda: told() == (1, False, 2))
