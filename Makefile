@@ -128,7 +128,7 @@ $(DEV): requirements-dev.txt | $(PINNED_PIP)
 	@touch $@ $(RUNTIME)
 
 %/node_modules/.package-lock.json: %/package-lock.json
-	@command -v $(NPM) >/dev/null || { echo 'This needs Node 20 or later with npm: https://nodejs.org' >&2; exit 1; }
+	@command -v $(NPM) >/dev/null || { echo 'This needs Node 18 or later with npm: https://nodejs.org' >&2; exit 1; }
 	@echo 'Installing the Node packages of $*'
 	@cd $* && $(NPM) ci --silent
 	@touch $@

@@ -20,7 +20,7 @@ def node() -> str:
         AssertionError: one of them is missing.
     """
     path = shutil.which("node")
-    assert path, "these tests need Node 20 or later"
+    assert path, "these tests need Node 18 or later"
     assert (NODE_DIR / "node_modules" / "socket.io-client").is_dir(), "run `make test` once"
     return path
 
