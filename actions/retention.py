@@ -3,7 +3,8 @@
 import structlog
 
 from domain.clock import Clock, timestamp
-from store.engine import Engine
+from store.engine import Engine, Is
+from store.receipts import RECEIPTS
 
 log = structlog.get_logger(__name__)
 
@@ -15,7 +16,7 @@ class Retention:
         """
         Args:
             keep: newest events of each stream that stay, whatever their age.
-            age: seconds after which events go.
+            age: seconds after which events go, and the record of how receipts moved.
         """
         self._engine = engine
         self._clock = clock
@@ -26,6 +27,9 @@ class Retention:
         """Trim all logs once; returns how many events were dropped."""
         before = timestamp(self._clock.now() - self._age)
         dropped = await self._engine.trim(keep=self._keep, before=before)
+        receipts = await self._engine.delete_any_org(RECEIPTS, {"at": Is("<", before)})
+        if receipts:
+            log.info("receipts_trimmed", moves=receipts)
         if dropped:
             log.info("events_trimmed", events=dropped)
         return dropped

@@ -16,8 +16,12 @@ POSITIONS = Collection("positions", indexes=(Index(("conversation", "user")),))
 """`{id: "<conversation>:<user>", conversation, user, delivered_seq, delivered_at, read_seq,
 read_at}`."""
 
-RECEIPTS = Collection("receipts", indexes=(Index(("conversation", "user", "kind", "seq")),))
-"""`{id, conversation, user, kind, seq, at}`: one for each move of a position."""
+RECEIPTS = Collection(
+    "receipts",
+    indexes=(Index(("conversation", "user", "kind", "seq")), Index(("at",), any_org=True)),
+)
+"""`{id, conversation, user, kind, seq, at}`: one for each move of a position, for as long as events
+are kept; of older ones the position tells."""
 
 COLLECTIONS = (POSITIONS, RECEIPTS)
 

@@ -12,6 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from actions.receipts import INTERVAL
+from actions.retention import Retention
 from actions.streams import Position as StreamPosition
 from domain.clock import timestamp
 from domain.conversations import Kind, stream_of
@@ -19,6 +20,7 @@ from domain.errors import Invalid, NotFound
 from domain.messages import Message
 from domain.principals import Principal
 from domain.receipts import MemberStatus, ReceiptKind
+from store.receipts import RECEIPTS
 from tests.support.counting import CountingWorld, counting_world, until
 from tests.support.local import LocalOutlet
 
@@ -199,3 +201,20 @@ async def test_others_cannot_see_or_move_anything(world: CountingWorld) -> None:
     ):
         with pytest.raises(NotFound):
             await call
+
+
+async def test_what_moves_are_recorded_goes_with_age_and_the_position_answers(
+    world: CountingWorld,
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    sent = await world.send(ann, room, "one")
+    await world.moves.move(bob, room, "read", sent["seq"])
+    read = timestamp(world.clock.now())
+    retention = Retention(world.engine, world.clock, keep=5, age=60)
+    await retention.run()
+    assert await world.engine.count("org", RECEIPTS, {"conversation": room}) == 1
+    world.clock.turn(120)
+    await retention.run()
+    assert await world.engine.count("org", RECEIPTS, {"conversation": room}) == 0
+    assert await status(world, ann, sent) == {"bob": (read, read)}
