@@ -1,4 +1,7 @@
-FROM python:3.13-slim AS build
+# A tag moves: to build the same image twice, name what it stood for, as `docker buildx imagetools inspect`
+# tells it: --build-arg PYTHON=python:3.13-slim@sha256:...
+ARG PYTHON=python:3.13-slim
+FROM ${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app
 RUN python -m venv /opt/venv
@@ -7,7 +10,7 @@ RUN /opt/venv/bin/pip install --require-hashes --only-binary :all: -r requiremen
 COPY . .
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /app
 
-FROM python:3.13-slim
+FROM ${PYTHON}
 LABEL org.opencontainers.image.title="Parley" \
       org.opencontainers.image.description="A real-time messaging server that a Python team hosts itself" \
       org.opencontainers.image.licenses="Apache-2.0"
