@@ -20,15 +20,16 @@ from typing import Any
 
 import structlog
 
+from actions.authority import Authority
 from actions.clients import Client, Clients
 from actions.control import Control
 from actions.failures import counting_failures
-from actions.tokens import KEY_ID_PREFIX, KEY_PREFIX, Tokens, org_of, token_hash
+from actions.tokens import KEY_PREFIX, Tokens, org_of, token_hash
 from domain.accounts import network_of
 from domain.clock import Clock, parse_timestamp, timestamp
 from domain.errors import ParleyError, Unauthenticated, Unavailable
 from domain.ids import new_id
-from domain.principals import Principal, Role
+from domain.principals import KEY_ID_PREFIX, Principal, Role
 from fanout.limits import RateLimiter
 from store.accounts import AccountRepository
 from store.sessions import SessionRepository
@@ -56,6 +57,9 @@ BLIND_AFTER = 10.0
 
 REMEMBER = 1.0
 """Seconds that the store's answer about a session or key is remembered."""
+
+USE_NOTED_EVERY = 60.0
+"""Seconds between two notes that an API key was used."""
 
 REFUSED_FOR = 10.0
 """Seconds that the refusal of an API key is remembered: a program that goes on trying a dead one
@@ -103,6 +107,7 @@ class Authenticator:
         self._clients = clients
         self._limiter = limiter
         self._clock = clock
+        self._authority = Authority(accounts, sessions, clock)
         self._believed_for = access_ttl + OVERLAP
         self._changed: dict[str, _Changed] = {}
         self._keys: dict[str, tuple[float, Principal]] = {}
@@ -229,6 +234,9 @@ class Authenticator:
         role = await self._role(principal)
         if role is None:
             raise Unauthenticated(BAD_KEY)
+        used, now = key.get("last_used_at"), self._clock.now()
+        if used is None or parse_timestamp(used) <= now - USE_NOTED_EVERY:
+            await self._sessions.use_key(org, key["id"], timestamp(now))
         return replace(principal, role=role)
 
     async def _role(self, principal: Principal) -> Role | None:
@@ -249,7 +257,7 @@ class Authenticator:
         ):
             return None
         if principal.kind == "agent":
-            return most
+            return await self._authority.of_key(org, source)
         user = await self._accounts.user(org, principal.user)
         if user is None or user["disabled_at"] is not None:
             return None

@@ -7,11 +7,12 @@ from typing import Any, Literal, NamedTuple
 import orjson
 import structlog
 
+from actions.authority import Authority, without_key
 from actions.failures import counting_failures
 from actions.guesses import Guesses
 from actions.hashing import PasswordHasher
 from actions.sessions import Origin, Sessions
-from actions.tokens import INVITE_PREFIX, org_of, token_hash
+from actions.tokens import INVITE_PREFIX, RESET_PREFIX, org_of, token_hash
 from domain import passwords
 from domain.accounts import (
     DEFAULT_ORG,
@@ -70,6 +71,7 @@ REFUSED = (
 """For every refusal that depends on what is stored, so that they cannot be told apart: see
 `docs/decisions/0003-registration-tells-little.md`."""
 
+BAD_RESET = "The reset link is not valid, or was used."
 NOT_LOGGED_IN = "The email address or the password is wrong."
 
 
@@ -96,6 +98,7 @@ class Accounts:
         self._limiter = limiter
         self._clock = clock
         self._registration = registration
+        self._authority = Authority(accounts, attempts, clock)
         self._guesses = guesses
         self._rules = rules
 
@@ -155,6 +158,7 @@ class Accounts:
             or found["used_by"] is not None
             or found["expires_at"] <= timestamp(self._clock.now())
             or found["email"] not in (None, address)
+            or not await self._authority.could_give(org, found["created_by"], Role(found["role"]))
         ):
             raise Conflict(REFUSED)
         return org, found
@@ -276,15 +280,18 @@ class Accounts:
         *,
         password: str | None = None,
         current_password: str | None = None,
+        keep_keys: bool = False,
     ) -> Profile:
         """Change the caller's own account; what is not named in `changes` stays.
 
         Args:
             changes: of `name`, `avatar`, `settings`.
             password: a new one; ends all other sessions.
+            keep_keys: the API keys that act as this user outlive it.
 
         Raises:
             Invalid: a value is not acceptable, or the current password wrong.
+            Forbidden: the password is to be changed by an API key.
             RateLimited: the current password was wrong too often.
         """
         clean = dict(changes)
@@ -296,7 +303,10 @@ class Accounts:
             _check_settings(clean["settings"])
         user = await self._mine(principal)
         if password is not None:
+            without_key(principal)
             user = await self._change_password(principal, user, password, current_password, clean)
+            if not keep_keys:
+                await self._sessions.end_keys(principal.org, principal.user)
         elif clean:
             user = await self._accounts.update_user(principal.org, principal.user, clean) or user
         return own_view(user, principal.org)
@@ -332,6 +342,40 @@ class Accounts:
         await self._sessions.end_all(principal.org, principal.user, but=principal.session)
         log.info("password_changed", user=principal.user)
         return changed
+
+    async def reset(self, token: str, password: str, origin: Origin) -> None:
+        """Set a new password with a reset link. All sessions and keys of the user end, and the
+        network the link was used from is one of the account's own.
+
+        Raises:
+            Invalid: the password is not acceptable; the link can be used again.
+            Unauthenticated: the link is wrong, used or expired, or its maker could not make it now.
+        """
+        org = org_of(RESET_PREFIX, token)
+        found = await self._accounts.reset(org, token_hash(token)) if org else None
+        user = await self._accounts.user(org, found["user"]) if org and found else None
+        now = timestamp(self._clock.now())
+        if (
+            org is None
+            or found is None
+            or user is None
+            or found["used_at"] is not None
+            or found["expires_at"] <= now
+            or user["disabled_at"] is not None
+            or not await self._authority.could_give(org, found["created_by"], Role(user["role"]))
+        ):
+            raise Unauthenticated(BAD_RESET)
+        self._check_password(password, user["email"], user["name"])
+        hashed = await self._hasher.hash(passwords.normalized(password))
+        if not await self._accounts.use_reset(org, found["id"], now):
+            raise Unauthenticated(BAD_RESET)
+        await self._accounts.update_user(org, user["id"], {"password": hashed, "password_at": now})
+        await self._sessions.end_all(org, user["id"])
+        await self._sessions.end_keys(org, user["id"])
+        account = email_key(user["email"])
+        await self._guesses.clear(account)
+        await self._guesses.succeeded(account, network_of(origin.remote))
+        log.info("password_reset", user=user["id"], by=found["created_by"])
 
     # -- the first one ------------------------------------------------------------------------
 

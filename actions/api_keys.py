@@ -6,13 +6,14 @@ from typing import Any
 import structlog
 
 from actions.access import Authenticator
-from actions.tokens import KEY_ID_PREFIX, KEY_PREFIX, random_token, token_hash
+from actions.authority import without_key
+from actions.tokens import KEY_PREFIX, random_token, token_hash
 from domain.accounts import ApiKey, KeyKind, clean_name, may_manage
 from domain.clock import Clock, timestamp
 from domain.errors import Forbidden, NotFound
 from domain.ids import new_id
 from domain.pages import Page, decode_cursor, encode_cursor
-from domain.principals import Principal, Role
+from domain.principals import KEY_ID_PREFIX, Principal, Role
 from store.sessions import SessionRepository
 
 log = structlog.get_logger(__name__)
@@ -24,23 +25,43 @@ HINT = 8
 class ApiKeys:
     """Makes, lists and revokes API keys of an organization."""
 
-    def __init__(self, keys: SessionRepository, authenticator: Authenticator, clock: Clock) -> None:
+    def __init__(
+        self,
+        keys: SessionRepository,
+        authenticator: Authenticator,
+        clock: Clock,
+        default_ttl: float = 0.0,
+    ) -> None:
+        """`default_ttl`: seconds that a key lives of which nothing else is said; 0: without end."""
+        self._default_ttl = default_ttl or None
         self._keys = keys
         self._authenticator = authenticator
         self._clock = clock
 
     async def create(
-        self, principal: Principal, name: str, kind: KeyKind, role: Role, ttl: float | None
+        self,
+        principal: Principal,
+        name: str,
+        kind: KeyKind,
+        role: Role,
+        ttl: float | None,
+        *,
+        endless: bool = False,
     ) -> ApiKey:
         """A new key, which is told once, here.
 
         Args:
             kind: `user` acts as the caller, with at most `role`; `agent` acts as itself.
-            ttl: seconds that it lives; None: until it is revoked.
+            ttl: seconds that it lives; None: as long as the server's setting says.
+            endless: it lives until it is revoked.
 
         Raises:
-            Forbidden: the role is above the caller's; or an agent's is not below it.
+            Forbidden: the role is above the caller's; or an agent's is not below it; or the caller
+                is a key itself.
         """
+        without_key(principal)
+        if ttl is None and not endless:
+            ttl = self._default_ttl
         allowed = principal.role.at_least(role) if kind == "user" else _may_grant(principal, role)
         if not allowed:
             raise Forbidden("A key cannot do more than who makes it.")
@@ -59,6 +80,7 @@ class ApiKeys:
             "created_at": timestamp(now),
             "expires_at": timestamp(now + ttl) if ttl is not None else None,
             "revoked_at": None,
+            "last_used_at": None,
         }
         await self._keys.add_key(principal.org, doc)
         log.info("api_key_created", key=id, kind=kind, by=principal.user)
@@ -108,4 +130,5 @@ def _view(doc: Mapping[str, Any]) -> ApiKey:
         "created_at": doc["created_at"],
         "created_by": doc["created_by"],
         "expires_at": doc["expires_at"],
+        "last_used_at": doc.get("last_used_at"),
     }

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 
 from actions.access import Authenticator
+from actions.authority import without_key
 from actions.clients import Client, Clients
 from actions.expiry import Expirations
 from actions.tokens import Tokens, token_hash
@@ -202,7 +203,9 @@ class Sessions:
 
         Raises:
             NotFound: the caller has no such session, or it has ended.
+            Forbidden: the caller came with an API key.
         """
+        without_key(principal)
         await self._own(principal, session)
         await self._revoke(principal.org, principal.user, [session])
 
@@ -226,6 +229,27 @@ class Sessions:
         if await self._sessions.session(principal.org, principal.session) is None:
             raise Invalid("An API key does not log out; it can be revoked.")
         await self._revoke(principal.org, principal.user, [principal.session])
+
+    async def end_everywhere(self, principal: Principal) -> None:
+        """Log out on all devices.
+
+        Raises:
+            Forbidden: the caller came with an API key.
+        """
+        without_key(principal)
+        await self.end_all(principal.org, principal.user)
+
+    async def end_keys(self, org: str, user: str) -> None:
+        """End the API keys that act as this user."""
+        keys = [
+            each for each in await self._sessions.keys_made_by(org, user) if each["kind"] == "user"
+        ]
+        if not keys:
+            return
+        await self._authenticator.note(user)
+        for each in keys:
+            await self._sessions.revoke_key(org, each["id"], timestamp(self._clock.now()))
+        self._authenticator.tell(user)
 
     async def end_all(self, org: str, user: str, *, but: str | None = None) -> None:
         """End all sessions of a user, or all but one."""
@@ -261,6 +285,7 @@ class Sessions:
         await self._sessions.trim_attempts(timestamp(now - accounts.ATTEMPTS_KEPT))
         await self._sessions.trim_changes(timestamp(now - NOTES_KEPT))
         await self._users.trim_invites(timestamp(now))
+        await self._users.trim_resets(timestamp(now))
 
     async def extend(self, client: Client, token: str, remote: str) -> Expiry:
         """Give a connection a newer access token of the same session, before its own ends. It

@@ -25,8 +25,7 @@ ACCESS = "access"
 REFRESH_PREFIX = "rt_"
 INVITE_PREFIX = "in_"
 KEY_PREFIX = "pk_"
-KEY_ID_PREFIX = "key_"
-"""What the ids of API keys begin with, by which they are told from those of sessions."""
+RESET_PREFIX = "pr_"
 
 LEEWAY = 60.0
 """Seconds by which the clock of the node that made a token may be ahead."""

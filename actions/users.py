@@ -1,19 +1,32 @@
 """Other people's accounts: finding them, and what administrators do to them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
 from actions.access import Authenticator
+from actions.authority import without_key
 from actions.sessions import Sessions
-from actions.tokens import INVITE_PREFIX, random_token, token_hash
-from domain.accounts import INVITE_TTL, Invite, User, may_manage, normalize_email, public_view
+from actions.tokens import INVITE_PREFIX, RESET_PREFIX, random_token, token_hash
+from domain.accounts import (
+    INVITE_TTL,
+    RESET_TTL,
+    Invite,
+    PasswordReset,
+    User,
+    email_key,
+    may_manage,
+    normalize_email,
+    public_view,
+)
 from domain.clock import Clock, timestamp
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.ids import new_id
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal, Role
 from store.accounts import AccountRepository
+from store.sessions import SessionRepository
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +43,12 @@ class Users:
         sessions: Sessions,
         authenticator: Authenticator,
         clock: Clock,
+        keys: SessionRepository,
+        *,
+        takes_registrations: bool = True,
     ) -> None:
+        self._keys = keys
+        self._takes_registrations = takes_registrations
         self._accounts = accounts
         self._sessions = sessions
         self._authenticator = authenticator
@@ -97,13 +115,13 @@ class Users:
             raise Forbidden("Somebody else has to disable your account.")
         if target["role"] == Role.OWNER:
             await self._remove_owner(principal.org, user)
-        await self._authenticator.note(user)
+        affected = await self._note(principal.org, user)
         at = timestamp(self._clock.now())
         changed = await self._accounts.update_user(
             principal.org, user, {"disabled_at": at}, where={"disabled_at": None}
         )
         await self._sessions.end_all(principal.org, user)
-        self._authenticator.tell(user)
+        self._tell(affected)
         log.info("user_disabled", user=user, by=principal.user)
         return self._view(principal, changed or await self._user(principal, user))
 
@@ -114,11 +132,11 @@ class Users:
             Forbidden: the caller's role is not above the user's.
         """
         target = await self._managed(principal, user)
-        await self._authenticator.note(user)
+        affected = await self._note(principal.org, user)
         changed = await self._accounts.update_user(principal.org, user, {"disabled_at": None})
         if target["role"] == Role.OWNER:
             await self._add_owner(principal.org, user)
-        self._authenticator.tell(user)
+        self._tell(affected)
         log.info("user_enabled", user=user, by=principal.user)
         return self._view(principal, changed or target)
 
@@ -137,7 +155,7 @@ class Users:
         # leaves too few in the list of owners, never one who is none.
         if target["role"] == Role.OWNER and role is not Role.OWNER:
             await self._remove_owner(principal.org, user)
-        await self._authenticator.note(user)
+        affected = await self._note(principal.org, user)
         changed = await self._accounts.update_user(
             principal.org, user, {"role": role.value}, where={"role": target["role"]}
         )
@@ -145,9 +163,21 @@ class Users:
             raise Conflict("Somebody else changed the role just now.")
         if role is Role.OWNER and changed["disabled_at"] is None:
             await self._add_owner(principal.org, user)
-        self._authenticator.tell(user)
+        self._tell(affected)
         log.info("role_changed", user=user, role=role.value, by=principal.user)
         return self._view(principal, changed)
+
+    async def _note(self, org: str, user: str) -> list[str]:
+        """Note that the access of a user changes, and with it that of the keys the user made."""
+        keys = await self._keys.keys_made_by(org, user)
+        affected = [user, *(each["user"] for each in keys if each["kind"] == "agent")]
+        for each in affected:
+            await self._authenticator.note(each)
+        return affected
+
+    def _tell(self, affected: list[str]) -> None:
+        for each in affected:
+            self._authenticator.tell(each)
 
     async def _managed(self, principal: Principal, user: str) -> dict[str, Any]:
         target = await self._user(principal, user)
@@ -185,12 +215,17 @@ class Users:
 
         Raises:
             Forbidden: the role is not below the caller's.
+            Conflict: nobody could use it: no registrations are taken, or the address has an account.
         """
         if not may_manage(principal.role, role):
             raise Forbidden("Nobody can give a role that is not below their own.")
         if role is Role.OWNER:
             raise Invalid.field("role", "an owner is appointed, not invited")
+        if not self._takes_registrations:
+            raise Conflict("This server takes no registrations: nobody could use the invitation.")
         address = normalize_email(email) if email is not None else None
+        if address and await self._accounts.by_email(email_key(address)) is not None:
+            raise Conflict("This address has an account already.")
         now = self._clock.now()
         token = random_token(INVITE_PREFIX, principal.org)
         doc = {
@@ -205,11 +240,66 @@ class Users:
         }
         await self._accounts.add_invite(principal.org, doc)
         log.info("user_invited", invite=doc["id"], by=principal.user)
+        view = _invite_view(doc)
+        view["token"] = token
+        return view
+
+    async def invites(
+        self, principal: Principal, *, cursor: str | None, limit: int
+    ) -> Page[Invite]:
+        """The organization's invitations that were not used and have not ended, newest first."""
+        after = None if cursor is None else decode_cursor(cursor, {"id": str})["id"]
+        now = timestamp(self._clock.now())
+        found = await self._accounts.invites(principal.org, now, after=after, limit=limit + 1)
+        more = len(found) > limit
         return {
-            "id": str(doc["id"]),
-            "token": token,
-            "email": address,
-            "role": role.value,
-            "created_at": timestamp(now),
-            "expires_at": timestamp(now + INVITE_TTL),
+            "items": [_invite_view(each) for each in found[:limit]],
+            "next": encode_cursor({"id": found[limit - 1]["id"]}) if more else None,
         }
+
+    async def revoke_invite(self, principal: Principal, invite: str) -> None:
+        """Take an invitation back.
+
+        Raises:
+            NotFound: there is none, or it was used.
+        """
+        if not await self._accounts.drop_invite(principal.org, invite):
+            raise NotFound("There is no such invitation.")
+        log.info("invite_revoked", invite=invite, by=principal.user)
+
+    async def reset_link(self, principal: Principal, user: str) -> PasswordReset:
+        """A link with which a user sets a new password once. The one before it ends.
+
+        Raises:
+            Forbidden: the caller's role is not above the user's, or it came with an API key.
+            Conflict: the user is disabled.
+        """
+        without_key(principal)
+        target = await self._managed(principal, user)
+        if target["disabled_at"] is not None:
+            raise Conflict("This user is disabled.")
+        now = self._clock.now()
+        token = random_token(RESET_PREFIX, principal.org)
+        doc = {
+            "id": new_id(),
+            "hash": token_hash(token),
+            "user": user,
+            "created_by": principal.user,
+            "created_at": timestamp(now),
+            "expires_at": timestamp(now + RESET_TTL),
+            "used_at": None,
+        }
+        await self._accounts.add_reset(principal.org, doc)
+        log.info("reset_link_made", user=user, by=principal.user)
+        return {"user": user, "token": token, "expires_at": timestamp(now + RESET_TTL)}
+
+
+def _invite_view(doc: Mapping[str, Any]) -> Invite:
+    return {
+        "id": doc["id"],
+        "email": doc["email"],
+        "role": doc["role"],
+        "created_at": doc["created_at"],
+        "created_by": doc["created_by"],
+        "expires_at": doc["expires_at"],
+    }

@@ -26,6 +26,8 @@ LIMITS: Mapping[str, Rate] = {
     "auth.register": Rate(300, MINUTE),
     "session.refresh": Rate(300, MINUTE),
     "auth.refresh": Rate(30, MINUTE),
+    "auth.reset": Rate(60, MINUTE),
+    "user.reset_link": Rate(60, MINUTE),
     "invite.create": Rate(60, MINUTE),
     "user.search": Rate(20, SECOND),
     "message.send": Rate(50, SECOND),

@@ -334,6 +334,10 @@ class Settings(BaseSettings):
         le=16,
         description="Work factor of password hashes, each step doubles; at least 10 in production.",
     )
+    api_key_ttl: Annotated[float, Seconds(0, 3650 * DAY)] = Field(
+        default=365 * DAY,
+        description="Life of an API key whose maker says nothing else; 0: until it is revoked.",
+    )
     password_rule: PasswordRule = Field(
         default=PasswordRule.MIXED,
         description="`mixed`: 8 characters with upper case, lower case and a digit, or 15 of "

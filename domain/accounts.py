@@ -38,6 +38,9 @@ MAX_SESSIONS = 100
 INVITE_TTL = 7 * 86_400.0
 """Seconds an invitation can be used."""
 
+RESET_TTL = 86_400.0
+"""Seconds that a reset link can be used."""
+
 ATTEMPTS_KEPT = 30 * 86_400.0
 """Seconds that login attempts are recorded."""
 
@@ -137,6 +140,17 @@ class Invite(TypedDict):
     """Who may use it; None: anybody who has it."""
     role: str
     created_at: str
+    created_by: str
+    expires_at: str
+
+
+@with_config(ConfigDict(extra="forbid"))
+class PasswordReset(TypedDict):
+    """A way back for somebody who has forgotten the password."""
+
+    user: str
+    token: str
+    """Told once; it goes into `auth.reset`."""
     expires_at: str
 
 
@@ -156,6 +170,8 @@ class ApiKey(TypedDict):
     created_at: str
     created_by: str
     expires_at: str | None
+    last_used_at: str | None
+    """To the minute."""
 
 
 def normalize_email(text: str, field: str = "email") -> str:

@@ -25,6 +25,9 @@ class Role(StrEnum):
         return self.rank >= other.rank
 
 
+KEY_ID_PREFIX = "key_"
+"""What the ids of API keys begin with, by which they are told from those of sessions."""
+
 _RANK = {role: rank for rank, role in enumerate(reversed(Role))}
 
 
@@ -42,6 +45,11 @@ class Principal:
     kind: ActorKind = "user"
     generation: int = 0
     """How often the session had been refreshed when the token was made."""
+
+    @property
+    def by_key(self) -> bool:
+        """Whether the caller came with an API key, and not logged in."""
+        return self.session.startswith(KEY_ID_PREFIX)
 
     @property
     def actor(self) -> Actor:

@@ -36,6 +36,13 @@ class Refresh(Request):
     refresh_token: str = Field(max_length=200)
 
 
+class Reset(Request):
+    """A reset link's token and the new password."""
+
+    token: str = Field(max_length=200)
+    password: str = Field(max_length=MAX_BYTES)
+
+
 class Extend(Request):
     """A newer access token of the connection's session."""
 
@@ -102,6 +109,15 @@ class AuthCommands(CommandSet):
         """
         return await self._sessions.extend(context.client, request.token, context.remote)
 
+    @command("auth.reset", route=Route("POST", "/auth/reset", 204), role=None, socket=False)
+    async def reset(self, context: Context, request: Reset) -> Done:
+        """Set a new password with the token of a reset link that an administrator made.
+
+        All sessions and keys of the user end; then log in.
+        """
+        await self._accounts.reset(request.token, request.password, origin(context))
+        return {}
+
     @command("auth.logout", route=Route("POST", "/auth/logout", query=("all",)), socket=False)
     async def logout(self, context: Context, request: Logout) -> Done:
         """End this session, or with `all` every session of the user.
@@ -109,7 +125,7 @@ class AuthCommands(CommandSet):
         Their connections are closed.
         """
         if request.all:
-            await self._sessions.end_all(context.principal.org, context.principal.user)
+            await self._sessions.end_everywhere(context.principal)
         else:
             await self._sessions.end_own(context.principal)
         return {}

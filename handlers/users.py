@@ -14,6 +14,7 @@ from domain.accounts import (
     MAX_SETTINGS,
     ApiKey,
     Invite,
+    PasswordReset,
     Profile,
     User,
 )
@@ -36,6 +37,7 @@ class UpdateProfile(Request):
     settings: dict[str, Any] | None = Field(None, max_length=MAX_SETTINGS)
     password: str | None = Field(None, max_length=MAX_BYTES)
     current_password: str | None = Field(None, max_length=MAX_BYTES)
+    keep_keys: bool = False
 
 
 class UserId(Request):
@@ -109,7 +111,8 @@ class UserCommands(CommandSet):
         """Change the caller's own account; what is not given stays.
 
         `avatar: null` removes the picture; `settings` are replaced as a whole. A new `password`
-        needs the `current_password` and ends all other sessions.
+        needs the `current_password` and ends all other sessions, and with them the API keys that
+        act as the caller, unless `keep_keys` is set.
         """
         given = request.model_fields_set
         changes: dict[str, Any] = {"avatar": request.avatar} if "avatar" in given else {}
@@ -122,6 +125,7 @@ class UserCommands(CommandSet):
             changes,
             password=request.password,
             current_password=request.current_password,
+            keep_keys=request.keep_keys,
         )
 
     @command("user.search", route=Route("GET", "/users"), role=Role.MEMBER, socket=False)
@@ -170,6 +174,34 @@ class UserCommands(CommandSet):
         """
         return await self._users.invite(context.principal, request.email, request.role)
 
+    @command("invite.list", route=Route("GET", "/invites"), role=Role.ADMIN, socket=False)
+    async def invites(self, context: Context, request: Keys) -> Page[Invite]:
+        """List the invitations that can still be used."""
+        return await self._users.invites(
+            context.principal, cursor=request.cursor, limit=request.limit
+        )
+
+    @command(
+        "invite.revoke", route=Route("DELETE", "/invites/{id}", 204), role=Role.ADMIN, socket=False
+    )
+    async def revoke_invite(self, context: Context, request: UserId) -> Done:
+        """Take an invitation back."""
+        await self._users.revoke_invite(context.principal, request.id)
+        return {}
+
+    @command(
+        "user.reset_link",
+        route=Route("POST", "/users/{id}/reset-link", 201),
+        role=Role.ADMIN,
+        socket=False,
+    )
+    async def reset_link(self, context: Context, request: UserId) -> PasswordReset:
+        """Make a link with which a user below the caller's role sets a new password once.
+
+        Its `token` is told once and goes into `auth.reset`; a newer one ends it.
+        """
+        return await self._users.reset_link(context.principal, request.id)
+
 
 class ApiKeyCommands(CommandSet):
     """`/api-keys`."""
@@ -183,10 +215,16 @@ class ApiKeyCommands(CommandSet):
     async def create(self, context: Context, request: CreateKey) -> ApiKey:
         """Make an API key; the `key` is told this once.
 
-        Of kind `agent` it acts as itself, of kind `user` as its maker. `ttl` in seconds.
+        Of kind `agent` it acts as itself, of kind `user` as its maker. `ttl` in seconds;
+        without it the server's setting counts, `null` is without end. No key makes keys.
         """
         return await self._keys.create(
-            context.principal, request.name, request.kind, request.role, request.ttl
+            context.principal,
+            request.name,
+            request.kind,
+            request.role,
+            request.ttl,
+            endless=request.ttl is None and "ttl" in request.model_fields_set,
         )
 
     @command("api_key.list", route=Route("GET", "/api-keys"), role=Role.ADMIN, socket=False)

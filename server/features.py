@@ -39,7 +39,7 @@ from actions.uploads import Uploads
 from actions.users import Users
 from actions.writing import is_shut_out
 from config.load import SettingsError
-from config.settings import PasswordRule, Settings
+from config.settings import PasswordRule, Registration, Settings
 from domain import conversations, messages, presence, reactions, receipts, typing, unread
 from domain.conversations import MEMBER_REMOVED
 from domain.errors import Conflict, Invalid
@@ -213,8 +213,15 @@ class Features:
             guesses,
             PasswordRules(settings.password_rule is PasswordRule.LENGTH, (settings.token_issuer,)),
         )
-        managed = Users(users, logins, self.authenticator, fabric.clock)
-        keys = ApiKeys(sessions, self.authenticator, fabric.clock)
+        managed = Users(
+            users,
+            logins,
+            self.authenticator,
+            fabric.clock,
+            sessions,
+            takes_registrations=settings.registration is not Registration.CLOSED,
+        )
+        keys = ApiKeys(sessions, self.authenticator, fabric.clock, settings.api_key_ttl)
         contacts = Contacts(ContactRepository(fabric.engine), users, fabric.clock)
         self.logins, self.contacts = logins, contacts
         self.people = users

@@ -23,11 +23,23 @@ USERS = Collection("users", indexes=(Index(("email",), unique=True),), text="nam
 """`{id, email, name, role, avatar, settings, password, password_at, created_at, disabled_at}`."""
 
 INVITES = Collection(
-    "invites", indexes=(Index(("hash",), unique=True), Index(("expires_at",), any_org=True))
+    "invites",
+    indexes=(Index(("hash",), unique=True), Index(("expires_at",), any_org=True)),
+    fields=("used_by",),
 )
 """`{id, hash, email, role, created_by, created_at, expires_at, used_by}`."""
 
-COLLECTIONS = (ORGANIZATIONS, EMAILS, USERS, INVITES)
+RESETS = Collection(
+    "password_resets",
+    indexes=(
+        Index(("hash",), unique=True),
+        Index(("user",)),
+        Index(("expires_at",), any_org=True),
+    ),
+)
+"""`{id, hash, user, created_by, created_at, expires_at, used_at}`."""
+
+COLLECTIONS = (ORGANIZATIONS, EMAILS, USERS, INVITES, RESETS)
 
 
 class Account(NamedTuple):
@@ -149,6 +161,40 @@ class AccountRepository:
         )
         return used is not None
 
+    async def invites(self, org: str, now: str, *, after: str | None, limit: int) -> list[Document]:
+        """Invitations that can be used, newest first, behind the id `after`."""
+        where: dict[str, Any] = {"used_by": None, "expires_at": Is(">", now)}
+        if after is not None:
+            where["id"] = Is("<", after)
+        return await self._engine.find(org, INVITES, where, order=("-id",), limit=limit)
+
+    async def drop_invite(self, org: str, invite: str) -> bool:
+        """Take an invitation back; False if there is none, or it was used."""
+        return await self._engine.delete(org, INVITES, {"id": invite, "used_by": None}) > 0
+
     async def trim_invites(self, before: str) -> int:
         """Forget invitations that ended before a time."""
         return await self._engine.delete_any_org(INVITES, {"expires_at": Is("<", before)})
+
+    # -- reset links --------------------------------------------------------------------------
+
+    async def add_reset(self, org: str, doc: Document) -> None:
+        """Store a new reset link, in place of those the user has."""
+        await self._engine.delete(org, RESETS, {"user": doc["user"]})
+        await self._engine.insert(org, RESETS, doc)
+
+    async def reset(self, org: str, hash: str) -> Document | None:
+        """The reset link with this token's hash."""
+        found = await self._engine.find(org, RESETS, {"hash": hash}, limit=1)
+        return found[0] if found else None
+
+    async def use_reset(self, org: str, reset: str, at: str) -> bool:
+        """Use a reset link up; False if somebody did already."""
+        used = await self._engine.update(
+            org, RESETS, reset, set={"used_at": at}, where={"used_at": None}
+        )
+        return used is not None
+
+    async def trim_resets(self, before: str) -> int:
+        """Forget reset links that ended before a time."""
+        return await self._engine.delete_any_org(RESETS, {"expires_at": Is("<", before)})

@@ -18,9 +18,11 @@ that of the one before, `rotated_at` when it was used, `generation` how often th
 whether an access token that came with the newest one was shown since."""
 
 API_KEYS = Collection(
-    "api_keys", indexes=(Index(("hash",), unique=True),), fields=("revoked_at", "created_by")
+    "api_keys",
+    indexes=(Index(("hash",), unique=True), Index(("created_by", "revoked_at"))),
 )
-"""`{id, hash, name, hint, kind, role, user, created_by, created_at, expires_at, revoked_at}`."""
+"""`{id, hash, name, hint, kind, role, user, created_by, created_at, expires_at, revoked_at,
+last_used_at}`."""
 
 ATTEMPTS = Collection(
     "login_attempts", indexes=(Index(("account", "network", "ok")), Index(("at",)))
@@ -138,6 +140,15 @@ class SessionRepository:
             {"revoked_at": None} if after is None else {"revoked_at": None, "id": Is("<", after)}
         )
         return await self.engine.find(org, API_KEYS, where, order=("-id",), limit=limit)
+
+    async def keys_made_by(self, org: str, user: str) -> list[Document]:
+        """The keys a user made that are not revoked."""
+        where = {"created_by": user, "revoked_at": None}
+        return await self.engine.find(org, API_KEYS, where, limit=None)
+
+    async def use_key(self, org: str, id: str, at: str) -> None:
+        """Note that an API key was used."""
+        await self.engine.update(org, API_KEYS, id, set={"last_used_at": at})
 
     async def revoke_key(self, org: str, id: str, at: str) -> Document | None:
         """End an API key; None if it was ended already or is not there."""

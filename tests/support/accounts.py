@@ -41,6 +41,7 @@ COLLECTIONS = (
 PASSWORD = "Kestrel over 7 weirs"
 SECRET = "accounts under test " * 4
 ACCESS_TTL, REFRESH_TTL = 900.0, 7 * 86400.0
+KEY_TTL = 365 * 86400.0
 HOME = Origin("192.0.2.1", "tests")
 AWAY = Origin("198.51.100.9", "somebody else")
 
@@ -98,8 +99,15 @@ class AccountsNode:
             registration,
             self.guesses,
         )
-        self.users = Users(self.repository, self.sessions, self.authenticator, clock)
-        self.keys = ApiKeys(self.session_repository, self.authenticator, clock)
+        self.users = Users(
+            self.repository,
+            self.sessions,
+            self.authenticator,
+            clock,
+            self.session_repository,
+            takes_registrations=registration != "closed",
+        )
+        self.keys = ApiKeys(self.session_repository, self.authenticator, clock, KEY_TTL)
 
     async def start(self) -> None:
         await self.bus.start(lambda _, message: self.control.receive(message), lambda _: None)

@@ -17,6 +17,7 @@ from tests.support.accounts import (
     ACCESS_TTL,
     AWAY,
     HOME,
+    KEY_TTL,
     PASSWORD,
     AccountsNode,
     AccountsWorld,
@@ -325,7 +326,7 @@ async def test_an_agents_key_acts_as_itself(world: AccountsWorld) -> None:
     assert principal.kind == "agent"
     assert principal.user == principal.session == key["id"]
     assert (principal.org, principal.role) == ("default", Role.TECHNICIAN)
-    assert principal.expires_at == float("inf")
+    assert principal.expires_at == node.clock.now() + KEY_TTL
     listed = (await node.keys.list(admin, cursor=None, limit=10))["items"]
     assert [each["id"] for each in listed] == [key["id"]]
     assert "key" not in listed[0]

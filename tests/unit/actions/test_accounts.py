@@ -158,7 +158,7 @@ async def test_an_invitation_lets_one_person_in(world: AccountsWorld) -> None:
     admin, _ = await node.somebody(Role.ADMIN, "Root", "acme")
     assert isinstance(await error_of(node.accounts, "bob@example.com"), Forbidden)
     invite = await node.users.invite(admin, None, Role.TECHNICIAN)
-    assert set(invite) == {"id", "token", "email", "role", "created_at", "expires_at"}
+    assert set(invite) == {"id", "token", "email", "role", "created_at", "created_by", "expires_at"}
     results = await asyncio.gather(
         *(
             node.accounts.register(f"b{i}@example.com", PASSWORD, "Bob", invite["token"], HOME)
