@@ -105,22 +105,21 @@ async def test_an_agents_key_ends_with_its_makers_role_or_account(
 ) -> None:
     key = (await node.keys.create(admin, "bot", "agent", Role.MEMBER, None))["key"]
     _, outlet = await node.connect(key)
-    for take, give in (
-        (
-            lambda: node.users.set_role(owner, admin.user, Role.TECHNICIAN),
-            lambda: node.users.set_role(owner, admin.user, Role.ADMIN),
-        ),
-        (
-            lambda: node.users.disable(owner, admin.user),
-            lambda: node.users.enable(owner, admin.user),
-        ),
-    ):
-        await take()
+    users = node.users
+
+    async def demote(back: bool) -> None:
+        await users.set_role(owner, admin.user, Role.ADMIN if back else Role.TECHNICIAN)
+
+    async def disable(back: bool) -> None:
+        await (users.enable if back else users.disable)(owner, admin.user)
+
+    for change in (demote, disable):
+        await change(False)
         await node.authenticator.review()
         assert outlet.closing == "revoked"
         with pytest.raises(Unauthenticated):
             await node.authenticator.authenticate(key, HOME.remote)
-        await give()
+        await change(True)
         world.clock.turn(20)
         await world.turn(0)
         await node.authenticator.authenticate(key, HOME.remote)
@@ -157,7 +156,7 @@ async def test_keys_end_by_themselves_and_show_when_they_were_used(
     for each in (made, for_ever):
         await node.authenticator.authenticate(each["key"], HOME.remote)
     page = await node.keys.list(admin, cursor=None, limit=50)
-    assert all(each["last_used_at"] > each["created_at"] for each in page["items"])
+    assert all((each["last_used_at"] or "") > each["created_at"] for each in page["items"])
     await world.turn(KEY_TTL)
     await node.authenticator.authenticate(for_ever["key"], HOME.remote)
     with pytest.raises(Unauthenticated):
