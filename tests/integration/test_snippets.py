@@ -24,7 +24,6 @@ NOT_RUN = {
     "benchmarks.md sh": "takes minutes; the options are those of tests/unit/bench",
     "cluster.md haproxy": "a fragment: test_cluster_command.py runs deploy/haproxy.cfg",
     "cluster.md sh": "MongoDB's own tools, which are not here",
-    "operations.md ini": "a systemd unit",
     "operations.md nginx": "needs certificates; test_listener.py goes through an nginx",
     "operations.md promql": "needs a Prometheus",
     "operations.md sh": "as another user, below /opt: test_backup.py runs the commands",
