@@ -1,12 +1,16 @@
 """Structured logs: JSON in production, readable in development. Never a token or a message body."""
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 from aiohttp.http import HttpProcessingError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""C0, C1 and what turns the direction of writing."""
 
 _SECRET = frozenset(
     {"token", "access_token", "refresh_token", "password", "authorization", "secret", "body"}
@@ -43,6 +47,8 @@ def configure(*, level: str, json: bool) -> None:
     finish: list[structlog.typing.Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta
     ]
+    if not json:
+        finish.append(_escape)
     if json:
         # Without local variables: they may hold tokens and messages.
         without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -78,6 +84,23 @@ class _Strangers(logging.Filter):
             record.msg, record.args = "request_unreadable: %s", (type(error).__name__,)
             record.exc_info = None
         return record.levelno >= self._threshold
+
+
+def _escape(
+    _logger: Any, _method: str, entry: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """What strangers wrote does not steer the terminal that shows it: control characters are
+    written out. Tracebacks, which `exception` and `stack` hold, keep their lines.
+    """
+    for name, value in entry.items():
+        if isinstance(value, str) and not value.isprintable():
+            lines = value.split("\n") if name in {"exception", "stack"} else [value]
+            entry[name] = "\n".join(_CONTROL.sub(_written_out, line) for line in lines)
+    return entry
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _redact(

@@ -18,6 +18,10 @@ log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+USER: web.RequestKey[str] = web.RequestKey("user", str)
+ADDRESS: web.RequestKey[str] = web.RequestKey("address", str)
+"""Who asks, and from where, as far as it was looked at: for the log."""
+
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
@@ -77,6 +81,8 @@ class Surroundings:
                 status=response.status,
                 ms=round(seconds * 1000, 1),
                 request_id=request_id,
+                user=request.get(USER),
+                address=request.get(ADDRESS, request.remote),
             )
 
 

@@ -12,7 +12,7 @@ from domain.principals import Principal
 from handlers.command import Command, Registry, Route
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher
-from server.http.middleware import REQUEST_ID, Network, client_address
+from server.http.middleware import ADDRESS, REQUEST_ID, USER, Network, client_address
 from server.http.responses import json_response
 
 PREFIX = "/api/v1"
@@ -96,6 +96,7 @@ class Rest:
             Unauthenticated: no token or no good one.
             RateLimited: this address tried too many API keys.
         """
+        address = request[ADDRESS] = client_address(request, self._trusted)
         if not needed:
             return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -103,7 +104,9 @@ class Rest:
             raise Unauthenticated("Send Authorization: Bearer <token>.")
         if scheme.lower() != "bearer":
             raise Unauthenticated("Only bearer tokens are understood (RFC 6750).")
-        return await self._authenticate(token.strip(), client_address(request, self._trusted))
+        principal = await self._authenticate(token.strip(), address)
+        request[USER] = principal.user
+        return principal
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
         if (request.content_length or 0) > self._max_body:
