@@ -129,7 +129,7 @@ class Accounts:
         network = network_of(origin.remote)
         told = "Too many registrations were refused."
         async with counting_failures(self._limiter, Conflict, "register.refused", network, told):
-            org, user = await self._register(address, password, name, invite)
+            org, user = await self._register(address, password, name, invite, network)
         log.info("user_registered", user=user["id"], org=org)
         await self._attempts.record_attempt(
             new_id(), email_key(address), network, True, user["created_at"]
@@ -138,10 +138,10 @@ class Accounts:
         return await self._sessions.begin(org, user, origin)
 
     async def _register(
-        self, address: str, password: str, name: str, invite: str | None
+        self, address: str, password: str, name: str, invite: str | None, network: str
     ) -> tuple[str, dict[str, Any]]:
         # The same work whether it will be refused or not.
-        hashed = await self._hasher.hash(passwords.normalized(password))
+        hashed = await self._hasher.hash(passwords.normalized(password), network)
         if invite is None:
             org = DEFAULT_ORG
             return org, await self.add_user(org, address, name, Role.MEMBER, hashed)
@@ -249,7 +249,7 @@ class Accounts:
     async def _verify(self, account: str, raw: bytes, network: str) -> Account:
         """The account that has this password; the attempt is recorded."""
         found = await self._accounts.by_email(account)
-        good = await self._hasher.verify(raw, found.user["password"] if found else None)
+        good = await self._hasher.verify(raw, found.user["password"] if found else None, network)
         at = timestamp(self._clock.now())
         await self._attempts.record_attempt(new_id(), account, network, good, at)
         if found is None or not good:

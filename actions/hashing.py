@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import os
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -17,6 +18,8 @@ Result = TypeVar("Result")
 
 MAX_WAITING = 64
 """Hashes that may wait for a thread; more are refused, or all would wait until they give up."""
+
+BUSY = "Too many people log in just now; try again in a moment."
 
 _PREHASH_KEY = b"parley password"
 
@@ -31,23 +34,24 @@ class PasswordHasher:
         self._cost = cost
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._pool = ThreadPoolExecutor(
-            threads or min(4, max(1, (os.cpu_count() or 1) - 1)), thread_name_prefix="bcrypt"
-        )
+        self._free = threads or min(4, max(1, (os.cpu_count() or 1) - 1))
+        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        """By key, whose turn it is first: those who wait for a thread."""
+        self._pool = ThreadPoolExecutor(self._free, thread_name_prefix="bcrypt")
         # Of the right form and cost, and of no password: comparing with it takes as long.
         self._nobodys = bcrypt.gensalt(cost) + b"." * 31
 
-    async def hash(self, password: bytes) -> str:
-        """A new salted hash.
+    async def hash(self, password: bytes, key: str = "") -> str:
+        """A new salted hash. Callers of different keys (network addresses) take turns.
 
         Raises:
             Unavailable: too many wait already.
         """
         return await self._run(
-            lambda: bcrypt.hashpw(_prehash(password), bcrypt.gensalt(self._cost)).decode()
+            lambda: bcrypt.hashpw(_prehash(password), bcrypt.gensalt(self._cost)).decode(), key
         )
 
-    async def verify(self, password: bytes, hashed: str | None) -> bool:
+    async def verify(self, password: bytes, hashed: str | None, key: str = "") -> bool:
         """Whether the hash is of this password. With None the same work is done for nothing, so
         that nobody can tell by the time whether there is an account.
 
@@ -55,7 +59,7 @@ class PasswordHasher:
             Unavailable: too many wait already.
         """
         against = hashed.encode() if hashed is not None else self._nobodys
-        return await self._run(lambda: bcrypt.checkpw(_prehash(password), against)) and (
+        return await self._run(lambda: bcrypt.checkpw(_prehash(password), against), key) and (
             hashed is not None
         )
 
@@ -67,14 +71,49 @@ class PasswordHasher:
         """Give up what waits, let what runs end."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
-        if self._waiting >= self._max_waiting:
-            raise Unavailable("Too many people log in just now; try again in a moment.")
+    async def _run(self, work: Callable[[], Result], key: str) -> Result:
+        if self._waiting >= self._max_waiting and not self._make_room(key):
+            raise Unavailable(BUSY)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(key, deque()).append(turn)
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            self._next()
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled() and turn.exception() is None:
+                    self._free += 1
+                    self._next()
+                raise
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            finally:
+                self._free += 1
+                self._next()
         finally:
             self._waiting -= 1
+
+    def _next(self) -> None:
+        """Give free threads to those who wait, to one of each key in turn."""
+        while self._free and self._queues:
+            key, queue = self._queues.popitem(last=False)
+            turn = queue.popleft()
+            if queue:
+                self._queues[key] = queue
+            if not turn.done():
+                self._free -= 1
+                turn.set_result(None)
+
+    def _make_room(self, key: str) -> bool:
+        """Refuse the newest of whoever has most waiting, if that is more than `key` has."""
+        most = max(self._queues, key=lambda each: len(self._queues[each]), default=None)
+        if most is None or len(self._queues[most]) <= len(self._queues.get(key, ())) + 1:
+            return False
+        turn = self._queues[most].pop()
+        if not turn.done():
+            turn.set_exception(Unavailable(BUSY))
+        return True
 
 
 def _prehash(password: bytes) -> bytes:

@@ -78,6 +78,26 @@ async def test_too_many_at_once_are_refused_at_once() -> None:
         hasher.close()
 
 
+async def test_one_address_that_floods_does_not_keep_another_waiting() -> None:
+    hasher = PasswordHasher(8, threads=1, max_waiting=20)
+    ended: list[str] = []
+
+    async def work(key: str) -> None:
+        await hasher.hash(b"one", key)
+        ended.append(key)
+
+    try:
+        flood = [asyncio.ensure_future(work("flood")) for _ in range(20)]
+        await asyncio.sleep(0)
+        await work("other")
+        assert ended.count("flood") <= 2
+        results = await asyncio.gather(*flood, return_exceptions=True)
+        assert sum(isinstance(each, Unavailable) for each in results) == 1
+        await work("other")
+    finally:
+        hasher.close()
+
+
 async def test_the_event_loop_goes_on(hasher: PasswordHasher) -> None:
     slow = PasswordHasher(11, threads=1)
     try:
