@@ -33,6 +33,7 @@ from domain.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    RateLimited,
     Unauthenticated,
     Unavailable,
 )
@@ -117,7 +118,7 @@ class Accounts:
             Invalid: address, password or name are not acceptable.
             Forbidden: nobody may register here, or nobody without an invitation.
             Conflict: refused, for a reason that is not told.
-            RateLimited: too many were refused to this network address.
+            RateLimited: too many were refused to this network address, or succeeded.
         """
         if self._registration == "closed":
             raise Forbidden("This server takes no registrations.")
@@ -127,9 +128,16 @@ class Accounts:
         name = clean_name(name)
         self._check_password(password, address, name)
         network = network_of(origin.remote)
+        wait = await self._limiter.take("register.made", network)
+        if wait > 0:
+            raise RateLimited("Too many people registered from here.", retry_after=wait)
         told = "Too many registrations were refused."
         async with counting_failures(self._limiter, Conflict, "register.refused", network, told):
-            org, user = await self._register(address, password, name, invite, network)
+            try:
+                org, user = await self._register(address, password, name, invite, network)
+            except BaseException:
+                await self._limiter.give_back("register.made", network)
+                raise
         log.info("user_registered", user=user["id"], org=org)
         await self._attempts.record_attempt(
             new_id(), email_key(address), network, True, user["created_at"]

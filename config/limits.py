@@ -19,6 +19,7 @@ LIMITS: Mapping[str, Rate] = {
     "login": Rate(10, MINUTE),  # per account
     "login.address": Rate(60, MINUTE),
     "password": Rate(10, MINUTE),  # the current password, asked for again
+    "register.made": Rate(1000, HOUR),  # per address: a whole office behind one, no flood
     "register.refused": Rate(30, HOUR),  # per address: how many accounts can be found by trying
     "api_key.refused": Rate(60, MINUTE),  # per address: wrong API keys
     # All requests.

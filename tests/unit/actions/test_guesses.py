@@ -9,7 +9,7 @@ import pytest
 from actions.guesses import SHUT
 from actions.sessions import Origin
 from domain.accounts import MOST_IN_A_ROW, email_key
-from domain.errors import Unauthenticated
+from domain.errors import RateLimited, Unauthenticated
 from tests.support.accounts import AWAY, HOME, AccountsNode, AccountsWorld, accounts_world
 
 ANN = "ann@example.com"
@@ -76,3 +76,13 @@ async def test_many_at_once_do_not_slip_through(world: AccountsWorld) -> None:
     )
     assert await guess(nodes[1], 1) == SHUT
     assert await nodes[0].guess_repository.failures(email_key(ANN)) >= MOST_IN_A_ROW
+
+
+async def test_registrations_of_one_address_are_limited(world: AccountsWorld) -> None:
+    node = await world.node(limits={"register.made": (2, 3600.0)})
+    for name in ("Ann", "Bob"):
+        await node.register(name)
+    with pytest.raises(RateLimited):
+        await node.register("Cat")
+    await world.turn(1801)
+    await node.register("Cat")
