@@ -40,6 +40,7 @@ READS: dict[str, Call] = {
     "get_many": lambda engine: engine.get_many(ORG, ROOMS, ["r"]),
     "find": lambda engine: engine.find(ORG, PEOPLE, {"age": 1}),
     "count": lambda engine: engine.count(ORG, PEOPLE, {}),
+    "count_each": lambda engine: engine.count_each(ORG, PEOPLE, [{"age": 1}, {"age": 9}], 5),
     "sum": lambda engine: engine.sum(ORG, PEOPLE, "age", {}),
     "find_any_org": lambda engine: engine.find_any_org(PEOPLE, {"age": 1}),
     "search": lambda engine: engine.search(ORG, NOTES, "hello", {}, limit=10),
@@ -64,7 +65,21 @@ WRITES: dict[str, Call] = {
 
 
 def test_every_method_is_asked() -> None:
-    assert READS.keys() | WRITES.keys() | {"start", "stop"} == Engine.__abstractmethods__
+    others = {"start", "stop", "size", "queued"}
+    assert READS.keys() | WRITES.keys() | others == Engine.__abstractmethods__
+
+
+async def test_a_size_is_told_or_unavailable(fragile: Fragile) -> None:
+    """SQLite can ask the file system even while its database is locked."""
+    engine = await filled(fragile.stores)
+    assert await engine.size() > 0
+    async with fragile.away():
+        for _ in range(2):
+            (size,) = await gathered(engine.size())
+            assert isinstance(size, Unavailable) or size > 0
+    assert await until_it_works(engine.size) > 0
+    await fragile.stores.stop(engine)
+    assert engine.queued == 0
 
 
 async def filled(stores: Stores) -> Engine:
