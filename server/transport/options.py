@@ -56,6 +56,8 @@ class TransportOptions:
     """Longest time a session under back-pressure may take nothing at all."""
     close_timeout: float = 1.0
     """For a closing session to take what was sent before, then it is cut off."""
+    last_poll_timeout: float = 15.0
+    """For a client that polls to come and fetch why its session was closed."""
     max_sessions: int = 100_000
     max_pending: int = 64
     """Packets of one session waiting for their turn; past it nothing more is read from it."""

@@ -8,7 +8,7 @@ from domain.delivery import Delivery
 from fanout.hub import Outgoing
 from server.transport.frames import close_frame
 from server.transport.outbox import Outbox
-from server.transport.packets import CLOSE_FRAME, NOOP_FRAME, encode_payload
+from server.transport.packets import NOOP_FRAME, encode_payload
 from server.transport.pressure import Pressure
 
 
@@ -197,9 +197,11 @@ class Outbound:
             self._pressure.queued(-self._outbox.size)
             self._outbox = None
         if self._socket is None:
-            self.send(Outgoing(last + CLOSE_FRAME, Delivery.DURABLE, None))
+            if last:
+                self.send(Outgoing(last, Delivery.DURABLE, None))
             # For a client in the middle of its upgrade, which fetches no more.
             self._ended = close_frame(code)
+            self.release_poll()
             return
         self._ended = last + close_frame(code)
         self._owner.set_direct(None)

@@ -139,8 +139,10 @@ class _Reading:
     def _end(self) -> None:
         """The packet is whole."""
         session = self._session
-        if session.closing:
+        if session.closing and not session.out.queued:
             raise PollingError("the session has ended")
+        # While last words wait for their fetch, what comes is passed over: refused, the client would
+        # give the session up without having heard them.
         packet, passed, place = bytes(self._packet), self._passed, self._place
         self._packet.clear()
         self._passed = 0

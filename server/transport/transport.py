@@ -45,6 +45,12 @@ _MAX_USER_AGENT = 256
 _STRANGER_SECONDS = 2.0
 """What a session has to connect to a namespace in before it may be ended for another's sake."""
 
+_PAUSE_SECONDS = 0.01
+"""Most time between two sessions that are closed because the node stops."""
+
+_LAST_POLL_SECONDS = 3.0
+"""For those who poll to come once more while the node stops: they are between two requests, or gone."""
+
 _LOOKED_AT = 16
 """Strangers looked at for one that may be ended."""
 
@@ -97,7 +103,7 @@ class Transport:
     async def drain(self, seconds: float = 5.0) -> None:
         """Take no new session, tell everybody to come back elsewhere, wait until they are gone.
 
-        What sessions had sent before is handled and answered. Sessions are closed spread over
+        What sessions had sent before is handled and answered. Many sessions are closed spread over
         half of `seconds`, so that they do not all reconnect at once; after `seconds` what is left
         is cut off.
         """
@@ -105,7 +111,7 @@ class Transport:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         sessions = list(self._sessions.values())
-        pause = seconds / 2 / len(sessions) if sessions else 0.0
+        pause = min(seconds / 2 / max(len(sessions), 1), _PAUSE_SECONDS)
         behind = 0.0
         tasks = []
         for session in sessions:
@@ -118,7 +124,8 @@ class Transport:
             await asyncio.wait(tasks, timeout=max(end - loop.time(), 0))
         if self._sessions:
             self._empty = loop.create_future()
-            await asyncio.wait([self._empty], timeout=max(end - loop.time(), 0))
+            left = min(end - loop.time(), _LAST_POLL_SECONDS)
+            await asyncio.wait([self._empty], timeout=max(left, 0))
         for session in list(self._sessions.values()):
             session.finish()
 

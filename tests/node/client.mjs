@@ -6,6 +6,7 @@ import { io } from "socket.io-client";
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 
 let manager;
+const tokens = new Map();
 const sockets = new Map();
 const streams = new Map();
 
@@ -23,13 +24,17 @@ const operations = {
   connect({ url, namespace, token, resume, options }) {
     const heads = { ...resume };
     streams.set(namespace, heads);
+    tokens.set(namespace, token);
     let connectedBefore = resume != null;
     const socket = io(url + namespace, {
       forceNew: sockets.size === 0,
       reconnectionDelay: 100,
       reconnectionDelayMax: 500,
       ...options,
-      auth: (give) => give(connectedBefore ? { token, resume: heads } : { token }),
+      auth: (give) => {
+        const token = tokens.get(namespace);
+        give(connectedBefore ? { token, resume: heads } : { token });
+      },
     });
     sockets.set(namespace, socket);
     manager = socket.io;
@@ -54,6 +59,16 @@ const operations = {
   async request({ namespace, command, data, timeout }) {
     const socket = sockets.get(namespace);
     return { ok: true, ack: await socket.timeout(timeout).emitWithAck(command, data) };
+  },
+  // Sends an event that nobody answers.
+  emit({ namespace, event, data }) {
+    sockets.get(namespace).emit(event, data);
+    return { ok: true };
+  },
+  // What to show from now on when it connects again.
+  token({ namespace, token }) {
+    tokens.set(namespace, token);
+    return { ok: true };
   },
   // Breaks the transport under the client; it reconnects by itself.
   cut() {
