@@ -4,7 +4,6 @@ that knows how a node's parts fit together.
 
 import asyncio
 import gc
-import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,6 +21,7 @@ from fanout.redis_bus import RedisBus
 from fanout.redis_limits import RedisRateLimiter
 from fanout.redis_presence import RedisPresenceRegistry
 from fanout.redis_servers import open_servers
+from server import signals
 from server.condition import BACKUP_MARK
 from server.features import COLLECTIONS
 from server.http.listener import listen
@@ -114,9 +114,7 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
     )
     await runner.setup()
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    signals.heed(stop.set)
     try:
         try:
             listener = await listen(

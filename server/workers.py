@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from config.settings import Settings
+from server import signals
 from server.app import NotStarted, welcome
 from server.seat import READY
 
@@ -71,9 +72,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Until a signal ends it. Returns the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        signals.heed(self._stop.set)
         # The first one alone: what keeps a worker from starting is then said once, and nobody
         # competes for migrations.
         first = _Worker(1)

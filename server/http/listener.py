@@ -7,6 +7,10 @@ from typing import Any
 
 from aiohttp import web
 
+from domain.errors import Internal, Invalid
+from domain.ids import new_id
+from server.http.problems import problem
+
 HEAD_SECONDS = 15.0
 """For a request's head: from the connection's begin, or from its own first bytes on a connection
 that has served one. Bodies have limits of their own."""
@@ -46,6 +50,22 @@ class HttpConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._await_head()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what cannot be taken for a request; aiohttp says it in HTML."""
+        super().handle_error(request, status, exc, message)
+        error = Invalid("This is no HTTP request.") if status < 500 else Internal()
+        request_id = new_id()
+        response = problem(error, request_id, status)
+        response.headers["X-Request-ID"] = request_id
+        response.force_close()
+        return response
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_waiting()

@@ -25,6 +25,7 @@ ADDRESS: web.RequestKey[str] = web.RequestKey("address", str)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 _QUIET = ("/health/", "/metrics", "/socket.io/")
 
 
@@ -42,6 +43,7 @@ class Surroundings:
         request[REQUEST_ID] = request_id
         started = time.perf_counter()
         try:
+            _check_encoding(request)
             response = await handler(request)
         except ParleyError as error:
             response = problem(error, request_id)
@@ -51,6 +53,11 @@ class Surroundings:
             response = problem(_translated(error), request_id, error.status)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
+        except web.RequestPayloadError:
+            response = problem(Invalid("The body is not what its headers say it is."), request_id)
+            # What comes behind it cannot be told from it, and nobody must look for its end.
+            response.force_close()
+            request.content.feed_eof()
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
@@ -84,6 +91,12 @@ class Surroundings:
                 user=request.get(USER),
                 address=request.get(ADDRESS, request.remote),
             )
+
+
+def _check_encoding(request: web.Request) -> None:
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in _ENCODINGS and request.body_exists:
+        raise web.HTTPUnsupportedMediaType(text="A body may be packed with gzip or deflate.")
 
 
 def _translated(error: web.HTTPException) -> ParleyError:

@@ -54,6 +54,9 @@ async def bring(session: Session, request: web.Request) -> None:
     except MalformedPacket as error:
         session.fail(str(error))
         raise PollingError(str(error)) from None
+    except web.RequestPayloadError:
+        session.fail("a request's body cannot be unpacked")
+        raise
     finally:
         session.posting = False
         reading.leave()

@@ -1,8 +1,11 @@
 """Errors as a client meets them: acks, refused connections, problem documents, limits."""
 
 import gzip
+import zlib
 from typing import Any
 
+import aiohttp
+import orjson
 import pytest
 
 from tests.conftest import StartServer
@@ -46,6 +49,41 @@ async def test_problem_documents(api: Api) -> None:
         "PUT", "/users/me", data=gzip.compress(long), headers={**json, "Content-Encoding": "gzip"}
     )
     problem(reply, 413, "too_large")
+
+
+PACKED = gzip.compress(b'{"q": "x"}')
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data", "status"),
+    [
+        ("gzip", b'{"q": "x"}', 400),
+        ("gzip", PACKED[:-12], 400),
+        ("gzip", PACKED[:-4], 400),
+        ("gzip", PACKED[:-6] + b"abcdef", 400),
+        ("deflate", b'{"q": "x"}', 400),
+        ("deflate", zlib.compress(b'{"q": "x"}')[:-6], 400),
+        ("br", b"\x0b\x02\x80", 415),
+        ("zstd", b"\x28\xb5\x2f\xfd", 415),
+        ("rot13", b'{"q": "x"}', 415),
+        ("gzip, gzip", gzip.compress(PACKED), 415),
+    ],
+)
+async def test_a_body_that_cannot_be_unpacked(
+    api: Api, encoding: str, data: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = await api.register("Ann")
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    for path in ("/conversations", "/auth/login"):
+        reply = await ann.api.request("POST", path, data=data, headers=headers)
+        problem(reply, status, "invalid")
+    url = f"{api.url}/socket.io/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession() as http:
+        async with http.get(url) as response:
+            sid = orjson.loads((await response.read())[1:])["sid"]
+        async with http.post(f"{url}&sid={sid}", data=data, headers=headers) as response:
+            assert response.status == status
+    assert not [each for each in caplog.records if each.exc_info]
 
 
 async def test_every_wrong_field_is_named(api: Api) -> None:

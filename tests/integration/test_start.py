@@ -1,12 +1,14 @@
 """A server that cannot start says why in one line, and exits with 1: its manager starts it again."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.server import ROOT, clean_environment, free_port
+from tests.support.server import ROOT, ServerProcess, clean_environment, free_port
 
 
 def start(directory: Path, **settings: object) -> tuple[int, list[str]]:
@@ -54,3 +56,18 @@ def test_something_else_in_the_place_of_the_data(tmp_path: Path, wrong: str) -> 
     (line,) = lines
     assert line.startswith("parley: ")
     assert wrong in line
+
+
+def test_a_hangup_is_a_stop_and_other_signals_are_told(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+            server.signal(number)
+            until = time.monotonic() + 10
+            while number.name not in server.log():
+                assert server.running
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        assert server.ready()
+        server.signal(signal.SIGHUP)
+        assert server.wait() == 0
+        assert "stopped" in server.log()

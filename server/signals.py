@@ -1,0 +1,35 @@
+"""What the process does when it gets a signal: stop in order, or say that it heard."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PASSED_OVER = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM)
+"""They mean nothing to a server, and would end it untold."""
+
+
+def heed(stop: Callable[[], object]) -> None:
+    """Call `stop` for each signal that asks the process to end; needs a running loop. A SIGHUP
+    that is ignored already stays so: that is how `nohup` works.
+    """
+    loop = asyncio.get_running_loop()
+    for number in STOPPING:
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        loop.add_signal_handler(number, _stop, number, stop)
+    for number in PASSED_OVER:
+        loop.add_signal_handler(number, _pass_over, number)
+
+
+def _stop(number: signal.Signals, stop: Callable[[], object]) -> None:
+    log.info("signal", signal=number.name, effect="stop")
+    stop()
+
+
+def _pass_over(number: signal.Signals) -> None:
+    log.warning("signal", signal=number.name, effect="none")
