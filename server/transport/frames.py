@@ -26,6 +26,8 @@ TOO_BIG = 1009
 _FIN = 0x80
 _MASKED = 0x80
 _MAX_CONTROL = 125
+_RESERVED = (1004, 1005, 1006)
+"""Close codes that no frame may carry, beside those of no known range."""
 
 
 class FrameError(Exception):
@@ -55,6 +57,24 @@ def binary_frame(payload: bytes) -> bytes:
 def close_frame(code: int) -> bytes:
     """A close frame with a status code and no reason."""
     return b"\x88\x02" + code.to_bytes(2, "big")
+
+
+def judge_close(payload: bytes) -> int:
+    """The status code of a peer's close frame, to be answered with the same; NORMAL without one.
+
+    Raises FrameError for a code that must not be sent (RFC 6455, 7.4; 1012 to 1014 were registered
+    later), half of a code, or a reason that is no text (5.5.1).
+    """
+    if not payload:
+        return NORMAL
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) < 2 or not (1000 <= code <= 1014 or 3000 <= code <= 4999) or code in _RESERVED:
+        raise FrameError(PROTOCOL_ERROR, "a close frame with a code that must not be sent")
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        raise FrameError(INVALID_DATA, "a close frame's reason is not UTF-8") from None
+    return code
 
 
 def pong_frame(payload: bytes) -> bytes:

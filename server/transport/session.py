@@ -450,10 +450,12 @@ class Session:
         self._services.counters.malformed += 1
         self._end("parse error", b"", code, flush=False)
 
-    def lost(self, reason: str) -> None:
-        """The client left, or is silent: end the session; what it sent before is handled."""
+    def lost(self, reason: str, code: int = frames.NORMAL) -> None:
+        """The client left, or is silent: end the session; what it sent before is handled. `code` is
+        that of the websocket's close frame.
+        """
         if not self.closing:
-            self._end(reason, b"", frames.NORMAL, flush=reason == "client disconnect")
+            self._end(reason, b"", code, flush=reason == "client disconnect")
 
     def _end(self, reason: str, last: bytes, code: int, *, flush: bool) -> None:
         self.closing = True

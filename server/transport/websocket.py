@@ -250,11 +250,12 @@ class WebSocket(asyncio.Protocol):
         elif opcode == frames.CLOSE and self._transport is not None:
             if session.closing:
                 self._transport.close()
-            elif self._probing:
-                self._transport.write(frames.close_frame(frames.NORMAL))
-                self._transport.close()
+                return
+            code = frames.judge_close(payload)
+            if self._probing:
+                self.refuse(code)
             else:
-                session.lost("transport close")
+                session.lost("transport close", code)
 
     def _fail(self, message: str, code: int) -> None:
         session = self.session
