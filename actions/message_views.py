@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 
 from actions.memberships import Memberships
 from domain.conversations import Kind
+from domain.events import CLIENT_ID
 from domain.messages import Message, status_of
 from store.conversations import ConversationRepository
 from store.engine import Document
@@ -116,4 +117,11 @@ def _filled(
         if reached is None
         else status_of(doc["seq"], reached.delivered(sender), reached.read(sender)),
     }
-    return cast(Message, view)
+    return shown(view)
+
+
+def shown(doc: Document) -> Message:
+    """A message as it is stored, without what only `message.created` shows."""
+    if CLIENT_ID in doc:
+        doc = {name: value for name, value in doc.items() if name != CLIENT_ID}
+    return cast(Message, doc)

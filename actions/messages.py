@@ -2,17 +2,18 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from actions.conversations import ATTEMPTS, publish_personal
 from actions.last_messages import Last, LastMessages
 from actions.memberships import Facts, Memberships
-from actions.message_views import MessageViews
+from actions.message_views import MessageViews, shown
 from actions.streams import Streams
 from actions.writing import may_write, no_upload, refused
 from domain.clock import Clock, timestamp
 from domain.conversations import personal_stream, stream_of
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from domain.events import CLIENT_ID
 from domain.ids import key_digest, new_id
 from domain.messages import (
     MESSAGE_CREATED,
@@ -168,6 +169,7 @@ class Messages:
             "status": "sent",
             "pinned_at": None,
             "pinned_by": None,
+            CLIENT_ID: draft.client_id,
         }
         changes.append(Insert(MESSAGES, doc, "seq"))
         if draft.thread is not None:
@@ -195,16 +197,16 @@ class Messages:
             raise Conflict("This client_id was used for another message.") from None
         if appended.replayed:
             if appended.events:
-                return cast(Message, appended.events[0].content())
+                return shown(appended.events[0].content())
             first = await self._messages.at(org, conversation, appended.seq)
             if first is None:
                 raise NotFound("There is no such message any more.")
-            return cast(Message, first)
+            return shown(first)
         self._publisher.stored(appended.events)
         doc["seq"] = appended.seq
         self._last_messages.note(conversation, appended.epoch, Last(doc["id"], appended.seq, at))
         self._unread.created(conversation, appended.seq, user, draft.mentions)
-        return cast(Message, doc)
+        return shown(doc)
 
     async def _attach(
         self,

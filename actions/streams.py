@@ -68,13 +68,13 @@ class Backlog(NamedTuple):
     recovered: bool
     events: Sequence[StoredEvent]
 
-    def to_wire(self) -> dict[str, Any]:
-        """`{epoch, seq, recovered, events, more}`."""
+    def to_wire(self, user: str) -> dict[str, Any]:
+        """`{epoch, seq, recovered, events, more}`, for a user."""
         return {
             "epoch": self.head.epoch,
             "seq": self.head.seq,
             "recovered": self.recovered,
-            "events": [orjson.Fragment(event.payload) for event in self.events],
+            "events": [orjson.Fragment(event.told_to(user)) for event in self.events],
             "more": not self.recovered,
         }
 
@@ -190,7 +190,8 @@ class Streams:
             async with self._held(client, wanted, lost) as backlogs:
                 for stream in wanted.keys() - backlogs.keys():
                     raise NotFound(f"There is no stream {stream}.")
-                answer = {stream: backlog.to_wire() for stream, backlog in backlogs.items()}
+                user = client.principal.user
+                answer = {stream: each.to_wire(user) for stream, each in backlogs.items()}
         if client.declined:
             client.declined = client.declined - wanted.keys()
         # What came meanwhile is told after the answer, which leaves without another await.
@@ -220,7 +221,8 @@ class Streams:
                     # Asked in the turn: the wait for it may have been long.
                     allowed = await self._allowed(principal, positions)
                     backlogs = await self._backlogs(principal.org, allowed, room)
-        return {stream: backlog.to_wire() for stream, backlog in (backlogs or {}).items()}
+        user = principal.user
+        return {stream: each.to_wire(user) for stream, each in (backlogs or {}).items()}
 
     async def _allowed(
         self, principal: Principal, positions: Mapping[str, Position]
@@ -269,7 +271,9 @@ class Streams:
             for start in range(0, len(events), STEP):
                 if start:
                     await asyncio.sleep(0)
-                self._publisher.replay(client.outlet, events[start : start + STEP])
+                self._publisher.replay(
+                    client.outlet, events[start : start + STEP], client.principal.user
+                )
         places = {
             stream: {
                 "epoch": backlog.head.epoch,

@@ -1,5 +1,6 @@
 """Event types and the envelope every event travels in."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,13 @@ class Actor(NamedTuple):
 SYSTEM = Actor("system", "system")
 
 _DATA = b',"data":'
+
+CLIENT_ID = "client_id"
+"""A field of an event's `data` that only its actor's own connections are shown."""
+
+_KEY = b',"client_id":"'
+_OWN = re.compile(rb',"client_id":"(?:[^"\\]|\\.)*"')
+"""Nothing within a text looks like it: there each quote has a backslash before it."""
 
 
 class ActorView(TypedDict):
@@ -47,7 +55,7 @@ class EventType:
 class StoredEvent:
     """A durable event as the log has it. `data` is JSON text, encoded once for good."""
 
-    __slots__ = ("_payload", "actor", "at", "data", "epoch", "seq", "stream", "type")
+    __slots__ = ("_payload", "_public", "actor", "at", "data", "epoch", "seq", "stream", "type")
 
     def __init__(
         self, stream: str, epoch: str, seq: int, type: str, at: str, actor: Actor, data: bytes
@@ -60,6 +68,7 @@ class StoredEvent:
         self.actor = actor
         self.data = data
         self._payload: bytes | None = None
+        self._public: bytes | None = None
 
     @classmethod
     def from_payload(cls, payload: bytes) -> "StoredEvent":
@@ -83,7 +92,7 @@ class StoredEvent:
 
     @property
     def payload(self) -> bytes:
-        """The whole envelope as JSON: what goes on the wire under the type's name."""
+        """The whole envelope as JSON, as nodes tell it each other and its actor hears it."""
         if self._payload is None:
             self._payload = (
                 (
@@ -95,6 +104,21 @@ class StoredEvent:
                 + b"}"
             )
         return self._payload
+
+    @property
+    def public(self) -> bytes:
+        """The envelope as others than its actor hear it: what goes on the wire under the type's
+        name, without the actor's own `client_id`.
+        """
+        if self._public is None:
+            payload = self.payload
+            # Most have none, and are not searched twice.
+            self._public = payload if _KEY not in payload else _OWN.sub(b"", payload, count=1)
+        return self._public
+
+    def told_to(self, user: str) -> bytes:
+        """The envelope as a user hears it."""
+        return self.payload if user == self.actor.id else self.public
 
     def content(self) -> Any:
         """`data`, decoded."""

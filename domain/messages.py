@@ -1,6 +1,6 @@
 """Messages: what they are, their limits, which events tell of them."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -67,6 +67,8 @@ class Message(TypedDict):
     """How far it has come with everybody but its sender; in channels always `sent`."""
     pinned_at: str | None
     pinned_by: str | None
+    client_id: NotRequired[str]
+    """Under which it was sent: in `message.created` as the sender's own connections hear it."""
 
 
 @with_config(extra="forbid")

@@ -185,13 +185,20 @@ class Hub:
         return list(self._rooms)
 
     def publish(
-        self, room: str, event: str, payload: bytes, delivery: Delivery, key: str | None = None
+        self,
+        room: str,
+        event: str,
+        payload: bytes,
+        delivery: Delivery,
+        key: str | None = None,
+        own: tuple[bytes, Iterable[Subscriber]] | None = None,
     ) -> None:
         """Send an event to all members of a room. Never blocks.
 
         `room` is `<namespace without slash>/<rest>`; the namespace is where clients see the
         event. `payload` is the JSON text of the event's one argument. `key` names the value that
-        a newer LATEST event replaces; without one the event's name does.
+        a newer LATEST event replaces; without one the event's name does. `own` is another payload,
+        and who gets that if a member.
         """
         entry = self._rooms.get(room)
         if entry is None:
@@ -199,6 +206,15 @@ class Hub:
         namespace = "/" + room.partition("/")[0]
         data = self._encode(namespace, event, payload)
         full_key = (room, event, key or "") if delivery is Delivery.LATEST else None
+        if own is not None:
+            mine = [each for each in own[1] if each in entry.members]
+            special = Outgoing(self._encode(namespace, event, own[0]), delivery, full_key)
+            for member in mine:
+                self.send(member, special)
+                if entry.seen is None:
+                    entry.seen = {}
+                entry.seen[member] = len(entry.pending) + 1
+            self.counters.deliveries += len(mine)
         entry.pending.append(Outgoing(data, delivery, full_key))
         entry.size += len(data)
         self.counters.published += 1

@@ -101,10 +101,10 @@ class Publisher:
             subscribers, "/" + kind.namespace, kind.name, payload, kind.delivery, key
         )
 
-    def replay(self, subscriber: Subscriber, events: Iterable[StoredEvent]) -> None:
-        """Send one connection what it missed."""
+    def replay(self, subscriber: Subscriber, events: Iterable[StoredEvent], user: str) -> None:
+        """Send one connection, which is this user's, what it missed."""
         for event in events:
             namespace = "/" + event.stream.partition("/")[0]
             self._hub.publish_to(
-                (subscriber,), namespace, event.type, event.payload, Delivery.DURABLE
+                (subscriber,), namespace, event.type, event.told_to(user), Delivery.DURABLE
             )

@@ -111,6 +111,8 @@ class Sequencer:
         self._patience = patience
         self._lines: dict[str, _Line] = {}
         self._observers: dict[str, Observer] = {}
+        self.connections_of: Callable[[str], Collection[Subscriber]] = lambda user: ()
+        """A user's connections here: some events show their actor more than others."""
 
     # -- subscribers --------------------------------------------------------------------------
 
@@ -214,7 +216,10 @@ class Sequencer:
     def _deliver(self, stream: str, line: _Line, event: StoredEvent) -> None:
         line.last = event.seq
         line.epoch = event.epoch
-        self._hub.publish(stream, event.type, event.payload, Delivery.DURABLE)
+        own = None
+        if event.public is not event.payload:
+            own = event.payload, self.connections_of(event.actor.id)
+        self._hub.publish(stream, event.type, event.public, Delivery.DURABLE, own=own)
         if line.waiting:
             for subscriber, waiting in list(line.waiting.items()):
                 waiting.events[event.seq] = event
@@ -243,9 +248,10 @@ class Sequencer:
         namespace = "/" + stream.partition("/")[0]
         for seq in range(after + 1, last + 1):
             event = waiting.events[seq]
-            self._hub.publish_to(
-                (subscriber,), namespace, event.type, event.payload, Delivery.DURABLE
-            )
+            payload = event.public
+            if payload is not event.payload and subscriber in self.connections_of(event.actor.id):
+                payload = event.payload
+            self._hub.publish_to((subscriber,), namespace, event.type, payload, Delivery.DURABLE)
         self._hub.join(stream, subscriber)
 
     @staticmethod

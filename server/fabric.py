@@ -58,6 +58,7 @@ class Fabric:
         self.control = Control(bus)
         self.user_control = orders = UserControl(bus)
         self.clients = Clients(on_first=orders.follow, on_last=orders.unfollow)
+        self.sequencer.connections_of = self._connections_of
         self.rules = Rules()
         self.streams = Streams(
             SharedLog(engine, clock),
@@ -96,6 +97,9 @@ class Fabric:
     async def stop(self) -> None:
         """Disconnect the bus."""
         await self.bus.stop()
+
+    def _connections_of(self, user: str) -> Collection[Subscriber]:
+        return [client.outlet for client in self.clients.of_user(user)]
 
     async def _fetch(self, org: str, stream: str, after: int) -> Sequence[StoredEvent]:
         async with self._reading:

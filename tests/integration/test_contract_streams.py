@@ -39,9 +39,10 @@ async def test_the_sender_hears_what_the_answer_says_on_all_devices(api: Api) ->
         await connect(api.url, "/messages", bob.token) as other,
     ):
         (message,) = await say(phone, conversation, "hello")
-        for each in (phone, laptop, other):
+        own = message | {"client_id": "hello"}
+        for each, told in ((phone, own), (laptop, own), (other, message)):
             event = await each.wait_for("message.created")
-            assert event["data"] == message
+            assert event["data"] == told
             assert (event["stream"], event["seq"]) == (stream, message["seq"])
             assert event["actor"] == {"id": ann.id, "kind": "user"}
 
@@ -129,7 +130,7 @@ async def test_subscribing_takes_all_streams_or_none(api: Api) -> None:
             assert refused.value.code == code, other
         (message,) = await say(alice, conversation, "unheard")
         backlog = await subscribe(alice, stream=stream, seq=0)
-        assert backlog["events"][-1]["data"] == message
+        assert backlog["events"][-1]["data"] == message | {"client_id": "unheard"}
         assert alice.seqs(stream) == []
         await say(alice, conversation, "heard")
         await alice.until(lambda: alice.seqs(stream) == [message["seq"] + 1])

@@ -20,10 +20,12 @@ class Replica:
 
     def apply(self, user: str, envelope: dict[str, Any]) -> None:
         """Take one durable event, of the conversation's stream or of the user's own."""
-        data, own = envelope["data"], envelope["stream"] == f"messages/{user}"
+        data: Any = dict(envelope["data"])
+        own = envelope["stream"] == f"messages/{user}"
         match envelope["type"]:
             case "message.created":
                 if data["conversation"] == self.id and data["id"] not in self.hidden:
+                    data.pop("client_id", None)
                     old = self.messages.get(data["id"], data)
                     self.messages[data["id"]] = data | {each: old[each] for each in TRANSPARENT}
             case "message.edited" | "message.pinned" | "message.unpinned":

@@ -35,16 +35,16 @@ async def test_connected_members_hear_of_it_and_follow_it_from_the_start(
     _, at_bob = await world.connect(bob)
     _, at_eve = await world.connect(eve)
     group = await world.open(ann, bob, title="  Plans ")
-    sent = await world.send(ann, group["id"], "first")
+    sent = await world.send(ann, group["id"], "first", client_id="k")
     world.hub.flush()
     assert group["title"] == "Plans"
     assert [(each["user"], each["role"]) for each in group["members"]] == [
         ("ann", "owner"),
         ("bob", "member"),
     ]
-    for outlet in (at_ann, at_bob):
+    for outlet, own in ((at_ann, {"client_id": "k"}), (at_bob, {})):
         assert outlet.data("conversation.created") == [group]
-        assert outlet.data("message.created") == [sent]
+        assert outlet.data("message.created") == [sent | own]
     assert [name for name, _ in at_eve.received] == ["ready"]
     assert await world.views.get(bob, group["id"]) == {**group, "last_message": sent}
 

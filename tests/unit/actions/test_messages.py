@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
+from actions.streams import Position
 from domain.clock import timestamp
 from domain.conversations import Kind
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
@@ -26,9 +29,10 @@ async def test_a_message_reaches_every_connected_member_and_history(world: Messa
     group = await world.open(ann, bob)
     _, at_ann = await world.connect(ann)
     _, at_bob = await world.connect(bob)
-    sent = await world.send(ann, group["id"], "hello", mentions=["bob"])
+    sent = await world.send(ann, group["id"], "hello", mentions=["bob"], client_id="k")
     world.hub.flush()
-    assert at_ann.data("message.created") == at_bob.data("message.created") == [sent]
+    assert at_ann.data("message.created") == [{**sent, "client_id": "k"}]
+    assert at_bob.data("message.created") == [sent]
     assert (await world.page(bob, group["id"]))["items"] == [sent]
     name, envelope = at_bob.received[-1]
     assert name == "message.created"
@@ -309,3 +313,44 @@ async def test_deleted_for_oneself_it_is_gone_on_all_ones_devices_only(
     _, tablet = await world.connect(bob)
     ready = dict(tablet.received)["ready"]
     assert ready["messages/bob"]["seq"] == 1
+
+
+async def test_only_the_senders_own_connections_are_told_the_client_id(
+    world: MessagingWorld,
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    group = await world.open(ann, bob)
+    stream = f"messages/{group['id']}"
+    _, at_ann = await world.connect(ann)
+    _, at_another = await world.connect(ann)
+    _, at_bob = await world.connect(bob)
+    before = await world.engine.head("org", stream)
+    assert before is not None
+    bodies = ["plain", 'with ,"client_id":"in it"', "last"]
+    keys = ["k1", 'with "quotes" and \\', "käse"]
+    sent = [
+        await world.send(ann, group["id"], body, client_id=key)
+        for body, key in zip(bodies, keys, strict=True)
+    ]
+    world.hub.flush()
+    own = [{**each, "client_id": key} for each, key in zip(sent, keys, strict=True)]
+    assert all("client_id" not in each for each in sent)
+    assert at_ann.data("message.created") == at_another.data("message.created") == own
+    assert at_bob.data("message.created") == sent
+    # What was missed, by every way to it.
+    position = Position(before.epoch, before.seq)
+    for who, told in ((ann, own), (bob, sent)):
+        client, back = await world.connect(who, {stream: position})
+        assert back.data("message.created") == told
+        world.disconnect(client)
+        synced = await world.streams.sync(who, {stream: position})
+        assert [orjson.loads(each)["data"] for each in _texts(synced[stream])] == told
+    assert (await world.page(ann, group["id"]))["items"] == sent
+    edited = await world.messages.edit(ann, sent[0]["id"], "changed", 1)
+    assert "client_id" not in edited
+    world.hub.flush()
+    assert at_ann.data("message.edited") == at_bob.data("message.edited") == [edited]
+
+
+def _texts(backlog: dict[str, Any]) -> list[bytes]:
+    return [orjson.dumps(each) for each in backlog["events"]]
