@@ -124,6 +124,8 @@ def _secret(value: SecretStr) -> SecretStr:
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\S+$")]
 
+NodeName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[A-Za-z0-9_-]*$")]
+
 
 class Settings(BaseSettings):
     """All settings of one server. Durations are in seconds, sizes in bytes.
@@ -162,6 +164,12 @@ class Settings(BaseSettings):
         le=256,
         description="Processes that share the port. More than 1 needs Redis and MongoDB, and serves "
         "sockets over websocket only.",
+    )
+    node_name: NodeName = Field(
+        default="",
+        description="What a balancer knows this node by: each session id begins with it and a dot, "
+        "so that a session's requests can be sent to its node. Letters, digits, `-`, `_`.",
+        json_schema_extra={"default": "none"},
     )
     data_dir: Path = Field(
         default=Path("data"),

@@ -173,7 +173,11 @@ def cluster(count: int, port: int | None, *, doors: bool) -> Iterator[Cluster]:
                 "RATE_LIMITS": "",
             }
             nodes = [
-                stack.enter_context(ServerProcess(directory / f"node{number}", shared))
+                stack.enter_context(
+                    ServerProcess(
+                        directory / f"node{number}", {**shared, "NODE_NAME": f"node{number}"}
+                    )
+                )
                 for number in range(1, count + 1)
             ]
             port = port or free_port()
@@ -189,14 +193,9 @@ def configuration(
     template: str, port: int, nodes: Sequence[ServerProcess], doors: Sequence[int]
 ) -> str:
     """`haproxy.cfg` for this machine: with these nodes, on this port, and a door to each node."""
-
-    def servers(line: re.Match[str]) -> str:
-        return "".join(
-            f"    server node{number} 127.0.0.1:{node.port}"
-            + (f" cookie node{number}\n" if "cookie" in line[0] else "\n")
-            for number, node in enumerate(nodes, 1)
-        )
-
+    servers = "".join(
+        f"    server node{number} 127.0.0.1:{node.port}\n" for number, node in enumerate(nodes, 1)
+    )
     text = re.sub(r"(?: +server node\d .*\n)+", servers, template)
     text = text.replace("    bind :8000\n", f"    bind 127.0.0.1:{port}\n")
     for number, door in enumerate(doors, 1):
@@ -204,6 +203,7 @@ def configuration(
         text += f"\nlisten door{number}\n    bind 127.0.0.1:{door}\n"
         text += "    http-request set-header X-Forwarded-For %[src]\n"
         text += "    option httpchk GET /health/ready\n"
+        text += "    use-server %[url_param(sid),field(1,.)] if { url_param(sid) -m found }\n"
         text += f"    server node{number} 127.0.0.1:{nodes[number - 1].port}\n"
         text += "".join(
             f"    server node{n} 127.0.0.1:{nodes[n - 1].port} backup\n" for n in others

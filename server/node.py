@@ -303,6 +303,7 @@ def _tell_failure(task: asyncio.Future[Any]) -> None:
 
 def _transport_options(settings: Settings) -> TransportOptions:
     return TransportOptions(
+        node=settings.node_name,
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
         origins=settings.cors_origins.allows,

@@ -20,6 +20,8 @@ class TransportOptions:
     """Limits and times of the transport. Times are in seconds, sizes in bytes."""
 
     path: str = "/socket.io/"
+    node: str = ""
+    """What session ids begin with, followed by a dot: a balancer finds a session's node by it."""
     ping_interval: float = 25.0
     ping_timeout: float = 20.0
     """A peer silent for `ping_interval + ping_timeout` is gone."""

@@ -40,6 +40,10 @@ _BAD_REQUEST = (3, "Bad request")
 _FORBIDDEN = (4, "Forbidden")
 _UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 
+NODE_HEADER = "Parley-Node"
+"""In the answer to a polling handshake: the name that the new session's id begins with, for balancers
+that learn which node it is and do not know their names beforehand."""
+
 _MAX_USER_AGENT = 256
 
 _STRANGER_SECONDS = 2.0
@@ -169,6 +173,11 @@ class Transport:
         """A fresh id: 120 random bits."""
         return secrets.token_urlsafe(15)
 
+    def _new_session_id(self) -> str:
+        """A fresh id that names this node, if it has a name."""
+        node = self.options.node
+        return f"{node}.{self.new_id()}" if node else self.new_id()
+
     def connected(self, session: Session) -> None:
         self._strangers.pop(session, None)
 
@@ -250,7 +259,7 @@ class Transport:
                 return self._refuse(request, 400, (3, str(error)))
         session = Session(
             self,
-            self.new_id(),
+            self._new_session_id(),
             self.options.address(request),
             request.headers.get(hdrs.USER_AGENT, "")[:_MAX_USER_AGENT],
         )
@@ -267,6 +276,8 @@ class Transport:
             )
         else:
             response = self._text(request, opening)
+            if options.node:
+                response.headers[NODE_HEADER] = options.node
         self._sessions[session.id] = session
         self.counters.sessions += 1
         self._strangers[session] = self.loop.time()

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_docs import run
+from tests.integration.test_readme import example
 from tests.support.client import connect
+from tests.support.node import NODE_DIR, node, run_to_end
 from tests.support.redis import require_redis
 from tests.support.rest import Api
 from tests.support.server import ROOT, clean_environment, free_port
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def programs(stand_in: None) -> None:
     require_redis()
     if shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin") is None:
@@ -27,6 +30,9 @@ def programs(stand_in: None) -> None:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+READY = r"Ctrl-C ends everything"
 
 
 class Command:
@@ -69,14 +75,20 @@ class Command:
         return found
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Iterator[tuple[Command, int]]:
+def running(directory: Path) -> Iterator[tuple[Command, int]]:
+    """A cluster, with the port of its balancer; ended afterwards."""
     port = free_port()
-    command = Command(tmp_path / "log", "--port", str(port))
+    command = Command(directory / "log", "--port", str(port))
     yield command, port
     if command.process.poll() is None:
         command.process.terminate()
         command.process.wait(30)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[tuple[Command, int]]:
+    """A cluster of this test's own."""
+    yield from running(tmp_path)
 
 
 async def status_of(port: int, target: str) -> int:
@@ -90,7 +102,7 @@ async def status_of(port: int, target: str) -> int:
 
 async def test_a_node_is_killed_and_one_key_ends_everything(command: tuple[Command, int]) -> None:
     running, port = command
-    await running.until_said(r"Ctrl-C ends everything")
+    await running.until_said(READY)
     nodes = re.findall(r"node (\d) +(http://\S+) +pid (\d+)", running.said())
     assert [number for number, _, _ in nodes] == ["1", "2", "3"]
     async with Api(f"http://127.0.0.1:{port}") as api:
@@ -120,24 +132,99 @@ async def test_a_node_is_killed_and_one_key_ends_everything(command: tuple[Comma
     assert running.said().endswith("\nended\n")
 
 
-async def test_a_polling_session_stays_at_its_node(command: tuple[Command, int]) -> None:
-    running, port = command
-    await running.until_said(r"Ctrl-C ends everything")
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, programs: None
+) -> Iterator[tuple[Command, int]]:
+    """A cluster for the tests that leave it as it was."""
+    yield from running(tmp_path_factory.mktemp("cluster"))
+
+
+async def opened(api: Api) -> str:
+    """The id of a new polling session."""
+    answer = await api.request("GET", "//socket.io/?EIO=4&transport=polling")
+    assert answer.status == 200
+    assert "set-cookie" not in answer.headers, "many clients do not keep cookies"
+    sid = re.search(r'"sid":"([^"]+)"', answer.body.decode())
+    assert sid
+    return sid[1]
+
+
+async def asked(api: Api, sid: str) -> int:
+    """What a polling session's next request is answered."""
+    answer = await api.request(
+        "POST",
+        f"//socket.io/?EIO=4&transport=polling&sid={sid}",
+        data=b"3",
+        headers={"Content-Type": "text/plain"},
+    )
+    return answer.status
+
+
+async def test_a_polling_session_stays_at_its_node(shared: tuple[Command, int]) -> None:
+    command, port = shared
+    await command.until_said(READY)
     async with Api(f"http://127.0.0.1:{port}") as api:
-        for _ in range(4):
-            opened = await api.request("GET", "//socket.io/?EIO=4&transport=polling")
-            assert opened.status == 200
-            sid = re.search(r'"sid":"([^"]+)"', opened.body.decode())
-            assert sid
-            cookie = opened.headers["set-cookie"].partition(";")[0]
-            for _ in range(3):
-                reply = await api.request(
-                    "POST",
-                    f"//socket.io/?EIO=4&transport=polling&sid={sid[1]}",
-                    data=b"3",
-                    headers={"Cookie": cookie, "Content-Type": "text/plain"},
-                )
-                assert reply.status == 200, "the session is unknown: it came to another node"
+        sids = [await opened(api) for _ in range(6)]
+        assert len({sid.partition(".")[0] for sid in sids}) > 1, "all of them at one node"
+        for sid in sids * 3:
+            assert await asked(api, sid) == 200, "the session is unknown: it came to another node"
+
+
+@pytest.mark.parametrize("sid", ["node2.unknown", "node9.unknown", "unknown", "", ".", "%00.x"])
+async def test_a_session_that_no_node_has_is_refused_at_once(
+    shared: tuple[Command, int], sid: str
+) -> None:
+    command, port = shared
+    await command.until_said(READY)
+    async with Api(f"http://127.0.0.1:{port}") as api:
+        assert await asked(api, sid) == 400
+
+
+async def test_a_session_whose_node_is_gone_is_refused_so_that_its_client_begins_anew(
+    command: tuple[Command, int],
+) -> None:
+    running, port = command
+    await running.until_said(READY)
+    nodes = re.findall(r"node (\d) +(http://\S+) +pid (\d+)", running.said())
+    async with Api(f"http://127.0.0.1:{port}") as api:
+        while not (sid := await opened(api)).startswith("node3."):
+            pass
+        os.kill(int(nodes[2][2]), signal.SIGKILL)
+        await running.until_said(r"node 3 ended with -9")
+        assert await asked(api, sid) == 400, "of a node that is down"
+        assert not (await opened(api)).startswith("node3.")
+        await running.until_said(r"node 3 is back")
+        assert await asked(api, sid) == 400, "of a node that was started again"
+
+
+@pytest.mark.parametrize("name", ["first.mjs", "first.py"])
+async def test_the_first_client_reaches_the_cluster(
+    shared: tuple[Command, int], tmp_path: Path, name: str
+) -> None:
+    command, port = shared
+    await command.until_said(READY)
+    javascript = name.endswith(".mjs")
+    program = (node(), "--input-type=module", "-") if javascript else (sys.executable, "-")
+    for _ in range(3):  # to each node
+        output = await run_to_end(
+            *program,
+            source=example(name),
+            environment={"PARLEY_URL": f"http://127.0.0.1:{port}"},
+            cwd=NODE_DIR if javascript else tmp_path,
+        )
+        assert re.search(r"#\d+ Hello!", output), output
+
+
+@pytest.mark.parametrize("language", ["javascript", "python"])
+async def test_the_documented_client_reaches_the_cluster(
+    shared: tuple[Command, int], tmp_path: Path, language: str
+) -> None:
+    command, port = shared
+    await command.until_said(READY)
+    output = await run(language, f"http://127.0.0.1:{port}", tmp_path, 20, 20)
+    assert f"holds {','.join(map(str, range(20)))} at 21 " in output
+    assert " failed 0 " in output
 
 
 async def test_the_demo_across_nodes_misses_nothing(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ FILES = [
     *sorted(path for path in (ROOT / "deploy").rglob("*") if path.suffix in {".yaml", ".cfg"}),
 ]
 SETTINGS = {f"PARLEY_{name.upper()}" for name in Settings.model_fields}
-OURS = {"PARLEY_ENV_FILE", "PARLEY_NODE", "PARLEY_URL", "PARLEY_CORS_ORIGIN"}
-"""What looks like a setting: the name of the file, the balancer's cookie, the demo's, a misspelt one."""
+OURS = {"PARLEY_ENV_FILE", "PARLEY_URL", "PARLEY_CORS_ORIGIN"}
+"""What looks like a setting: the name of the file, the demo's, a misspelt one."""
 
 
 def sources(*packages: str) -> str:
