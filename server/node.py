@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any
 
 import structlog
@@ -12,7 +11,7 @@ from aiohttp import web
 from typing_extensions import TypedDict
 
 from config.limits import DEFAULT, buckets, check_buckets
-from config.settings import Settings
+from config.settings import Environment, Settings
 from domain.accounts import Expiry
 from domain.clock import Clock
 from fanout.limits import LocalRateLimiter
@@ -27,8 +26,9 @@ from server.fabric import Fabric
 from server.features import EVENTS, Features
 from server.gateway import Gateway
 from server.health import Health
+from server.http.addresses import Addresses
 from server.http.cors import Cors
-from server.http.middleware import Surroundings, client_address
+from server.http.middleware import Surroundings
 from server.http.places import Places
 from server.http.rest import PREFIX, Rest
 from server.http.uploads import OPENAPI as UPLOAD_PATHS
@@ -129,7 +129,12 @@ class Node:
             self.features.followers,
             clock,
         )
-        self.transport = Transport(gateway, self.fabric.hub, _transport_options(settings))
+        self._addresses = Addresses(
+            settings.trusted_proxies, warn=settings.env is Environment.PRODUCTION
+        )
+        self.transport = Transport(
+            gateway, self.fabric.hub, _transport_options(settings, self._addresses)
+        )
         access = self.features.authenticator.check
         checks = {"store": engine.ping, "uploads": blobs.ping, "access": access}
         self.health = Health(checks | ({} if bus.alone else {"bus": bus.check}))
@@ -161,7 +166,7 @@ class Node:
             self.registry,
             dispatcher,
             self.features.authenticator.authenticate,
-            self._settings.trusted_proxies,
+            self._addresses,
             self._settings.max_body,
         )
         UploadRoutes(rest, dispatcher, self.features.uploads, self._settings.upload_max).attach(
@@ -301,14 +306,14 @@ def _tell_failure(task: asyncio.Future[Any]) -> None:
         log.error("service_failed", exc_info=error)
 
 
-def _transport_options(settings: Settings) -> TransportOptions:
+def _transport_options(settings: Settings, addresses: Addresses) -> TransportOptions:
     return TransportOptions(
         node=settings.node_name,
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
         origins=settings.cors_origins.allows,
         named_origins=settings.cors_origins.names,
-        address=partial(client_address, trusted=settings.trusted_proxies),
+        address=addresses.of,
         max_frame=settings.max_frame,
         max_connect=settings.max_connect,
         max_queue=settings.send_queue,

@@ -1,9 +1,8 @@
 """What surrounds every request: its id, its errors, its log entry, its headers."""
 
-import ipaddress
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
@@ -16,7 +15,6 @@ from server.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 USER: web.RequestKey[str] = web.RequestKey("user", str)
 ADDRESS: web.RequestKey[str] = web.RequestKey("address", str)
@@ -112,50 +110,3 @@ def _translated(error: web.HTTPException) -> ParleyError:
     if error.status >= 500:
         return Internal()
     return Invalid(error.text or error.reason)
-
-
-def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
-    """The network address of the caller: the peer's, or, behind trusted proxies, the last entry
-    of `X-Forwarded-For` that none of them wrote.
-    """
-    peer = _plain(request.remote or "")
-    if not trusted or not _within(peer, trusted):
-        return peer
-    # Some proxies add a line instead of an entry: all lines are one list (RFC 9110, section 5.3).
-    written = ",".join(request.headers.getall("X-Forwarded-For", ()))
-    hops = [_plain(_address(hop)) for hop in written.split(",")]
-    for hop in reversed([hop for hop in hops if hop]):
-        if not _within(hop, trusted):
-            return hop if _is_address(hop) else peer
-    return peer
-
-
-def _address(hop: str) -> str:
-    """An entry without the quotes, brackets and port that some proxies write."""
-    hop = hop.strip().strip('"')
-    if hop.startswith("["):
-        return hop[1:].partition("]")[0]
-    host, colon, port = hop.partition(":")
-    return host if colon and port.isdigit() and "." in host else hop
-
-
-def _plain(address: str) -> str:
-    """An IPv4 address as itself, also if it came to a socket that takes both kinds."""
-    mapped = address.removeprefix("::ffff:")
-    return mapped if "." in mapped else address
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _within(address: str, networks: Sequence[Network]) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)

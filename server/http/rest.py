@@ -1,7 +1,7 @@
 """The REST side of the declared commands: one aiohttp handler made per route."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -12,7 +12,8 @@ from domain.principals import Principal
 from handlers.command import Command, Registry, Route
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher
-from server.http.middleware import ADDRESS, REQUEST_ID, USER, Network, client_address
+from server.http.addresses import Addresses
+from server.http.middleware import ADDRESS, REQUEST_ID, USER
 from server.http.responses import json_response
 
 PREFIX = "/api/v1"
@@ -32,13 +33,13 @@ class Rest:
         registry: Registry,
         dispatcher: Dispatcher,
         authenticate: Authenticate,
-        trusted_proxies: Sequence[Network],
+        addresses: Addresses,
         max_body: int,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._authenticate = authenticate
-        self._trusted = trusted_proxies
+        self._addresses = addresses
         self._max_body = max_body
 
     def attach(self, app: web.Application) -> None:
@@ -84,7 +85,7 @@ class Rest:
         return Context(
             await self.principal(request, needed=needed),
             request_id=request[REQUEST_ID],
-            remote=client_address(request, self._trusted),
+            remote=self._addresses.of(request),
             user_agent=request.headers.get("User-Agent", "")[:256],
         )
 
@@ -96,7 +97,7 @@ class Rest:
             Unauthenticated: no token or no good one.
             RateLimited: this address tried too many API keys.
         """
-        address = request[ADDRESS] = client_address(request, self._trusted)
+        address = request[ADDRESS] = self._addresses.of(request)
         if not needed:
             return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
