@@ -94,7 +94,7 @@ class Surroundings:
 def _check_encoding(request: web.Request) -> None:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in _ENCODINGS and request.body_exists:
-        raise web.HTTPUnsupportedMediaType(text="A body may be packed with gzip or deflate.")
+        raise Invalid("Content-Encoding: a body may be packed with gzip or deflate.")
 
 
 def _translated(error: web.HTTPException) -> ParleyError:

@@ -63,10 +63,10 @@ PACKED = gzip.compress(b'{"q": "x"}')
         ("gzip", PACKED[:-6] + b"abcdef", 400),
         ("deflate", b'{"q": "x"}', 400),
         ("deflate", zlib.compress(b'{"q": "x"}')[:-6], 400),
-        ("br", b"\x0b\x02\x80", 415),
-        ("zstd", b"\x28\xb5\x2f\xfd", 415),
-        ("rot13", b'{"q": "x"}', 415),
-        ("gzip, gzip", gzip.compress(PACKED), 415),
+        ("br", b"\x0b\x02\x80", 400),
+        ("zstd", b"\x28\xb5\x2f\xfd", 400),
+        ("rot13", b'{"q": "x"}', 400),
+        ("gzip, gzip", gzip.compress(PACKED), 400),
     ],
 )
 async def test_a_body_that_cannot_be_unpacked(
