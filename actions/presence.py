@@ -19,7 +19,7 @@ from domain.presence import (
     Profile,
     as_oneself_sees,
 )
-from domain.text import has_control_characters
+from domain.text import why_not_plain
 from fanout.presence import Lost, PresenceRegistry
 from store.presence import PresenceRepository
 
@@ -199,11 +199,12 @@ class Presences:
             keep_text: leave the text as it is.
 
         Raises:
-            Invalid: the text has control characters.
+            Invalid: the text is none that others can be shown (`why_not_plain`).
         """
         org, user = client.principal.org, client.principal.user
-        if text is not None and has_control_characters(text, newlines=False):
-            raise Invalid.field("text", "control characters are not allowed")
+        wrong = why_not_plain(text.strip()) if text is not None else None
+        if wrong is not None:
+            raise Invalid.field("text", wrong)
         old = (await self._repository.profiles(org, [user]))[user]
         now = timestamp(self._clock.now())
         if status == "invisible" and old.status != "invisible":

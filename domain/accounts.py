@@ -12,7 +12,7 @@ from domain.clock import timestamp
 from domain.errors import Invalid
 from domain.ids import key_digest
 from domain.principals import Role
-from domain.text import has_control_characters, is_encodable
+from domain.text import has_control_characters, is_encodable, why_not_plain
 
 DEFAULT_ORG = "default"
 """The organization a fresh server has."""
@@ -203,13 +203,13 @@ def clean_name(text: str, field: str = "name") -> str:
     """A name as it is kept: without space around it.
 
     Raises:
-        Invalid: empty, too long, or with control characters.
+        Invalid: empty, too long, or no text that others can be shown (`why_not_plain`).
     """
-    if has_control_characters(text, newlines=False) or not is_encodable(text):
-        raise Invalid.field(field, "must not have control characters")
-    name = " ".join(text.split())
+    name = " ".join(text.split()) if not has_control_characters(text, newlines=False) else text
     if not name or len(name) > MAX_NAME:
         raise Invalid.field(field, f"must have 1 to {MAX_NAME} characters")
+    if (wrong := why_not_plain(name)) is not None:
+        raise Invalid.field(field, wrong)
     return name
 
 

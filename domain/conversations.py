@@ -10,7 +10,7 @@ from domain.delivery import Delivery
 from domain.errors import Invalid
 from domain.events import EventType
 from domain.messages import Message
-from domain.text import has_control_characters
+from domain.text import why_not_plain
 
 NAMESPACE = "messages"
 
@@ -156,13 +156,13 @@ def clean_line(field: str, text: str | None, limit: int) -> str | None:
     """A title or topic as it is kept: without space around it, None instead of nothing.
 
     Raises:
-        Invalid: it is too long or has control characters.
+        Invalid: it is too long, or no text that others can be shown (`why_not_plain`).
     """
     if text is None:
         return None
     text = text.strip()
     if len(text) > limit:
         raise Invalid.field(field, f"at most {limit} characters")
-    if has_control_characters(text, newlines=False):
-        raise Invalid.field(field, "control characters are not allowed")
+    if (wrong := why_not_plain(text)) is not None:
+        raise Invalid.field(field, wrong)
     return text or None

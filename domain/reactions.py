@@ -21,6 +21,22 @@ MAX_EMOJI = 66
 _SHORTCODE = re.compile(r":[a-z0-9_+-]{1,64}:\Z")
 
 
+_PRESENTATION = re.compile("[\ufe0e\ufe0f]")
+"""Selectors of text or emoji style: they make no other emoji."""
+
+
+def _bare(emoji: str) -> str:
+    return _PRESENTATION.sub("", emoji)
+
+
+_WHOLE = {
+    _bare(each): each
+    for each, data in emojis.EMOJI_DATA.items()
+    if data["status"] == emojis.STATUS["fully_qualified"]
+}
+"""Fully qualified emoji by what they are without selectors; parts of emoji are not among them."""
+
+
 @with_config(extra="forbid")
 class Reaction(TypedDict):
     """One reaction, and how many of each emoji the message has with it, or without it."""
@@ -57,19 +73,15 @@ def stream_of(conversation: str) -> str:
 
 
 def canonical(emoji: str) -> str:
-    """The one form in which an emoji is kept: fully qualified (UTS #51, ED-18), so that `❤` and
-    `❤️` are the same; a `:shortcode:` as it is.
+    """The one form in which an emoji is kept: fully qualified (UTS #51, ED-18), whatever selectors
+    of presentation it came with; a `:shortcode:` as it is.
 
     Raises:
         Invalid: neither exactly one emoji nor a shortcode.
     """
     if _SHORTCODE.match(emoji):
         return emoji
-    if not emojis.is_emoji(emoji):
+    whole = _WHOLE.get(_bare(emoji)) if len(emoji) <= MAX_EMOJI else None
+    if whole is None:
         raise Invalid.field("emoji", "exactly one emoji, or a shortcode like :party_parrot:")
-    status = emojis.EMOJI_DATA[emoji]["status"]
-    if status == emojis.STATUS["component"]:
-        raise Invalid.field("emoji", "a part of an emoji, not a whole one")
-    if status == emojis.STATUS["fully_qualified"]:
-        return emoji
-    return emojis.emojize(emojis.demojize(emoji))
+    return whole

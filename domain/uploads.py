@@ -6,6 +6,8 @@ from urllib.parse import quote
 from pydantic import with_config
 from typing_extensions import TypedDict
 
+from domain.text import why_not_plain
+
 MAX_NAME = 255
 """Bytes of a file's name in UTF-8: what file systems take."""
 
@@ -75,7 +77,7 @@ def clean_name(given: str | None) -> str:
     text = "".join(each for each in text if unicodedata.category(each)[0] != "C")
     text = text.replace("\\", "/").rpartition("/")[2]
     text = " ".join(text.split()).lstrip(". ").rstrip(". ")
-    if not text:
+    if why_not_plain(text) is not None or not text:
         return "file"
     stem, dot, extension = text.rpartition(".")
     if not stem or len(extension.encode()) > 32:

@@ -104,6 +104,10 @@ class AccountRepository:
         """One user of the organization."""
         return await self._engine.get(org, USERS, user)
 
+    async def users_by_id(self, org: str, users: Sequence[str]) -> dict[str, Document]:
+        """Users of the organization by id; others are left out."""
+        return await self._engine.get_many(org, USERS, users)
+
     async def existing(self, org: str, users: Sequence[str]) -> set[str]:
         """Which of these ids are users of the organization who are not disabled."""
         found = await self._engine.get_many(org, USERS, users)

@@ -87,3 +87,23 @@ async def test_adding_many_times_at_once_is_adding_once(api: Api) -> None:
     )
     assert all(each == added[0] for each in added)
     assert len((await ann.api.get("/contacts"))["items"]) == 1
+
+
+async def test_many_people_are_fetched_at_once(api: Api) -> None:
+    ann, bob = await api.register("Ann"), await api.register("Bob")
+    ids = [bob.id, "nobody", ann.id, bob.id]
+    page = await ann.api.get("/users", ids=",".join(ids))
+    assert page == {
+        "items": [await ann.api.get(f"/users/{bob.id}"), await ann.api.get(f"/users/{ann.id}")],
+        "next": None,
+    }
+    assert "email" not in page["items"][0]
+    for namespace in ("/messages", "/presence"):
+        async with await connect(api.url, namespace, ann.token) as socket:
+            assert await socket.call("user.list", {"ids": ids}) == page
+            with pytest.raises(CommandFailed) as refused:
+                await socket.call("user.list", {"ids": ["x"] * 201})
+            assert refused.value.code == "invalid"
+    await ann.api.get("/users", 400, ids=",".join(["x"] * 201))
+    await ann.api.get("/users", 400, ids=ann.id, q="Ann")
+    assert (await ann.api.get("/users", ids=""))["items"] == []

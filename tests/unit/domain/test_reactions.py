@@ -14,7 +14,20 @@ def test_one_emoji_or_shortcode_is_kept_as_it_is(emoji: str) -> None:
     assert canonical(emoji) == emoji
 
 
-@pytest.mark.parametrize(("sent", "kept"), [("❤", "❤️"), ("☺", "☺️"), ("❤️", "❤️")])
+FORMS = [
+    ("❤", "❤\ufe0f"),
+    ("☺", "☺\ufe0f"),
+    ("❤\ufe0f", "❤\ufe0f"),
+    ("❤\ufe0e", "❤\ufe0f"),
+    ("👍\ufe0f", "👍"),
+    ("👍🏽\ufe0f", "👍🏽"),
+    ("1⃣", "1\ufe0f⃣"),
+    ("🏳‍🌈", "🏳\ufe0f‍🌈"),
+    ("❤‍🔥", "❤\ufe0f‍🔥"),
+]
+
+
+@pytest.mark.parametrize(("sent", "kept"), FORMS)
 def test_forms_of_one_emoji_are_the_same(sent: str, kept: str) -> None:
     assert canonical(sent) == kept
 
