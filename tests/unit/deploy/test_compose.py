@@ -103,9 +103,11 @@ def test_the_balancer_knows_the_nodes() -> None:
     assert port
     wanted = {(node, node, port[1]) for node in nodes("compose.yaml")}
     backends = HAPROXY.split("\nbackend ")[1:]
-    assert len(backends) == 3
+    assert [each.partition("\n")[0] for each in backends] == ["nodes", "living"]
     for backend in backends:
         assert set(re.findall(r"^ +server (\S+) ([^:\s]+):(\d+)", backend, re.MULTILINE)) == wanted
+    for name, node in nodes("compose.yaml").items():
+        assert node["environment"]["PARLEY_NODE_NAME"] == name, "sessions are found by it"
 
 
 def test_the_balancer_waits_longer_than_a_client_may_be_silent() -> None:
