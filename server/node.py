@@ -140,7 +140,7 @@ class Node:
         self.health = Health(checks | ({} if bus.alone else {"bus": bus.check}))
         surroundings = Surroundings(metrics)
         origins = OriginPolicy(settings.cors_origins.allows, settings.cors_origins.names)
-        cors = Cors(origins, PREFIX)
+        cors = Cors(origins, PREFIX, self.transport.refusals, self.transport.options.address)
         self.app = web.Application(
             middlewares=[surroundings.surround, cors.handle], client_max_size=settings.max_body
         )
@@ -234,6 +234,12 @@ class Node:
                 counter=True,
             ),
             Numbers(
+                "parley_silent_closes",
+                "Sessions closed because they never connected to a namespace.",
+                lambda: counters.silent,
+                counter=True,
+            ),
+            Numbers(
                 "parley_deliveries",
                 "Events times connections they were written to.",
                 lambda: hub.deliveries,
@@ -248,7 +254,7 @@ class Node:
             ),
             Numbers(
                 "parley_handshakes_refused",
-                "Handshakes refused, by reason.",
+                "Handshakes and connects to namespaces refused, by reason.",
                 lambda: counters.refused,
                 label="reason",
                 counter=True,

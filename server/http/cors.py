@@ -1,9 +1,13 @@
 """Which web pages may use the REST side: CORS (Fetch standard, section 3.2)."""
 
+from collections.abc import Callable
+
 from aiohttp import hdrs, web
 
 from server.http.middleware import Handler
+from server.transport.caller import Caller
 from server.transport.origins import OriginPolicy
+from server.transport.refusals import Refusals
 
 ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 EXPOSED = "ETag, Retry-After, X-Request-ID, Content-Disposition, Content-Range"
@@ -13,10 +17,20 @@ PREFLIGHT_SECONDS = "600"
 class Cors:
     """Answers preflights and adds the headers by which a browser lets an allowed page read."""
 
-    def __init__(self, origins: OriginPolicy, prefix: str) -> None:
-        """`prefix` of the paths it is for; other paths have rules of their own."""
+    def __init__(
+        self,
+        origins: OriginPolicy,
+        prefix: str,
+        refusals: Refusals,
+        address: Callable[[web.BaseRequest], str],
+    ) -> None:
+        """`prefix` of the paths it is for; other paths have rules of their own. `address` of whoever
+        sends a request, for the log.
+        """
         self._origins = origins
         self._prefix = prefix
+        self._refusals = refusals
+        self._address = address
 
     @web.middleware
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -24,6 +38,11 @@ class Cors:
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is None or not request.path.startswith(self._prefix):
             return await handler(request)
+        if not self._origins.allows(request):
+            caller = Caller.of(request, self._address)
+            self._refusals.say(
+                "cors_refused", "origin not allowed", caller, warn=True, method=request.method
+            )
         if (
             request.method == hdrs.METH_OPTIONS
             and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers

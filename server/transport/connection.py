@@ -52,11 +52,11 @@ class ClientConnection:
 
     @property
     def remote(self) -> str:
-        return self._session.remote
+        return self._session.caller.address
 
     @property
     def user_agent(self) -> str:
-        return self._session.user_agent
+        return self._session.caller.user_agent
 
     def emit(
         self,

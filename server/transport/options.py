@@ -91,6 +91,8 @@ class TransportCounters:
     closes: Counter[str] = field(default_factory=Counter)
     """Sessions closed by the server, by code."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Handshakes refused, by reason."""
+    """Handshakes and connects to namespaces refused, by reason."""
+    silent: int = 0
+    """Sessions closed because they never connected to a namespace."""
     malformed: int = 0
     """Sessions closed for what they sent."""

@@ -9,6 +9,7 @@ from server.transport.heartbeat import Heartbeat
 from server.transport.large import Places
 from server.transport.options import TransportCounters, TransportOptions
 from server.transport.pressure import Pressure
+from server.transport.refusals import Refusals
 
 if TYPE_CHECKING:
     from server.transport.session import Session
@@ -24,6 +25,7 @@ class Services(Protocol):
     pressure: Pressure
     heartbeat: Heartbeat
     places: Places
+    refusals: Refusals
     loop: asyncio.AbstractEventLoop
 
     def new_id(self) -> str:

@@ -10,6 +10,7 @@ from fanout.hub import Hub, Outgoing
 from server.transport import frames, packets
 from server.transport.application import ConnectRefused
 from server.transport.assembly import Assembly
+from server.transport.caller import Caller
 from server.transport.connection import ClientConnection
 from server.transport.intake import Intake, Job
 from server.transport.large import MAX_FAILURES, PREFIX, Passed, Place
@@ -51,6 +52,7 @@ class Session:
         "_services",
         "_timer",
         "_window",
+        "caller",
         "closed",
         "closing",
         "connections",
@@ -59,16 +61,13 @@ class Session:
         "out",
         "pong_due",
         "posting",
-        "remote",
         "socket",
         "upgrading",
-        "user_agent",
     )
 
-    def __init__(self, services: Services, session_id: str, remote: str, user_agent: str) -> None:
+    def __init__(self, services: Services, session_id: str, caller: Caller) -> None:
         self.id = session_id
-        self.remote = remote
-        self.user_agent = user_agent
+        self.caller = caller
         self.connections: dict[str, ClientConnection] = {}
         self.socket: WebSocket | None = None
         self.upgrading: WebSocket | None = None
@@ -242,8 +241,6 @@ class Session:
             return
         namespace = packets.connecting_to(head)
         code, message = self._refusal
-        logger.info("large connect refused, session %s: %s", self.id, code)
-        self._services.counters.refused[f"CONNECT {code}"] += 1
         data: dict[str, Any] = {"code": code, "message": message}
         if code == "too_large":
             data["data"] = {"limit": self.options.max_connect}
@@ -387,6 +384,16 @@ class Session:
     def _refuse(self, namespace: str, refusal: ConnectRefused) -> None:
         if self.closing:
             return
+        reason = str((refusal.data or {}).get("code", refusal.message))
+        self._services.counters.refused[f"CONNECT {reason}"] += 1
+        self._services.refusals.say(
+            "connect_refused",
+            reason,
+            self.caller,
+            namespace=namespace,
+            transport=self.transport,
+            message=refusal.message,
+        )
         self.send_frame(packets.refused(namespace, refusal.message, refusal.data))
         self._refused += 1
         if self._refused > MAX_REFUSED:
@@ -407,8 +414,15 @@ class Session:
     def expect_connect(self) -> None:
         """Close the session unless it connects to a namespace in time."""
         self._timer = self._services.loop.call_later(
-            self.options.connect_timeout, self.fail, "no CONNECT"
+            self.options.connect_timeout, self.silent, "no CONNECT"
         )
+
+    def silent(self, message: str) -> None:
+        """End a session that never said who it is, which breaks no rule: probes do so."""
+        if not self.closing:
+            logger.debug("silent session closed: %s", message)
+            self._services.counters.silent += 1
+            self._end("parse error", b"", frames.POLICY_VIOLATION, flush=False)
 
     def close(self, code: str, *, reconnect: bool) -> None:
         """Say `closing` in every namespace, send what is queued within a bounded time, end.
@@ -446,7 +460,11 @@ class Session:
         """The client broke the protocol: end the session."""
         if self.closing:
             return
-        logger.info("malformed input, session %s closed: %s", self.id, message)
+        caller = self.caller
+        logger.info(
+            "malformed input, session closed: %s (address %s, origin %s)",
+            *(message, caller.address, caller.origin or "none"),
+        )
         self._services.counters.malformed += 1
         self._end("parse error", b"", code, flush=False)
 

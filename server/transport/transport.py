@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from fanout.hub import Hub
 from server.transport import polling
 from server.transport.application import Application
+from server.transport.caller import Caller
 from server.transport.frames import text_frame
 from server.transport.heartbeat import Heartbeat
 from server.transport.large import Places
@@ -20,6 +21,7 @@ from server.transport.options import TransportCounters, TransportOptions
 from server.transport.origins import OriginPolicy
 from server.transport.packets import Handshake, open_packet
 from server.transport.pressure import Pressure
+from server.transport.refusals import Refusals
 from server.transport.session import Session
 from server.transport.websocket import (
     BadHandshake,
@@ -43,8 +45,6 @@ _UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 NODE_HEADER = "Parley-Node"
 """In the answer to a polling handshake: the name that the new session's id begins with, for balancers
 that learn which node it is and do not know their names beforehand."""
-
-_MAX_USER_AGENT = 256
 
 _STRANGER_SECONDS = 2.0
 """What a session has to connect to a namespace in before it may be ended for another's sake."""
@@ -73,6 +73,7 @@ class Transport:
         self.hub = hub
         self.options = options or TransportOptions()
         self.counters = TransportCounters()
+        self.refusals = Refusals()
         self._sessions: dict[str, Session] = {}
         self._strangers: dict[Session, float] = {}
         """Sessions of which no connection was accepted yet, and when they came; oldest first."""
@@ -189,7 +190,7 @@ class Transport:
             if self.loop.time() - since < _STRANGER_SECONDS:
                 return False
             if not session.connections:
-                session.fail("never connected, and others wait")
+                session.silent("never connected, and others wait")
                 session.finish()
                 return True
         return False
@@ -257,12 +258,7 @@ class Transport:
                 head = accept_response(request)
             except BadHandshake as error:
                 return self._refuse(request, 400, (3, str(error)))
-        session = Session(
-            self,
-            self._new_session_id(),
-            self.options.address(request),
-            request.headers.get(hdrs.USER_AGENT, "")[:_MAX_USER_AGENT],
-        )
+        session = Session(self, self._new_session_id(), Caller.of(request, options.address))
         upgrades = ["websocket"] if name == "polling" and options.upgrades else []
         opening = open_packet(
             session.id,
@@ -324,6 +320,13 @@ class Transport:
     def _refuse(self, request: web.Request, status: int, error: tuple[int, str]) -> web.Response:
         code, message = error
         self.counters.refused[message] += 1
+        self.refusals.say(
+            "request_refused" if "sid" in request.query else "handshake_refused",
+            "origin not allowed" if status == 403 else message,
+            Caller.of(request, self.options.address),
+            warn=status == 403,
+            method=request.method,
+        )
         headers = {} if status == 403 else self._origins.headers(request)
         if status == 503:
             headers[hdrs.RETRY_AFTER] = "1"

@@ -53,12 +53,14 @@ async def test_an_invalid_connect_ends_the_session(raw: RawSocket) -> None:
     assert await raw.close_code() == 1007
 
 
-async def test_without_connect_the_session_ends(raw: RawSocket) -> None:
+async def test_without_connect_the_session_ends(server: ReferenceServer, raw: RawSocket) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
-    with pytest.raises(Exception, match="closed with 1007"):
+    with pytest.raises(Exception, match="closed with 1008"):
         await raw.receive()
     assert 0.9 < loop.time() - started < 4.0
+    counters = server.transport.counters
+    assert (counters.silent, counters.malformed) == (1, 0)
 
 
 # Disconnect.
