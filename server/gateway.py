@@ -107,6 +107,7 @@ class Gateway:
                 await follower.entered(client, resume.keys())
         except BaseException:
             await self._leave(client)
+            connection.state = None
             raise
 
     async def event(
@@ -151,7 +152,10 @@ class Gateway:
         """Forget the client."""
         client: Client = connection.state
         log.debug("client_left", connection=client.id, reason=reason)
-        await self._leave(client)
+        try:
+            await self._leave(client)
+        finally:
+            connection.state = None  # each would keep the other
 
     async def _leave(self, client: Client) -> None:
         self._streams.exit(client)

@@ -5,7 +5,7 @@ time, and the timer is set for its head. The same holds for answers that are due
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,35 +17,52 @@ if TYPE_CHECKING:
 MIN_WAIT_SECONDS = 0.005
 """Sessions due within this time of one another share a wake-up."""
 
+STOOD_STILL_SECONDS = 0.25
+"""A wake-up later than this was kept by a process that stood still, or nearly."""
+
 
 class Heartbeat:
     """Sends a ping `interval` seconds after the last answer, ends a session `timeout` after a ping.
 
-    A session from which nothing is read because its application is behind is alive.
+    A session from which nothing is read because its application is behind is alive. So is one
+    whose answer may be there and unread because this process stood still: that time does not
+    count.
     """
 
     def __init__(self, interval: float, timeout: float, time: Callable[[], float]) -> None:
         self._interval = interval
         self._timeout = timeout
         self._time = time
-        self._pings: deque[tuple[float, Session]] = deque()
-        self._answers: deque[tuple[float, Session]] = deque()
+        # By session, so that one that is over is let go at once, not when it would be its turn.
+        self._pings: OrderedDict[Session, float] = OrderedDict()
+        self._answers: OrderedDict[Session, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._wake_up = 0.0
+        """When the timer is due."""
 
     def add(self, session: "Session") -> None:
         """Begin with a session's pings."""
-        self._pings.append((self._time() + self._interval, session))
+        self._pings[session] = self._time() + self._interval
         if self._timer is None:
             self._set_timer()
 
     def pong(self, session: "Session") -> None:
         """The session answered its ping."""
         session.pong_due = 0.0
+        self._answers.pop(session, None)
         self.add(session)
+
+    def forget(self, session: "Session") -> None:
+        """The session is over."""
+        self._pings.pop(session, None)
+        self._answers.pop(session, None)
 
     def expired(self, session: "Session") -> bool:
         """Whether the session's answer is overdue, even if the timer has not come round yet."""
-        return bool(session.pong_due) and self._time() >= session.pong_due
+        now = self._time()
+        if not session.pong_due or now < session.pong_due:
+            return False
+        return now - self._wake_up < STOOD_STILL_SECONDS
 
     def stop(self) -> None:
         """End all pings."""
@@ -56,30 +73,38 @@ class Heartbeat:
         self._answers.clear()
 
     def _set_timer(self) -> None:
-        due = min([queue[0][0] for queue in (self._pings, self._answers) if queue], default=0.0)
-        if due:
-            wait = max(due - self._time(), MIN_WAIT_SECONDS)
+        heads = [next(iter(queue.values())) for queue in (self._pings, self._answers) if queue]
+        if heads:
+            wait = max(min(heads) - self._time(), MIN_WAIT_SECONDS)
+            self._wake_up = self._time() + wait
             self._timer = asyncio.get_running_loop().call_later(wait, self._turn)
 
     def _turn(self) -> None:
         self._timer = None
         now = self._time()
+        if now - self._wake_up >= STOOD_STILL_SECONDS:
+            self._give_time(now - self._wake_up)
         answers = self._answers
-        while answers and answers[0][0] <= now:
-            due, session = answers.popleft()
-            if session.pong_due != due:
-                continue
+        while answers and (first := next(iter(answers.items())))[1] <= now:
+            session = first[0]
+            del answers[session]
             if session.blocked:
-                session.pong_due = now + self._timeout
-                answers.append((session.pong_due, session))
-            else:
+                session.pong_due = answers[session] = now + self._timeout
+            elif not session.closing:
                 session.lost("ping timeout")
         pings = self._pings
-        while pings and pings[0][0] <= now:
-            due, session = pings.popleft()
+        while pings and (first := next(iter(pings.items())))[1] <= now:
+            session, due = first
+            del pings[session]
             if session.closing:
                 continue
-            session.pong_due = due + self._timeout
-            answers.append((session.pong_due, session))
+            # Nobody can answer what was not sent yet.
+            sent = now if now - due >= STOOD_STILL_SECONDS else due
+            session.pong_due = answers[session] = sent + self._timeout
             session.send_frame(PING_FRAME)
         self._set_timer()
+
+    def _give_time(self, seconds: float) -> None:
+        """The process stood still for so long: those who owe an answer get it on top."""
+        for session in self._answers:
+            session.pong_due = self._answers[session] = self._answers[session] + seconds

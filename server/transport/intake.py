@@ -1,12 +1,16 @@
 """What a session has taken in and not handled yet."""
 
 import asyncio
+import logging
 from typing import NamedTuple, Protocol
 
 from server.transport.connection import ClientConnection
 from server.transport.large import Place
 from server.transport.options import TransportOptions
 from server.transport.packets import Incoming
+
+
+logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
@@ -43,12 +47,14 @@ class Owner(Protocol):
 
 
 class Intake:
-    """Jobs, done one after the other by a task that is there while there are any."""
+    """Jobs, done one after the other by a task that is there while there are any.
 
-    __slots__ = ("_jobs", "_owner", "_pending", "_pending_bytes", "_room", "_worker", "full")
+    It is told its owner with each job and does not keep it: the two would keep each other.
+    """
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
+    __slots__ = ("_jobs", "_pending", "_pending_bytes", "_room", "_worker", "full")
+
+    def __init__(self) -> None:
         self._jobs: list[Job] = []
         self._pending = 0
         """Jobs taken in and not done."""
@@ -59,43 +65,54 @@ class Intake:
         self.full = False
         """Whether nothing more should be taken in, until enough is done."""
 
-    def put(self, job: Job) -> None:
+    def put(self, owner: Owner, job: Job) -> None:
         """Have a job done after all before it."""
-        options = self._owner.options
+        options = owner.options
         self._jobs.append(job)
         self._pending += 1
         self._pending_bytes += job.size
         if self._pending >= options.max_pending or self._pending_bytes >= options.max_pending_bytes:
             self.full = True
         if self._worker is None:
-            self._worker = asyncio.get_running_loop().create_task(self._work())
+            self._worker = asyncio.get_running_loop().create_task(self._work(owner))
 
-    async def _work(self) -> None:
+    async def _work(self, owner: Owner) -> None:
         try:
             while self._jobs:
                 jobs, self._jobs = self._jobs, []
                 for job in jobs:
-                    await self._owner.handle(job)
+                    await self._do(owner, job)
                     if job.place is not None:
                         job.place.leave()
                     self._pending -= 1
                     self._pending_bytes -= job.size
                     if self.full:
-                        self._make_room()
+                        self._make_room(owner)
         finally:
             self._worker = None
-            self._owner.idle()
+            owner.idle()
 
-    def _make_room(self) -> None:
+    @staticmethod
+    async def _do(owner: Owner, job: Job) -> None:
+        """Do one job. What it waits for may be cancelled by others: those behind it go on."""
+        try:
+            await owner.handle(job)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            logger.warning("a handler was cancelled")
+
+    def _make_room(self, owner: Owner) -> None:
         """Take in again what comes, if enough is done."""
-        options = self._owner.options
+        options = owner.options
         if (
             self._pending <= options.max_pending // 2
             and self._pending_bytes <= options.max_pending_bytes // 2
         ):
             self.full = False
             self.release()
-            self._owner.resume_input()
+            owner.resume_input()
 
     async def room(self) -> None:
         """Wait until there is room, or for `release`."""

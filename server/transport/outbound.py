@@ -24,6 +24,19 @@ class Owner(Protocol):
         ...
 
 
+class _Nobody:
+    """The owner of a sending half whose session is over."""
+
+    def set_direct(self, direct: Callable[[bytes], object] | None) -> None:
+        """No connection is left."""
+
+    def overflow(self) -> None:
+        """It is closed already."""
+
+
+_NOBODY = _Nobody()
+
+
 class Outbound:
     """Where a session's frames go.
 
@@ -44,7 +57,7 @@ class Outbound:
     )
 
     def __init__(self, owner: Owner, pressure: Pressure) -> None:
-        self._owner = owner
+        self._owner: Owner = owner
         self._pressure = pressure
         self._socket: asyncio.Transport | None = None
         self._outbox: Outbox | None = None
@@ -82,6 +95,8 @@ class Outbound:
         self._forget()
         self.release_poll()
         self._owner.set_direct(None)
+        # The session would be kept by what it keeps.
+        self._owner = _NOBODY
 
     def send(self, event: Outgoing) -> None:
         """Send one event after everything sent before."""

@@ -84,7 +84,7 @@ class Session:
         self._discard = False
         self._failures = 0
         """Large packets since one was accepted."""
-        self._intake = Intake(self)
+        self._intake = Intake()
         self._packets = 0
         """Since `_window` began."""
         self._passed: Passed | None = None
@@ -178,7 +178,7 @@ class Session:
                 loop=self._services.loop,
             )
         else:
-            self._intake.put(Job(incoming, size=size))
+            self._intake.put(self, Job(incoming, size=size))
 
     @property
     def attaching(self) -> bool:
@@ -254,7 +254,8 @@ class Session:
                 if self._assembly is not None:
                     raise packets.MalformedPacket("text where an attachment is due")
                 self._services.counters.packets_in += 1
-                self._intake.put(Job(packets.decode(packet[1:]), size=len(packet), place=place))
+                incoming = packets.decode(packet[1:])
+                self._intake.put(self, Job(incoming, size=len(packet), place=place))
                 queued = True
         finally:
             if not queued:
@@ -287,7 +288,7 @@ class Session:
 
     def _attached(self, assembly: Assembly) -> None:
         self._assembly = None
-        self._intake.put(Job(assembly.packet, size=assembly.size))
+        self._intake.put(self, Job(assembly.packet, size=assembly.size))
 
     def _attachments_late(self) -> None:
         self.fail("attachments did not come")
@@ -362,7 +363,8 @@ class Session:
         try:
             await services.application.connect(connection, auth)
         except ConnectRefused as refused:
-            refusal = refused
+            # Not the exception itself: its traceback holds this frame, which would hold it.
+            refusal = ConnectRefused(refused.message, refused.data)
         except Exception:
             logger.exception("connect failed: %s", namespace)
             refusal = ConnectRefused("Internal error", {"code": "internal"})
@@ -487,7 +489,7 @@ class Session:
         for connection in self.connections.values():
             connection.end()
             if connection.accepted:
-                self._intake.put(Job(None, connection, reason))
+                self._intake.put(self, Job(None, connection, reason))
         self._intake.release()
         polling = self.socket is None
         if polling and reason == "transport error" and self.out.poll_waiting:
@@ -517,6 +519,7 @@ class Session:
             if socket is not None:
                 socket.abort()
         self.socket = self.upgrading = None
+        self._services.heartbeat.forget(self)
         self._services.forget(self)
 
     def socket_lost(self) -> None:

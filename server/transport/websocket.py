@@ -159,6 +159,8 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         session, self.session = self.session, None
         self._transport = None
+        # It knows this object, which would be kept by it.
+        self._reader = FrameReader(0)
         self._leave_place()
         if self._timer is not None:
             self._timer.cancel()
