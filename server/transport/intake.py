@@ -9,7 +9,6 @@ from server.transport.large import Place
 from server.transport.options import TransportOptions
 from server.transport.packets import Incoming
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -1,6 +1,5 @@
 """What is over is freed by its reference count: the cycle collector hardly ever looks."""
 
-import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
