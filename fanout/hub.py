@@ -338,7 +338,7 @@ class Hub:
                     except Exception:
                         logger.exception("a room's member could not be written to")
                 else:
-                    member.deliver(events)
+                    self._deliver(member, events)
             return
         for member in members:
             start = seen.get(member, 0)
@@ -355,9 +355,17 @@ class Hub:
     ) -> None:
         direct = subscriber.direct
         if direct is None:
-            subscriber.deliver(events)
+            Hub._deliver(subscriber, events)
             return
         try:
             direct(b"".join([event.data for event in events]) if data is None else data)
         except Exception:
             logger.exception("a room's member could not be written to")
+
+    @staticmethod
+    def _deliver(subscriber: Subscriber, events: Collection[Outgoing]) -> None:
+        """Whatever one member makes of it, the others get theirs."""
+        try:
+            subscriber.deliver(events)
+        except Exception:
+            logger.exception("a room's member could not take its events")

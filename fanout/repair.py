@@ -65,7 +65,8 @@ class Repair:
             await self._until(began + self._every)
 
     async def _until(self, deadline: float) -> None:
-        """Wait, and meanwhile look at what is to be looked at soon."""
+        """Wait, and meanwhile look at what is to be looked at soon, however often that comes."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -76,6 +77,8 @@ class Repair:
             soon, self._soon = self._soon, {}
             for org, streams in self._chunks(soon):
                 await self._check(org, streams)
+            if loop.time() >= deadline:
+                return
 
     def _round(self) -> list[str]:
         """The streams whose turn it is."""

@@ -2,6 +2,7 @@
 of clients. The transport knows nothing of it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,7 +12,15 @@ from pydantic import Field
 from actions.clients import Client, Clients
 from actions.streams import Position, Streams
 from domain.clock import Clock, timestamp
-from domain.errors import Internal, Invalid, NotFound, ParleyError, TooLarge, Unauthenticated
+from domain.errors import (
+    Internal,
+    Invalid,
+    NotFound,
+    ParleyError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
 from domain.principals import Principal
 from handlers.command import Command, Registry, Request
 from handlers.context import Context
@@ -78,6 +87,11 @@ class Gateway:
             await self._enter(connection, principal, _resume(auth))
         except ParleyError as error:
             raise _refusal(error) from error
+        except asyncio.CancelledError as error:
+            if _ends():
+                raise
+            log.warning("connect_cancelled", namespace=connection.namespace)
+            raise _refusal(Unavailable("It was cut off here: try again.")) from error
         except Exception as error:
             log.exception("connect_failed", namespace=connection.namespace)
             raise _refusal(Internal("Something went wrong here; it has been logged.")) from error
@@ -122,6 +136,13 @@ class Gateway:
             return ({"ok": True, "data": await self._run(command, connection, client, args)},)
         except ParleyError as error:
             return ({"ok": False, "error": error.to_wire()},)
+        except asyncio.CancelledError:
+            if _ends():
+                raise
+            # What the command waited for was given up by others.
+            log.warning("command_cancelled", command=name[:64], connection=client.id)
+            cut_off = Unavailable("The command was cut off here: try again.")
+            return ({"ok": False, "error": cut_off.to_wire()},)
 
     def unreadable(self, connection: Connection, code: str, limit: int) -> Sequence[Any]:
         """The ack for an event that could not be read."""
@@ -166,6 +187,12 @@ class Gateway:
                 await follower.left(client)
             except ParleyError as error:
                 log.warning("leave_incomplete", connection=client.id, code=error.code)
+
+
+def _ends() -> bool:
+    """Whether it is the running task itself that is cancelled, not only what it waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _credentials(auth: Any) -> Credentials:

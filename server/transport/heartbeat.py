@@ -20,6 +20,9 @@ MIN_WAIT_SECONDS = 0.005
 STOOD_STILL_SECONDS = 0.25
 """A wake-up later than this was kept by a process that stood still, or nearly."""
 
+READING_SECONDS = 1.0
+"""What comes in while a process stands still is read within this time after it."""
+
 
 class Heartbeat:
     """Sends a ping `interval` seconds after the last answer, ends a session `timeout` after a ping.
@@ -83,7 +86,7 @@ class Heartbeat:
         self._timer = None
         now = self._time()
         if now - self._wake_up >= STOOD_STILL_SECONDS:
-            self._give_time(now - self._wake_up)
+            self._give_time(now, now - self._wake_up)
         answers = self._answers
         while answers and (first := next(iter(answers.items())))[1] <= now:
             session = first[0]
@@ -104,7 +107,10 @@ class Heartbeat:
             session.send_frame(PING_FRAME)
         self._set_timer()
 
-    def _give_time(self, seconds: float) -> None:
-        """The process stood still for so long: those who owe an answer get it on top."""
-        for session in self._answers:
-            session.pong_due = self._answers[session] = self._answers[session] + seconds
+    def _give_time(self, now: float, seconds: float) -> None:
+        """The process stood still for so long, or longer: those who owe an answer get it on top,
+        and in any case the time to have it read.
+        """
+        least = now + min(self._timeout, READING_SECONDS)
+        for session, due in self._answers.items():
+            session.pong_due = self._answers[session] = max(due + seconds, least)

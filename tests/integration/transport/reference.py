@@ -51,6 +51,8 @@ class ReferenceApplication:
         elif name == "close-me":
             reconnect: bool = args[0]
             connection.close("slow_consumer" if reconnect else "revoked", reconnect=reconnect)
+        elif name == "cancelled":
+            raise asyncio.CancelledError
         elif name == "fail":
             raise RuntimeError("on purpose")
         return None

@@ -260,3 +260,24 @@ async def test_nobody_misses_doubles_or_reorders_whatever_happens() -> None:
         for (index, room), events in expected.items():
             assert [e for e in members[index].seen if e.startswith(room + ":")] == events
         assert hub.counters.deliveries == sum(map(len, expected.values()))
+
+
+async def test_a_member_that_cannot_take_its_events_costs_the_others_nothing() -> None:
+    class Broken(Member):
+        def deliver(self, events: Collection[Outgoing]) -> None:
+            raise RuntimeError("on purpose")
+
+    for late in (False, True):
+        hub = Hub(encode)
+        members = [Broken(slow=True), Member(), Member(slow=True)]
+        for member in members:
+            hub.join("chat/1", member)
+        hub.publish("chat/1", "said", b"1", VOLATILE)
+        hub.publish("chat/2", "said", b"1", VOLATILE)
+        if late:
+            hub.join("chat/1", Member())
+        await flushed(hub)
+        hub.publish_to(members, "/chat", "said", b"2", VOLATILE)
+        hub.publish("chat/1", "said", b"3", VOLATILE)
+        await flushed(hub)
+        assert [member.seen for member in members[1:]] == [["1", "2", "3"]] * 2

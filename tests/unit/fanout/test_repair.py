@@ -149,3 +149,23 @@ async def test_what_is_no_longer_in_the_log_is_not_skipped_in_silence() -> None:
         sequencer.join("o", "a/1", listener, Head("e", 3, 0))
         await until(lambda: bool(gaps))
         assert gaps == [[listener]]
+
+
+async def test_those_who_keep_coming_do_not_keep_the_round_from_the_others() -> None:
+    log, listener = Log(), Listener()
+    async with repairing(log) as (sequencer, repair, _):
+        log.last = {"a/quiet": 3, "a/joined": 3}
+        sequencer.join("o", "a/quiet", listener, Head("e", 3, 0))
+        sequencer.join("o", "a/joined", listener, Head("e", 3, 0))
+        heads = log.heads
+
+        async def joining(org: str, streams: Sequence[str]) -> Mapping[str, Head]:
+            if streams == ["a/joined"]:
+                repair.check_soon(["a/joined"])
+                await asyncio.sleep(0)
+            return await heads(org, streams)
+
+        repair._heads = joining
+        repair.check_soon(["a/joined"])
+        log.last["a/quiet"] = 4
+        await until(lambda: listener.seen == 1)
