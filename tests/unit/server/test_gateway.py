@@ -60,6 +60,7 @@ async def test_a_connect_whose_work_is_cancelled_is_refused() -> None:
     given.shared.cancel()
     with pytest.raises(ConnectRefused) as refused:
         await task
+    assert refused.value.data is not None
     assert refused.value.data["code"] == "unavailable"
 
 
