@@ -29,6 +29,10 @@ class Expirations:
         self._due: dict[int, dict[Client, None]] = {}
         self._next = 0
         """What is due before this second was looked at already."""
+        self._warned: dict[tuple[str, str, str], float] = {}
+        """Who was warned of which end that is still to come. A transport is told once, not in each
+        namespace that was opened over it, because `auth.refresh` in one holds for all.
+        """
 
     async def entered(self, client: Client, resumed: Collection[str]) -> None:
         """A connection is in. What changed about its access since it was authenticated counts.
@@ -64,6 +68,8 @@ class Expirations:
     def update(self, client: Client, principal: Principal) -> None:
         """The connection has a token with another end."""
         self.remove(client)
+        if self._warned.get(_whose(client), math.inf) < principal.expires_at:
+            del self._warned[_whose(client)]
         client.principal = principal
         self.add(client)
 
@@ -80,13 +86,17 @@ class Expirations:
         for second in sorted(second for second in self._due if second <= last):
             for client in self._due.pop(second):
                 self._act(client, now)
+        for whose in [each for each, end in self._warned.items() if end <= now]:
+            del self._warned[whose]
 
     def _act(self, client: Client, now: float) -> None:
         expires_at = client.principal.expires_at
         if expires_at <= now:
             client.outlet.close("token_expired", reconnect=True)
             return
-        client.outlet.emit(EXPIRING, expiry(expires_at, now))
+        if self._warned.get(_whose(client), math.inf) > expires_at:
+            self._warned[_whose(client)] = expires_at
+            client.outlet.emit(EXPIRING, expiry(expires_at, now))
         self._put(client, _ended_at(client.principal))
 
     def _put(self, client: Client, second: int) -> None:
@@ -103,6 +113,11 @@ class Expirations:
                 self.check()
             except Exception:
                 log.exception("expiry_check_failed")
+
+
+def _whose(client: Client) -> tuple[str, str, str]:
+    """The transport, and the login session that it shows: others may share the transport."""
+    return client.outlet.session_id, client.principal.user, client.principal.session
 
 
 def _warned_at(principal: Principal) -> int:

@@ -309,6 +309,8 @@ async def test_a_socket_is_warned_lives_on_with_a_newer_token_and_ends_with_it(
                 presence = await extended.join("/presence")
                 warning = valid(Expiry, await extended.wait_for("auth.expiring"))
                 assert warning["expires_in"] <= 5
+                await presence.call("presence.activity", {"idle": False})
+                assert not presence.named("auth.expiring"), "once per transport"
                 await left.until(lambda: bool(left.named("auth.expiring")), what="warning")
                 await asyncio.to_thread(_until, time.time() + 2)
                 newer = await api.post("/auth/refresh", {"refresh_token": ann.refresh_token})

@@ -95,6 +95,33 @@ async def test_a_new_token_puts_the_end_off(node: AccountsNode) -> None:
     assert outlet.closing == "token_expired"
 
 
+async def test_a_transport_is_warned_once_whatever_it_opened(node: AccountsNode) -> None:
+    ends = node.clock.now() + 900
+
+    def opened(transport: str, session: str = "s") -> tuple[Client, LocalOutlet]:
+        who = Principal("u", "default", Role.MEMBER, session, ends)
+        client, outlet = local_client(who, session=transport)
+        node.expirations.add(client)
+        return client, outlet
+
+    namespaces = [opened("t1") for _ in range(3)]
+    other_tab = opened("t2")
+    other_login = opened("t1", "s2")
+    turn(node, 840)
+    namespaces.append(opened("t1"))  # within the minute
+    assert [len(warnings(outlet)) for _, outlet in namespaces] == [1, 0, 0, 0]
+    assert len(warnings(other_tab[1])) == len(warnings(other_login[1])) == 1
+
+    later = Principal("u", "default", Role.MEMBER, "s", node.clock.now() + 30)
+    for client, _ in namespaces:
+        node.expirations.update(client, later)
+    assert [len(warnings(outlet)) for _, outlet in namespaces] == [2, 0, 0, 0]
+    turn(node, 60)
+    assert [outlet.closing for _, outlet in namespaces] == ["token_expired"] * 4
+    assert node.expirations.watched == 0
+    assert not node.expirations._warned
+
+
 async def test_who_has_gone_hears_nothing(node: AccountsNode) -> None:
     for seconds in (900, 30):
         client, outlet = watched(node, seconds)
