@@ -25,6 +25,10 @@ Fetch = Callable[[str, str, int], Awaitable[Sequence[StoredEvent]]]
 Observer = Callable[[str, StoredEvent], None]
 """`(org, event)`, right after the event was handed to the hub."""
 
+MOST_KEPT = 1_000
+"""Events of a stream that are kept while elders are missing, and for each subscriber on its way in.
+What is beyond them is fetched from the log when it is its turn."""
+
 
 class _Waiting:
     """A subscriber on its way in."""
@@ -33,9 +37,17 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.after: int | None = None
-        """The head it was told; None while it is not known yet."""
+        """The head it was told, then what it was sent; None while it is not known yet."""
         self.events: dict[int, StoredEvent] = {}
-        """By seq, what came since it waits."""
+        """By seq, what came since it waits and it was not sent."""
+
+    def keep(self, event: StoredEvent) -> None:
+        """Have an event for it, if it may lack it and there is room."""
+        if self.after is not None and event.seq <= self.after:
+            return
+        next_one = self.after is not None and event.seq == self.after + 1
+        if next_one or len(self.events) < MOST_KEPT:
+            self.events[event.seq] = event
 
     def missing(self, last: int | None) -> int | None:
         """The first seq between the head it was told and `last` that has not come; None if all
@@ -136,6 +148,8 @@ class Sequencer:
             return
         self._align(stream, line, head)
         waiting.after = head.seq
+        for seq in [seq for seq in waiting.events if seq <= head.seq]:
+            del waiting.events[seq]
         self._admit(stream, line, subscriber, waiting)
         self.notice(stream, head.seq)
 
@@ -168,7 +182,10 @@ class Sequencer:
         if line.last is not None and event.seq <= line.last:
             self._keep_for_waiting(line, event)
             return
-        line.early[event.seq] = event
+        if len(line.early) < MOST_KEPT or (line.last is not None and event.seq == line.last + 1):
+            line.early[event.seq] = event
+        else:
+            line.target = max(line.target, event.seq)
         self._drain(event.stream, line)
 
     def observe(self, type: str, observer: Observer) -> None:
@@ -222,7 +239,7 @@ class Sequencer:
         self._hub.publish(stream, event.type, event.public, Delivery.DURABLE, own=own)
         if line.waiting:
             for subscriber, waiting in list(line.waiting.items()):
-                waiting.events[event.seq] = event
+                waiting.keep(event)
                 if waiting.after is not None:
                     self._admit(stream, line, subscriber, waiting)
         observer = self._observers.get(event.type)
@@ -238,27 +255,28 @@ class Sequencer:
         after, last = waiting.after, line.last
         if after is None or last is None or last < after:
             return
-        if waiting.missing(last) is not None:
+        # What is there already is sent at once, and not kept while the rest is fetched.
+        namespace = "/" + stream.partition("/")[0]
+        while after < last and (event := waiting.events.pop(after + 1, None)) is not None:
+            waiting.after = after = event.seq
+            payload = event.public
+            if payload is not event.payload and subscriber in self.connections_of(event.actor.id):
+                payload = event.payload
+            self._hub.publish_to((subscriber,), namespace, event.type, payload, Delivery.DURABLE)
+        if after < last:
             # Others here were told a later head, and no longer needed it.
             if line.catch_up is None:
                 loop = asyncio.get_running_loop()
                 line.catch_up = loop.create_task(self._catch_up(stream, line))
             return
         del line.waiting[subscriber]
-        namespace = "/" + stream.partition("/")[0]
-        for seq in range(after + 1, last + 1):
-            event = waiting.events[seq]
-            payload = event.public
-            if payload is not event.payload and subscriber in self.connections_of(event.actor.id):
-                payload = event.payload
-            self._hub.publish_to((subscriber,), namespace, event.type, payload, Delivery.DURABLE)
         self._hub.join(stream, subscriber)
 
     @staticmethod
     def _keep_for_waiting(line: _Line, event: StoredEvent) -> None:
         """Keep what members here have or were told for those who may have been told less."""
         for waiting in line.waiting.values():
-            waiting.events[event.seq] = event
+            waiting.keep(event)
 
     def _align(self, stream: str, line: _Line, head: Head) -> None:
         """Learn where the stream stands, if this node does not know yet."""
@@ -342,23 +360,32 @@ class Sequencer:
                     delay = min(delay * 2, 5.0)
                     await asyncio.sleep(delay)
                     continue
-                for event in events:
-                    for waiting in line.waiting.values():
-                        waiting.events.setdefault(event.seq, event)
-                self._go_on(stream, line, lacking)
+                self._go_on(stream, line, lacking, events)
         finally:
             line.catch_up = None
 
-    def _go_on(self, stream: str, line: _Line, lacking: Mapping[Subscriber, int]) -> None:
-        """Admit those for whom all was fetched, and send away whom it cannot be fetched for."""
+    def _go_on(
+        self,
+        stream: str,
+        line: _Line,
+        lacking: Mapping[Subscriber, int],
+        events: Sequence[StoredEvent],
+    ) -> None:
+        """Send on what was fetched, admit those for whom it was all, and send away whom it cannot
+        be fetched for.
+        """
         gone: list[Subscriber] = []
+        reach = events[-1].seq if events else None
         for subscriber, seq in lacking.items():
             waiting = line.waiting.get(subscriber)
             if waiting is None:
                 continue
-            if seq in waiting.events:
+            for event in events:
+                if event.seq >= seq:
+                    waiting.events.setdefault(event.seq, event)
+            if waiting.missing(line.last) != seq:
                 self._admit(stream, line, subscriber, waiting)
-            else:
+            elif reach is None or reach >= seq:
                 gone.append(subscriber)
         if gone:
             log.warning("stream_gap", stream=stream, before=line.last, clients=len(gone))

@@ -247,3 +247,49 @@ def test_any_order_of_arrival_and_joining(
             await until_seen(listener, list(range(known + 1, 13)))
 
     asyncio.run(run())
+
+
+class Paged(Log):
+    """A log that is read as the store's is: a page at a time."""
+
+    page = 1_000
+
+    async def fetch(self, org: str, stream: str, after: int) -> Sequence[StoredEvent]:
+        return list(await super().fetch(org, stream, after))[: self.page]
+
+
+async def test_a_newcomer_far_behind_the_others_gets_all_that_the_log_has() -> None:
+    log = Paged(last=5_000)
+    hub = Hub(lambda _namespace, _event, payload: payload)
+    gone: list[Collection[object]] = []
+    sequencer = Sequencer(hub, log.fetch, patience=0.005, on_gap=gone.append)
+    early, near, far = Listener(), Listener(), Listener()
+    sequencer.join("o", STREAM, early, head(5_000))
+    sequencer.hold("o", STREAM, far)
+    sequencer.hold("o", STREAM, near)
+    sequencer.release(STREAM, far, head(0))
+    sequencer.release(STREAM, near, head(3_500))
+    await until_seen(near, list(range(3_501, 5_001)))
+    await until_seen(far, list(range(1, 5_001)))
+    log.last = 5_001
+    sequencer.publish(event(5_001))
+    await until_seen(far, list(range(1, 5_002)))
+    assert not gone
+
+
+async def test_what_waits_for_an_elder_or_a_newcomer_is_bounded() -> None:
+    log = Paged(broken=1_000_000)
+    _, sequencer = node(log)
+    early, late = Listener(), Listener()
+    sequencer.join("o", STREAM, early, head(0))
+    sequencer.hold("o", STREAM, late)
+    line = sequencer._lines[STREAM]
+    for seq in range(2, 5_001):
+        sequencer.publish(event(seq))
+    assert len(line.early) <= 1_000
+    log.last, log.broken = 5_000, 0
+    await until_seen(early, list(range(1, 5_001)))
+    assert len(line.waiting[late].events) <= 1_000
+    sequencer.release(STREAM, late, head(10))
+    await until_seen(late, list(range(11, 5_001)))
+    assert not line.waiting
