@@ -151,7 +151,8 @@ class Gateway:
             error = TooLarge(f"An event may have at most {limit} bytes.", data={"limit": limit})
         else:
             error = Invalid(
-                "The event is not JSON (RFC 8259): half of a surrogate pair, NaN and Infinity are not."
+                "The event cannot be read: it is not JSON (RFC 8259; half of a surrogate pair, NaN and "
+                "Infinity are not), or an attachment is not base64."
             )
         return ({"ok": False, "error": error.to_wire()},)
 

@@ -59,11 +59,11 @@ class Assembly:
             self._attachments.append(content)
         return self._count()
 
-    def pass_over(self) -> bool:
-        """Go without the next attachment, which is too large; True when there is no more."""
+    def pass_over(self, fault: str = "too_large") -> bool:
+        """Go without the next attachment, for a fault; True when there is no more."""
         self._attachments.clear()
         if not self.packet.fault:
-            self.packet = self.packet._replace(data=None, fault="too_large")
+            self.packet = self.packet._replace(data=None, fault=fault)
         return self._count()
 
     def _count(self) -> bool:

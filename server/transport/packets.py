@@ -59,15 +59,15 @@ class Incoming(NamedTuple):
 
 
 def decode(packet: bytes) -> Incoming:
-    """Take apart a Socket.IO packet: what follows the Engine.IO type `4`. An event whose content is
-    no JSON (half of a surrogate pair, NaN) has a `fault` in place of its data.
+    """Take apart a Socket.IO packet: what follows the Engine.IO type `4`. An event or a connect
+    whose content is no JSON (half of a surrogate pair, NaN) has a `fault` in place of its data.
 
     Raises MalformedPacket for whatever the protocol does not allow a client to send.
     """
     head, content = _decode_head(packet)
     kind = head.type
     if kind in (CONNECT, DISCONNECT):
-        return head._replace(data=_connect_payload(kind, content))
+        return _with_payload(head, content)
     try:
         data = orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -158,18 +158,19 @@ def connecting_to(head: bytes) -> str:
 _FROM_CLIENT = frozenset({CONNECT, DISCONNECT, EVENT, ACK, BINARY_EVENT, BINARY_ACK})
 
 
-def _connect_payload(kind: int, text: bytes) -> Any:
+def _with_payload(head: Incoming, text: bytes) -> Incoming:
     if not text:
-        return {}
-    if kind == DISCONNECT:
+        return head._replace(data={})
+    if head.type == DISCONNECT:
         raise MalformedPacket("a disconnect carries nothing")
     try:
         data = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise MalformedPacket("not JSON") from None
+        _must_be_text(text)
+        return head._replace(fault="invalid")
     if not isinstance(data, dict):
         raise MalformedPacket("a connect carries an object")
-    return data
+    return head._replace(data=data)
 
 
 def fill_attachments(data: list[Any], attachments: Sequence[bytes]) -> None:
@@ -287,11 +288,11 @@ def encode_payload(items: Sequence[bytes]) -> bytes:
     )
 
 
-def decode_base64(packet: bytes) -> bytes:
-    """The content of a binary packet in a polling request, without its `b`. Encoders for mail break
-    lines (RFC 2045, 6.8), and some clients use one.
+def decode_base64(packet: bytes) -> bytes | None:
+    """The content of a binary packet in a polling request, without its `b`; None if it is not
+    base64. Encoders for mail break lines (RFC 2045, 6.8), and some clients use one.
     """
     try:
         return base64.b64decode(packet.translate(None, b"\r\n"), validate=True)
     except (binascii.Error, ValueError):
-        raise MalformedPacket("not base64") from None
+        return None

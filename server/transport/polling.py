@@ -152,7 +152,9 @@ class _Reading:
         self._place = None
         if packet[:1] == b"b":
             content = b"" if passed else decode_base64(packet[1:])
-            if passed or len(content) > session.options.max_frame:
+            if content is None:
+                session.pass_over_unreadable()
+            elif passed or len(content) > session.options.max_frame:
                 session.pass_over(True, b"", passed or len(content))
             else:
                 session.receive(True, content)

@@ -30,6 +30,7 @@ MAX_REFUSED = 50
 token."""
 
 _TOO_LARGE = ("too_large", "The connect packet is too large: resume fewer streams.")
+_UNREADABLE = ("invalid", "The connect packet is not JSON (RFC 8259).")
 _TOO_MANY = ("unavailable", "Too many large connect packets at a time: try again.")
 
 
@@ -214,6 +215,19 @@ class Session:
         elif self._assembly.pass_over():
             self._attached(self._assembly)
 
+    def pass_over_unreadable(self) -> None:
+        """Account for an attachment of which nothing can be read.
+
+        Raises MalformedPacket if none is due.
+        """
+        if self.closing or self._quiet or self.count_frame():
+            return
+        if self._assembly is None:
+            raise packets.MalformedPacket("an attachment without its packet")
+        self._services.counters.packets_in += 1
+        if self._assembly.pass_over("invalid"):
+            self._attached(self._assembly)
+
     def admit_large(self, size: int, place: Place | None) -> Place | None:
         """The place of a CONNECT packet that has at least `size` bytes, more than `max_frame`; the
         one it has already, if it has one. None: it is passed over, then call `refuse_large`.
@@ -316,7 +330,14 @@ class Session:
             return
         connection = self.connections.get(packet.namespace)
         if packet.type == packets.CONNECT:
-            if connection is None and not self.closing:
+            if connection is not None or self.closing:
+                return
+            if packet.fault:
+                code, message = _UNREADABLE
+                self._refuse(
+                    packet.namespace, ConnectRefused(message, {"code": code, "message": message})
+                )
+            else:
                 await self._connect(packet.namespace, packet.data)
         elif connection is None or not connection.accepted:
             if not self.closing and packet.namespace not in self._services.application.namespaces:

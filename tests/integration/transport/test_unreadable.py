@@ -155,3 +155,58 @@ async def test_base64_in_lines(
     assert await polling.post(body) == (200, "ok")
     await until(lambda: server.application.events)
     assert server.application.events == [("message", [content])]
+
+
+@pytest.mark.parametrize("spoiled", ["b*", "bAAA", "bAQIDBA==AQ", "b\xff"])
+@pytest.mark.parametrize("before", [0, 1])
+async def test_an_attachment_that_is_not_base64_is_invalid_to_its_event(
+    server: ReferenceServer, http: aiohttp.ClientSession, spoiled: str, before: int
+) -> None:
+    polling = await Polling.open(http, server.polling_url)
+    await polling.connect()
+    attachments = [spoiled, "bAQID"]
+    attachments = attachments[::-1] if before else attachments
+    body = [f'452-9["message",{PLACEHOLDER}]', *attachments, '420["message-with-ack",1]']
+    assert await polling.post("\x1e".join(body).encode("latin-1")) == (200, "ok")
+    assert await polling.packets(2) == [f'439["invalid",{MAX_ATTACHMENTS}]', "430[1]"]
+    assert not server.transport.counters.malformed
+
+
+async def test_base64_where_no_attachment_is_due_ends_the_session(
+    server: ReferenceServer, http: aiohttp.ClientSession
+) -> None:
+    polling = await Polling.open(http, server.polling_url)
+    await polling.connect()
+    assert (await polling.post("b*"))[0] == 400
+    assert server.transport.counters.malformed == 1
+
+
+UNREADABLE_CONNECTS = {
+    "half an object": '{"token":',
+    "half an emoji": '{"token":"\\ud83d"}',
+    "NaN": '{"token":NaN}',
+    "words": "hello",
+    "large": '{"token":"' + "x" * (MAX_FRAME + 1),
+}
+
+
+@pytest.mark.parametrize("namespace", ["", "/custom,"])
+@pytest.mark.parametrize("content", UNREADABLE_CONNECTS.values(), ids=UNREADABLE_CONNECTS.keys())
+async def test_a_connect_that_is_no_json_is_refused_and_may_be_sent_again(
+    server: ReferenceServer,
+    http: aiohttp.ClientSession,
+    raw: RawSocket,
+    content: str,
+    namespace: str,
+) -> None:
+    refusal = f'44{namespace}{{"message":"The connect packet is not JSON (RFC 8259).",'
+    raw.send(f"40{namespace}{content}")
+    answer = await raw.receive()
+    assert answer.startswith(refusal)
+    assert '"code":"invalid"' in answer
+    await raw.connect(namespace)
+    polling = await Polling.open(http, server.polling_url)
+    assert await polling.post(f"40{namespace}{content}") == (200, "ok")
+    assert (await polling.packets(1))[0].startswith(refusal)
+    await polling.connect(namespace)
+    assert not server.transport.counters.malformed
