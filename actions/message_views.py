@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from actions.memberships import Memberships
 from domain.conversations import Kind
 from domain.events import CLIENT_ID
-from domain.messages import Message, status_of
+from domain.messages import Message, MessageStatus, status_of
 from store.conversations import ConversationRepository
 from store.engine import Document
 
@@ -42,20 +42,34 @@ class ReactionCounts(Protocol):
 class _Reached:
     """How far all members of a conversation but one have come, for any one."""
 
-    __slots__ = ("_delivered", "_read")
+    __slots__ = ("_delivered", "_joined", "_read")
 
-    def __init__(self, members: Iterable[str], positions: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, members: Mapping[str, int], positions: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """`members`: the seq at which each joined. Who came later is not waited for."""
         nothing = {"delivered_seq": 0, "read_seq": 0}
-        places = [(user, positions.get(user, nothing)) for user in members]
+        places = [(user, positions.get(user, nothing), at) for user, at in members.items()]
         # The lowest two suffice: one of them is not the one left out.
-        self._delivered = heapq.nsmallest(2, ((at["delivered_seq"], who) for who, at in places))
-        self._read = heapq.nsmallest(2, ((at["read_seq"], who) for who, at in places))
+        self._joined = heapq.nsmallest(2, ((at, who) for who, at in members.items()))
+        self._delivered = heapq.nsmallest(
+            2, ((max(at["delivered_seq"], joined), who) for who, at, joined in places)
+        )
+        self._read = heapq.nsmallest(
+            2, ((max(at["read_seq"], joined), who) for who, at, joined in places)
+        )
 
-    def delivered(self, sender: str) -> int:
-        return next((seq for seq, who in self._delivered if who != sender), 0)
+    def status(self, seq: int, sender: str) -> MessageStatus:
+        """How far a message has come; what nobody else was there for stays sent."""
+        if _of_others(self._joined, sender, seq) >= seq:
+            return "sent"
+        return status_of(
+            seq, _of_others(self._delivered, sender, 0), _of_others(self._read, sender, 0)
+        )
 
-    def read(self, sender: str) -> int:
-        return next((seq for seq, who in self._read if who != sender), 0)
+
+def _of_others(lowest: Iterable[tuple[int, str]], sender: str, nobody: int) -> int:
+    return next((seq for seq, who in lowest if who != sender), nobody)
 
 
 class MessageViews:
@@ -99,7 +113,8 @@ class MessageViews:
         )
         return {
             each: _Reached(
-                facts[each].pair or [member["user"] for member in members[each]],
+                dict.fromkeys(facts[each].pair or (), 0)
+                or {member["user"]: member["joined_seq"] for member in members[each]},
                 positions.get(each, {}),
             )
             for each in tracked
@@ -113,9 +128,7 @@ def _filled(
     view = {
         **doc,
         "reactions": dict(counts.get(doc["id"], {})) if not doc["deleted_at"] else {},
-        "status": "sent"
-        if reached is None
-        else status_of(doc["seq"], reached.delivered(sender), reached.read(sender)),
+        "status": "sent" if reached is None else reached.status(doc["seq"], sender),
     }
     return shown(view)
 

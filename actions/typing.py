@@ -6,7 +6,7 @@ from actions.clients import Client
 from actions.timeouts import Timeouts
 from domain.clock import Clock, timestamp
 from domain.errors import NotFound
-from domain.events import Actor
+from domain.events import Actor, StoredEvent
 from domain.principals import Principal
 from domain.typing import TYPING_CHANGED, TYPING_ENDS, TYPING_REPEATS
 from fanout.publisher import Publisher
@@ -97,6 +97,19 @@ class Typing:
         stream = _followed(client, conversation)
         typist = self._typists.get((stream, client.principal.user))
         if typist is not None and client in typist.clients:
+            self._timeouts.stop((typist, client))
+            self._ended((typist, client))
+
+    def sent(self, _org: str, event: StoredEvent) -> None:
+        """A message was delivered here: who sent it no longer writes it, on any device."""
+        self.end(event.actor.id, event.stream)
+
+    def end(self, user: str, stream: str) -> None:
+        """A user no longer writes in a conversation, or may no longer."""
+        typist = self._typists.get((stream, user))
+        if typist is None:
+            return
+        for client in list(typist.clients):
             self._timeouts.stop((typist, client))
             self._ended((typist, client))
 

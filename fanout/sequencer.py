@@ -122,7 +122,7 @@ class Sequencer:
         self._on_gap = on_gap
         self._patience = patience
         self._lines: dict[str, _Line] = {}
-        self._observers: dict[str, Observer] = {}
+        self._observers: dict[str, list[Observer]] = {}
         self.connections_of: Callable[[str], Collection[Subscriber]] = lambda user: ()
         """A user's connections here: some events show their actor more than others."""
 
@@ -192,9 +192,7 @@ class Sequencer:
         """Have `observer` called with every event of a type that somebody here follows, wherever
         it comes from, in order. It may come twice after a repair.
         """
-        if type in self._observers:
-            raise ValueError(f"{type} is observed already")
-        self._observers[type] = observer
+        self._observers.setdefault(type, []).append(observer)
 
     def positions(self) -> Iterator[tuple[str, int | None]]:
         """The streams that somebody here follows, and up to which seq each was delivered; None
@@ -242,8 +240,7 @@ class Sequencer:
                 waiting.keep(event)
                 if waiting.after is not None:
                     self._admit(stream, line, subscriber, waiting)
-        observer = self._observers.get(event.type)
-        if observer is not None:
+        for observer in self._observers.get(event.type, ()):
             observer(line.org, event)
 
     def _admit(self, stream: str, line: _Line, subscriber: Subscriber, waiting: _Waiting) -> None:

@@ -330,6 +330,9 @@ class Features:
         shut_out = partial(is_shut_out, memberships, ContactRepository(engine))
         reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)
         fabric.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)
+        writing = Typing(fabric.publisher, shut_out, clock)
+        fabric.sequencer.observe(messages.MESSAGE_CREATED.name, writing.sent)
+        fabric.streams.on_expelled.append(writing.end)
         self.jobs.append(Job("uploads", HOUR, self.uploads.sweep))
         self.jobs.append(Job("creations", HOUR, opened.trim))
         self.command_sets += [
@@ -340,7 +343,7 @@ class Features:
             PinCommands(pins),
             ReceiptCommands(self.receipts),
             ReactionCommands(reacting),
-            TypingCommands(Typing(fabric.publisher, shut_out, clock)),
+            TypingCommands(writing),
             UploadCommands(self.uploads),
         ]
 

@@ -184,3 +184,27 @@ async def test_concurrent_senders_get_one_order(api: Api) -> None:
         await listener.wait_for("message.created", lambda event: event["data"] == last)
         heard = [each["data"]["seq"] for each in listener.named("message.created")]
         assert heard == sorted(each["seq"] for each in messages)
+
+
+async def test_typing_ends_with_the_message_and_with_being_put_out(api: Api) -> None:
+    ann, bob = await api.register("Ann"), await api.register("Bob")
+    group = await opened(ann, bob)
+    conversation = group["id"]
+
+    async with (
+        await connect(api.url, "/messages", ann.token) as alice,
+        await connect(api.url, "/messages", bob.token) as robert,
+    ):
+
+        def heard() -> list[bool]:
+            return [each["data"]["typing"] for each in alice.named("typing.changed")]
+
+        await robert.call("typing.start", {"conversation": conversation})
+        await alice.until(lambda: heard() == [True])
+        # Sent over REST: it is the same person's message.
+        await sent(bob, conversation, "done")
+        await alice.until(lambda: heard() == [True, False], timeout=3)
+        await robert.call("typing.start", {"conversation": conversation})
+        await alice.until(lambda: heard() == [True, False, True])
+        await ann.api.delete(f"/conversations/{conversation}/members/{bob.id}", 200)
+        await alice.until(lambda: heard() == [True, False, True, False], timeout=3)

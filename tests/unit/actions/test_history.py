@@ -230,6 +230,25 @@ async def test_messages_carry_reactions_and_status(world: MessagingWorld) -> Non
     # Who is no longer there is not waited for.
     await world.members.leave(cy, group["id"])
     assert (await statuses())[2] == "delivered"
+    # Nor who came after the message: of a later one the newcomer has not come any way.
+    await world.members.add(ann, group["id"], "cy")
+    assert (await statuses())[2] == "delivered"
+    later = await world.send(ann, group["id"], "e")
+    await reach_further(world, "bob", group["id"], later["seq"])
+    assert (await statuses())[2:] == ["read", "sent"]
+
+
+async def reach_further(world: MessagingWorld, user: str, conversation: str, seq: int) -> None:
+    old = await world.receipts.get("org", conversation, user)
+    assert await world.receipts.move("org", old, {**old, "delivered_seq": seq, "read_seq": seq})
+
+
+async def test_a_message_that_nobody_else_was_there_for_is_not_read(world: MessagingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    group = await world.open(ann)
+    sent = await world.send(ann, group["id"], "anybody?")
+    await world.members.add(ann, group["id"], bob.user)
+    assert (await world.history.get(ann, sent["id"]))["status"] == "sent"
 
 
 # -- search -----------------------------------------------------------------------------------

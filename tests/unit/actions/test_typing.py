@@ -137,3 +137,17 @@ async def test_nothing_is_kept_of_who_has_ceased(world: World) -> None:
     assert world.typing.active == 1
     ann.closed()
     assert world.typing.active == 0
+
+
+async def test_it_ends_with_the_right_to_write(world: World) -> None:
+    ann, _ = world.join("ann")
+    phone, _ = world.join("ann")
+    _, bob = world.join("bob")
+    await world.typing.start(ann, "c1")
+    await world.typing.start(phone, "c1")
+    world.typing.end("ann", ROOM)
+    world.typing.end("bob", ROOM)
+    assert world.heard(bob) == [("ann", True), ("ann", False)]
+    world.turn(60)
+    assert world.heard(bob) == [("ann", True), ("ann", False)]
+    assert world.typing.active == 0
