@@ -168,7 +168,11 @@ class Conversations:
             raise Invalid.field("members", f"at most {MAX_GROUP_MEMBERS} to begin with")
         if kind is Kind.CHANNEL and not principal.role.at_least(Role.MEMBER):
             raise Forbidden("Guests cannot open channels.")
-        await require_users(self._people, org, others)
+        # With somebody who was disabled since, what was said is still there to be opened.
+        if kind is not Kind.DIRECT or not await self._conversations.has_direct(
+            org, user, others[0]
+        ):
+            await require_users(self._people, org, others)
 
         at = timestamp(self._clock.now())
         id = await self._reserve(principal, kind, others, title, client_id, at)

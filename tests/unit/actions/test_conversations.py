@@ -49,6 +49,18 @@ async def test_connected_members_hear_of_it_and_follow_it_from_the_start(
     assert await world.views.get(bob, group["id"]) == {**group, "last_message": sent}
 
 
+async def test_a_direct_conversation_opens_though_the_other_one_was_disabled(
+    world: MessagingWorld,
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    first = await world.open(ann, bob, kind=Kind.DIRECT)
+    world.people.users["org"].discard("bob")
+    assert await world.open(ann, bob, kind=Kind.DIRECT) == first
+    cy = world.user("cy")
+    with pytest.raises(NotFound):  # there is none yet
+        await world.open(cy, bob, kind=Kind.DIRECT)
+
+
 async def test_of_two_people_there_is_one_direct_conversation(world: MessagingWorld) -> None:
     ann, bob = world.user("ann"), world.user("bob")
     _, at_bob = await world.connect(bob)
