@@ -37,6 +37,13 @@ class OriginPolicy:
         origin = request.headers.get(hdrs.ORIGIN)
         return origin is not None and (self._named(origin) or _own(request, origin))
 
+    def page(self, request: web.BaseRequest) -> str:
+        """The page behind a request, empty for none or one of the server's own: browsers name that
+        in some requests (POST) and not in others (GET).
+        """
+        origin = request.headers.get(hdrs.ORIGIN, "")
+        return "" if _own(request, origin) else origin
+
     def headers(self, request: web.BaseRequest) -> dict[str, str]:
         """The CORS headers of a response to an allowed request."""
         origin = request.headers.get(hdrs.ORIGIN)

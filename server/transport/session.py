@@ -60,15 +60,20 @@ class Session:
         "direct",
         "id",
         "out",
+        "page",
         "pong_due",
         "posting",
+        "since",
         "socket",
         "upgrading",
     )
 
-    def __init__(self, services: Services, session_id: str, caller: Caller) -> None:
+    def __init__(self, services: Services, session_id: str, caller: Caller, page: str) -> None:
         self.id = session_id
         self.caller = caller
+        self.page = page
+        """As `OriginPolicy.page` tells it of the handshake request."""
+        self.since = services.loop.time()
         self.connections: dict[str, ClientConnection] = {}
         self.socket: WebSocket | None = None
         self.upgrading: WebSocket | None = None

@@ -49,6 +49,9 @@ that learn which node it is and do not know their names beforehand."""
 _STRANGER_SECONDS = 2.0
 """What a session has to connect to a namespace in before it may be ended for another's sake."""
 
+_UPGRADE_SECONDS = 60.0
+"""After its handshake a session may be upgraded for so long."""
+
 _PAUSE_SECONDS = 0.01
 """Most time between two sessions that are closed because the node stops."""
 
@@ -238,11 +241,23 @@ class Transport:
             session.lost("ping timeout")
             session.finish()
             session = None
-        if session is None:
+        if session is None or not self._of_its_client(request, name, session):
             return self._refuse(request, 400, _UNKNOWN_SESSION)
         if name == "websocket":
             return self._upgrade(request, session)
         return await self._poll(request, session)
+
+    def _of_its_client(self, request: web.Request, name: str, session: Session) -> bool:
+        """Whether a request may be that of the client that shook hands (decision 0017)."""
+        if name == "websocket":
+            # Clients whose websockets are another library's than their requests name themselves
+            # otherwise there. But all of them upgrade at once, or never.
+            return self.loop.time() - session.since < _UPGRADE_SECONDS
+        agent = Caller.of(request, self.options.address).user_agent
+        page = self._origins.page(request)
+        # A browser's extension names itself in a POST, and in a GET not.
+        same = not page or not session.page or page == session.page
+        return same and agent == session.caller.user_agent
 
     def _handshake(self, request: web.Request, name: str) -> web.StreamResponse:
         if request.method != hdrs.METH_GET:
@@ -258,7 +273,12 @@ class Transport:
                 head = accept_response(request)
             except BadHandshake as error:
                 return self._refuse(request, 400, (3, str(error)))
-        session = Session(self, self._new_session_id(), Caller.of(request, options.address))
+        session = Session(
+            self,
+            self._new_session_id(),
+            Caller.of(request, options.address),
+            self._origins.page(request),
+        )
         upgrades = ["websocket"] if name == "polling" and options.upgrades else []
         opening = open_packet(
             session.id,
