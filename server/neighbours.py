@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from domain.clock import Clock, timestamp
+from domain.clock import Clock, parse_timestamp, timestamp
 from domain.delivery import Delivery
 from domain.errors import ParleyError, Unavailable
 from domain.ids import new_id
 from fanout.bus import Bus
+from server.clocks import STORE, ClockCheck, distance
 from store.engine import Document
 from store.nodes import NodeRepository
 
@@ -49,7 +50,11 @@ class _Other:
     """The last look at which it was heard over the bus, or could not be."""
     moved: int | None = None
     """The last look that found another beat than the one before: since then it lives. Clocks of
-    nodes are not compared, and what a dead one left does not move."""
+    nodes do not matter here, and what a dead one left does not move."""
+    seen: float = 0.0
+    """Seconds by which its clock was ahead of this node's when its row last moved."""
+    ahead: float = 0.0
+    """The smaller one of the last two such: a row that was long under way to the store looks old."""
 
 
 class Neighbours:
@@ -67,6 +72,9 @@ class Neighbours:
         self._heard: set[str] = set()
         """Nodes heard over the bus since the last look."""
         self._told_at: float | None = None
+        self._looked_at: float | None = None
+        """When the last look began, by the clock that never jumps."""
+        self.clocks = ClockCheck(clock)
         self._living: set[str] = set()
         """Other nodes that lived at the last look."""
         self.on_died: list[Callable[[], None]] = []
@@ -94,6 +102,7 @@ class Neighbours:
             self._heard.update(self._known)  # That is told by others.
         rows = {row["id"]: row for row in await self._nodes.all() if row["id"] != self.node}
         apart = self._compare(rows)
+        await self._compare_clocks(rows)
         old = timestamp(now - FORGOTTEN)
         if dead := [id for id, row in rows.items() if row["at"] < old and not self._lives(id)]:
             await self._nodes.forget(dead)
@@ -126,6 +135,27 @@ class Neighbours:
                 callback()
         patience = 1 if self._bus.alone else UNHEARD
         return [id for id in living if self._beat - self._known[id].heard >= patience]
+
+    async def _compare_clocks(self, rows: Mapping[str, Document]) -> None:
+        read = self._clock.now()
+        monotonic = self._clock.monotonic()
+        before, self._looked_at = self._looked_at, monotonic
+        ahead: dict[str, float] = {}
+        for id, row in rows.items():
+            other = self._known[id]
+            if before is not None and other.moved == self._beat:
+                # Written since the last look, and before this one: so a clock that is behind is seen
+                # to be so by as much less as lies between two looks, at most.
+                seen = distance(parse_timestamp(row["at"]), read - (monotonic - before), read)
+                other.ahead = min(seen, other.seen, key=abs)
+                other.seen = seen
+            if self._lives(id):
+                ahead[row["name"]] = other.ahead
+        asked = self._clock.now()
+        store = await self._nodes.time()
+        if store is not None:
+            ahead[STORE] = distance(store, asked, self._clock.now())
+        self.clocks.compare(ahead)
 
     def _lives(self, id: str) -> bool:
         moved = self._known[id].moved

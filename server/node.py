@@ -37,7 +37,7 @@ from server.metrics import Metrics, Numbers
 from server.neighbours import CHANNEL as NODES
 from server.neighbours import EVERY as LOOK
 from server.neighbours import Neighbours
-from server.numbers import nodes_numbers, presence_numbers
+from server.numbers import clock_numbers, nodes_numbers, presence_numbers
 from server.peers import Peers
 from server.periodic import at_once_and_every, end_all, every
 from server.seat import Seat, WorkerMetrics
@@ -137,6 +137,8 @@ class Node:
         )
         access = self.features.authenticator.check
         checks = {"store": engine.ping, "uploads": blobs.ping, "access": access}
+        if self._neighbours is not None:
+            checks["clock"] = self._neighbours.clocks.check
         self.health = Health(checks | ({} if bus.alone else {"bus": bus.check}))
         surroundings = Surroundings(metrics)
         origins = OriginPolicy(settings.cors_origins.allows, settings.cors_origins.names)
@@ -158,6 +160,7 @@ class Node:
             metrics.expose(numbers)
         if self._neighbours is not None:
             metrics.expose(nodes_numbers(self._neighbours))
+            metrics.expose(clock_numbers(self._neighbours.clocks))
         if not bus.alone:
             self._expose_repair()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
 from fanout.redis_bus import RedisBus
+from server.clocks import ClockCheck
 from server.metrics import Numbers
 from server.neighbours import Neighbours
 
@@ -35,6 +36,16 @@ def nodes_numbers(neighbours: Neighbours) -> Numbers:
         "parley_nodes",
         "Other nodes that use the same store, and those of them that are not heard over Redis.",
         lambda: {"others": neighbours.others, "not_joined": neighbours.apart},
+    )
+
+
+def clock_numbers(clocks: ClockCheck) -> Numbers:
+    """Of this node's clock."""
+    return Numbers(
+        "parley_clock_ahead_seconds",
+        "Seconds by which the clock of the store or of another node, whichever differs most, is "
+        "ahead of this node's.",
+        lambda: clocks.furthest,
     )
 
 

@@ -242,6 +242,14 @@ class Engine(ABC):
     async def ping(self) -> None:
         """Write and read something small: returns if both work, else raises `Unavailable`."""
 
+    async def time(self) -> float | None:
+        """What the store's own clock says, in Unix seconds; None if it has none to ask.
+
+        Raises:
+            Unavailable: the store is out of reach.
+        """
+        return None
+
     @property
     @abstractmethod
     def queued(self) -> int:

@@ -29,6 +29,10 @@ class NodeRepository:
         """Every node that has said so and was not forgotten, also those that ended without a word."""
         return await self._engine.find(ORG, NODES, {}, limit=None)
 
+    async def time(self) -> float | None:
+        """The store's own clock, in Unix seconds; None if it has none."""
+        return await self._engine.time()
+
     async def forget(self, nodes: list[str]) -> None:
         """These nodes have ended."""
         await self._engine.delete(ORG, NODES, {"id": Is("in", nodes)})

@@ -4,6 +4,7 @@ transaction is used.
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -119,6 +120,14 @@ class MongoEngine(Engine):
             meta = self._database.database["meta"]
             await meta.update_one({"_id": "ping"}, {"$inc": {"count": 1}}, upsert=True)
             await meta.find_one({"_id": "ping"})
+
+    async def time(self) -> float | None:
+        with self._database.working():
+            hello = await self._database.database.command("hello")
+        at = hello.get("localTime")
+        if not isinstance(at, datetime):
+            return None
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
     async def size(self) -> int:
         with self._database.working():
