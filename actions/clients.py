@@ -18,6 +18,21 @@ class Outlet(Subscriber, Protocol):
         """Of the transport's session: the same for all namespaces that a peer opened over it."""
         ...
 
+    @property
+    def transport(self) -> str:
+        """`websocket` or `polling`."""
+        ...
+
+    @property
+    def remote(self) -> str:
+        """The network address of the peer."""
+        ...
+
+    @property
+    def user_agent(self) -> str:
+        """What the peer says it is."""
+        ...
+
     def emit(self, event: str, *args: Any) -> None:
         """Send one event to this connection alone."""
         ...

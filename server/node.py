@@ -10,12 +10,15 @@ import structlog
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from actions.connections import CHANNEL as CONNECTIONS
+from actions.connections import Connections
 from config.limits import DEFAULT, buckets, check_buckets
 from config.settings import Environment, Settings
 from domain.accounts import Expiry
 from domain.clock import Clock
 from fanout.limits import LocalRateLimiter
 from handlers.command import Registry
+from handlers.connections import ConnectionCommands
 from handlers.dispatcher import Dispatcher
 from handlers.streams import StreamHead
 from server.condition import READY_EVERY, SIZE_EVERY, BuildInfo, Condition
@@ -108,16 +111,20 @@ class Node:
             LocalRateLimiter(by_bucket, clock, default=default), by_bucket, default
         )
         self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
+        name = f"{socket.gethostname()}:{settings.port}"
+        name += "" if seat is None else f" worker {seat.number}"
+        connections = Connections(self.fabric.clients, bus, self.fabric.control, name)
+        self.fabric.listen(CONNECTIONS, connections.receive)
         self._shared_jobs: SharedJobs | None = None
         self._neighbours: Neighbours | None = None
         if engine.shared:  # whether or not there is a bus to others: they may be there
             self._shared_jobs = SharedJobs(LeaseRepository(engine, clock), clock)
-            name = f"{socket.gethostname()}:{settings.port}"
-            name += "" if seat is None else f" worker {seat.number}"
             self._neighbours = Neighbours(NodeRepository(engine), bus, clock, name)
             self.fabric.listen(NODES, self._neighbours.receive)
             self._neighbours.on_died.append(self.fabric.user_control.all_may_have_missed)
-        self.registry = Registry(self.features.command_sets, NAMESPACES)
+        self.registry = Registry(
+            [*self.features.command_sets, ConnectionCommands(connections)], NAMESPACES
+        )
         check_buckets(limits, (each.bucket for each in self.registry.commands))
         dispatcher = Dispatcher(limiter, metrics)
         gateway = Gateway(

@@ -51,6 +51,7 @@ PROBLEM_EXAMPLE = {
 TAGS: Mapping[str, str] = {
     "api_key": "Keys by which programs come in.",
     "auth": "Registering, logging in and out.",
+    "connection": "Who is connected, for administrators.",
     "contact": "The address book, and who is blocked.",
     "conversation": "Direct conversations, groups and channels.",
     "invite": "Invitations to the organization.",

@@ -55,6 +55,7 @@ class LocalOutlet:
         self.closed = False
         self.state: Any = None
         self.session_id = session or new_id()
+        self.transport, self.remote, self.user_agent = "websocket", "127.0.0.1", "test"
         self.received: list[tuple[str, Any]] = []
         """Event names and envelopes, in order."""
         self.closing: str | None = None
