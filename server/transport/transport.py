@@ -52,9 +52,6 @@ _STRANGER_SECONDS = 2.0
 _UPGRADE_SECONDS = 60.0
 """After its handshake a session may be upgraded for so long."""
 
-_PAUSE_SECONDS = 0.01
-"""Most time between two sessions that are closed because the node stops."""
-
 _LAST_POLL_SECONDS = 3.0
 """For those who poll to come once more while the node stops: they are between two requests, or gone."""
 
@@ -111,7 +108,7 @@ class Transport:
     async def drain(self, seconds: float = 5.0) -> None:
         """Take no new session, tell everybody to come back elsewhere, wait until they are gone.
 
-        What sessions had sent before is handled and answered. Many sessions are closed spread over
+        What sessions had sent before is handled and answered. Sessions are closed spread over
         half of `seconds`, so that they do not all reconnect at once; after `seconds` what is left
         is cut off.
         """
@@ -119,15 +116,15 @@ class Transport:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         sessions = list(self._sessions.values())
-        pause = min(seconds / 2 / max(len(sessions), 1), _PAUSE_SECONDS)
+        pause = seconds / 2 / max(len(sessions), 1)
         behind = 0.0
         tasks = []
         for session in sessions:
-            tasks.append(loop.create_task(self._drain_session(session, end - loop.time())))
-            behind += pause
             if behind >= 0.01:
                 await asyncio.sleep(behind)
                 behind = 0.0
+            tasks.append(loop.create_task(self._drain_session(session, end - loop.time())))
+            behind += pause
         if tasks:
             await asyncio.wait(tasks, timeout=max(end - loop.time(), 0))
         if self._sessions:
