@@ -27,7 +27,7 @@ from domain.ids import key_digest, new_id
 from domain.principals import Principal, Role
 from domain.streams import Head
 from fanout.publisher import Publisher
-from store.contacts import unblocked
+from store.contacts import BLOCKS, pair, unblocked
 from store.conversations import (
     CONVERSATIONS,
     ConversationRepository,
@@ -146,26 +146,32 @@ class Conversations:
         title: str | None,
         client_id: str,
     ) -> Conversation:
-        """Open a conversation; of two people, give the one there is.
+        """Open a conversation; of two people, give the one there is. Sent again, give what was
+        answered first, whoever has come, gone or been blocked since.
 
         Raises:
             NotFound: one of the members does not exist.
-            Forbidden: the other one has blocked the caller; a guest opens a channel.
+            Forbidden: one of them has blocked the caller; a guest opens a channel.
             Conflict: the `client_id` was used for another conversation.
-            TooLarge: one of them is in `MAX_CONVERSATIONS` already.
+            TooLarge: one of them is in `MAX_CONVERSATIONS` already; nobody is for a direct one.
         """
         org, user = principal.org, principal.user
         others = [each for each in dict.fromkeys(members) if each != user]
         title = clean_line("title", title, MAX_TITLE)
-        guards: list[Guard] = []
         if kind is Kind.DIRECT:
             if len(others) != 1:
                 raise Invalid.field("members", "a direct conversation has one other member")
             if title is not None:
                 raise Invalid.field("title", "a direct conversation has none")
-            guards.append(unblocked(others[0], user))
         elif len(others) >= MAX_GROUP_MEMBERS:
             raise Invalid.field("members", f"at most {MAX_GROUP_MEMBERS} to begin with")
+        owner = user if kind is not Kind.DIRECT else None
+        roles = {user: "owner" if owner else "member"} | dict.fromkeys(others, "member")
+        digest = key_digest(orjson.dumps([kind.value, sorted(others), title]).decode())
+        used = await self._conversations.creation(org, user, client_id)
+        doc = await self._conversations.get(org, _same(used, digest)) if used is not None else None
+        if doc is not None:
+            return await self._first(principal, doc, title, roles)
         if kind is Kind.CHANNEL and not principal.role.at_least(Role.MEMBER):
             raise Forbidden("Guests cannot open channels.")
         # With somebody who was disabled since, what was said is still there to be opened.
@@ -173,13 +179,18 @@ class Conversations:
             org, user, others[0]
         ):
             await require_users(self._people, org, others)
+        # Before the `client_id` is taken for it: what is refused leaves nothing to be given later.
+        # The guards are for who is blocked after this.
+        if await self._engine.get_many(org, BLOCKS, [pair(each, user) for each in others]):
+            raise shut_out(kind)
 
         at = timestamp(self._clock.now())
-        id = await self._reserve(principal, kind, others, title, client_id, at)
-        guards.append(is_new(id))
-        owner = user if kind is not Kind.DIRECT else None
-        roles = {user: "owner" if owner else "member"} | dict.fromkeys(others, "member")
-        crowded = await self._conversations.crowded(org, list(roles))
+        id = await self._reserve(principal, kind, others, digest, client_id, at)
+        guards = [*(unblocked(each, user) for each in others), is_new(id)]
+        # A direct conversation is never refused because strangers have filled somebody's list.
+        crowded = (
+            await self._conversations.crowded(org, list(roles)) if kind is not Kind.DIRECT else ()
+        )
         if crowded and await self._conversations.get(org, id) is None:
             raise too_many(principal, crowded[0])
         stream = stream_of(id)
@@ -212,27 +223,36 @@ class Conversations:
                 )
             )
         except GuardFailed as failed:
-            if failed.guard.collection is not CONVERSATIONS:
-                raise Forbidden("This user does not want to hear from you.") from None
+            if failed.guard.collection is BLOCKS:
+                raise shut_out(kind) from None
             doc = await self._conversations.get(org, id)
             assert doc is not None
-            return (await self._views.many(principal, [doc]))[0]
+            return await self._first(principal, doc, title, roles)
         self.admit(org, list(roles), id, appended, Head("", 0, 0))
         self._publisher.stored(appended.events)
         return data
+
+    async def _first(
+        self, principal: Principal, doc: Document, title: str | None, roles: Mapping[str, Any]
+    ) -> Conversation:
+        """What was answered first to a request that opened a conversation. Of a group or channel
+        nothing else may be told here: the caller may not be in it any more.
+        """
+        if doc["kind"] == Kind.DIRECT:
+            return (await self._views.many(principal, [doc]))[0]
+        return _opened(doc["id"], Kind(doc["kind"]), title, roles, doc["created_at"])
 
     async def _reserve(
         self,
         principal: Principal,
         kind: Kind,
         others: Sequence[str],
-        title: str | None,
+        digest: str,
         client_id: str,
         at: str,
     ) -> str:
         """The id of the conversation that this request opens or has opened."""
         org, user = principal.org, principal.user
-        digest = key_digest(orjson.dumps([kind.value, sorted(others), title]).decode())
         if kind is Kind.DIRECT:
             id = await self._conversations.reserve_direct(org, user, others[0])
         else:
@@ -240,9 +260,7 @@ class Conversations:
         first = await self._conversations.reserve_creation(
             org, user, client_id, Creation(id, digest), at
         )
-        if first.digest != digest:
-            raise Conflict("This client_id was used for another conversation.")
-        return first.conversation
+        return _same(first, digest)
 
     async def trim(self) -> int:
         """Forget old `client_id`s; returns how many. Called now and then."""
@@ -375,6 +393,20 @@ def publish_personal(
         memberships.changed([user])
         streams.admit(org, [user], {personal_stream(user): Head(appended.epoch, 0, 0)})
     publisher.stored(appended.events)
+
+
+def shut_out(kind: Kind) -> Forbidden:
+    """The error for one who is blocked by somebody who shall be in a conversation."""
+    if kind is Kind.DIRECT:
+        return Forbidden("This user does not want to hear from you.")
+    return Forbidden("One of these users does not want to be added by you.")
+
+
+def _same(used: Creation, digest: str) -> str:
+    """The conversation that a `client_id` stands for, if it was used for the same request."""
+    if used.digest != digest:
+        raise Conflict("This client_id was used for another conversation.")
+    return used.conversation
 
 
 def _opened(

@@ -11,6 +11,7 @@ from actions.conversations import (
     is_manager,
     manages,
     require_users,
+    shut_out,
     too_many,
 )
 from actions.memberships import Memberships
@@ -33,6 +34,7 @@ from domain.events import StoredEvent
 from domain.principals import Principal
 from domain.streams import Head
 from fanout.publisher import Publisher
+from store.contacts import BLOCKS, unblocked
 from store.conversations import (
     CONVERSATIONS,
     MEMBERS,
@@ -108,7 +110,8 @@ class Members:
 
         Raises:
             NotFound: no such conversation for the caller, or no such user.
-            Forbidden: the caller is not its owner, nor an admin in a channel.
+            Forbidden: the caller is not its owner, nor an admin in a channel; the user has
+                blocked the caller.
             TooLarge: it is full, or the user is in as many conversations as one may be in.
         """
         for _ in range(ATTEMPTS):
@@ -119,9 +122,14 @@ class Members:
             if not is_manager(principal, doc):
                 raise await self._opened.refused(principal, doc)
             await require_users(self._people, principal.org, [user])
+            authority = [guard, unblocked(user, principal.user)]
             try:
-                done = await self._enter(principal, doc, user, [guard])
-            except GuardFailed:
+                done = await self._enter(principal, doc, user, authority)
+            except GuardFailed as failed:
+                if failed.guard.collection is BLOCKS:
+                    if await self._memberships.is_member(principal.org, conversation, user):
+                        return (await self._views.many(principal, [doc]))[0]
+                    raise shut_out(Kind(doc["kind"])) from None
                 raise await self._opened.refused(principal, doc) from None
             if done:
                 return (await self._views.many(principal, [doc]))[0]

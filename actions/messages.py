@@ -9,7 +9,7 @@ from actions.last_messages import Last, LastMessages
 from actions.memberships import Facts, Memberships
 from actions.message_views import MessageViews, shown
 from actions.streams import Streams
-from actions.writing import may_write, no_upload, refused
+from actions.writing import may_write, refused
 from domain.clock import Clock, timestamp
 from domain.conversations import personal_stream, stream_of
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
@@ -46,7 +46,7 @@ from store.engine import (
 )
 from store.messages import MESSAGES, PINS, REPLIES, TOLD, MessageRepository, hide, is_in
 from store.unread import mention, unmention
-from store.uploads import UploadRepository
+from store.uploads import UPLOADS, UploadRepository
 
 
 class Unread(Protocol):
@@ -225,7 +225,10 @@ class Messages:
         for id in draft.attachments:
             upload = uploads.get(id)
             if upload is None or upload["owner"] != principal.user:
-                raise no_upload(id)
+                # The append refuses it, unless the message is there: sent again after its upload
+                # went, it is answered as before.
+                guards.append(Guard(UPLOADS, id, {"owner": ""}))
+                continue
             guard, link = self._uploads.link(id, stream_of(draft.conversation), message, at)
             guards.append(guard)
             changes.append(link)

@@ -248,6 +248,11 @@ class ConversationRepository:
         doc = await self._engine.get(org, DIRECTS, key_digest(org, *sorted((one, other))))
         return doc is not None and await self.get(org, doc["conversation"]) is not None
 
+    async def creation(self, org: str, user: str, client_id: str) -> Creation | None:
+        """What a user's `client_id` was used for, if it was."""
+        doc = await self._engine.get(org, CREATIONS, key_digest(org, user, client_id))
+        return Creation(doc["conversation"], doc["digest"]) if doc is not None else None
+
     async def reserve_creation(
         self, org: str, user: str, client_id: str, creation: Creation, at: str
     ) -> Creation:

@@ -14,7 +14,7 @@ from domain.conversations import Kind
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.principals import Role
 from store.contacts import BLOCKS
-from store.engine import Document
+from store.engine import Append, Appended, Document
 from tests.support.messaging import MessagingWorld, messaging_world
 
 
@@ -133,7 +133,45 @@ async def test_what_cannot_be_opened(world: MessagingWorld) -> None:
     await world.engine.insert("org", BLOCKS, {"id": "bob:ann", "blocker": "bob", "blocked": "ann"})
     with pytest.raises(Forbidden):
         await world.open(ann, bob, kind=Kind.DIRECT)
-    await world.open(ann, bob)
+
+
+async def test_who_is_blocked_cannot_put_the_blocker_anywhere(world: MessagingWorld) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    group, channel = await world.open(ann, bob), await world.open(ann, kind=Kind.CHANNEL)
+    both = await world.open(ann, bob, cy)
+    await world.members.leave(bob, group["id"])
+    await world.engine.insert("org", BLOCKS, {"id": "bob:ann", "blocker": "bob", "blocked": "ann"})
+    for kind in (Kind.GROUP, Kind.CHANNEL):
+        with pytest.raises(Forbidden):
+            await world.open(ann, cy, bob, kind=kind)
+    for each in (group, channel):
+        with pytest.raises(Forbidden):
+            await world.members.add(ann, each["id"], "bob")
+    # Who is in it stays in it, comes in alone, and is put in by others; the other way is open too.
+    assert await world.members.add(ann, both["id"], "bob") == await world.views.get(ann, both["id"])
+    await world.members.join(bob, channel["id"])
+    await world.open(cy, bob, ann)
+    await world.open(bob, ann)
+
+
+async def test_a_block_at_the_same_moment_holds_too(
+    world: MessagingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, _ = world.user("ann"), world.user("bob")
+    append = world.engine.append
+
+    async def late(change: Append) -> Appended:
+        await world.engine.insert_or_get(
+            "org", BLOCKS, {"id": "bob:ann", "blocker": "bob", "blocked": "ann"}
+        )
+        return await append(change)
+
+    monkeypatch.setattr(world.engine, "append", late)
+    for kind in Kind:
+        await world.engine.delete("org", BLOCKS, {"id": "bob:ann"})
+        with pytest.raises(Forbidden):
+            await world.open(ann, world.user("bob"), kind=kind)
+    assert await world.mine(ann) == []
 
 
 # -- changing ---------------------------------------------------------------------------------
