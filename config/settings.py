@@ -106,10 +106,11 @@ def _redis_url(value: object) -> str | None:
     if not isinstance(value, str) or "+" not in value.partition("://")[0]:
         return None if value is None else parse_url(_REDIS, value)
     scheme, _, rest = value.partition("://")
+    rest, mark, query = rest.partition("?")
     login, at, where = rest.rpartition("@")
     hosts, slash, path = where.partition("/")
     for host in hosts.split(","):
-        parse_url(_REDIS, f"{scheme}://{login}{at}{host}{slash}{path}")
+        parse_url(_REDIS, f"{scheme}://{login}{at}{host}{slash}{path}{mark}{query}")
     return value
 
 

@@ -6,20 +6,23 @@
 | `redis+sentinel://host:26379,host2:26379/mymaster/0`, `rediss+sentinel://…` | the master that Sentinel names |
 | `redis+cluster://host:6379,host2:6379`, `rediss+cluster://…` | a cluster, by some of its nodes |
 
-User and password stand before the hosts, options of redis-py behind a `?`.
+User and password stand before the hosts, options of redis-py behind a `?`, whichever the form. Those
+that begin with `sentinel_` are for the Sentinels: `sentinel_password`, `sentinel_ssl=true`, ….
 """
 
 from abc import ABC, abstractmethod
 from typing import Any, Protocol, cast
-from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.connection import ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError, SlotNotCoveredError
+
+from fanout.redis_sentinels import Sentinels
+from fanout.redis_url import RedisUrl, check_options, class_of, number_of_database, split
 
 Address = str
 """Of one server, as the log shows it."""
@@ -106,7 +109,7 @@ def open_servers(url: str, *, timeout: float = 2.0) -> RedisServers:
     Raises:
         ValueError: no such URL.
     """
-    scheme, _, rest = url.partition("://")
+    scheme, _, _ = url.partition("://")
     transport, _, kind = scheme.partition("+")
     # RESP2, because every version of the server speaks it.
     options: dict[str, Any] = {
@@ -117,37 +120,18 @@ def open_servers(url: str, *, timeout: float = 2.0) -> RedisServers:
     }
     if transport == "unix" and not kind:
         return _OneServer(url, {k: v for k, v in options.items() if k != "socket_keepalive"})
-    if transport not in {"redis", "rediss"}:
-        raise ValueError(f"no URL of Redis: {scheme}://")
-    if not kind:
+    if transport in {"redis", "rediss"} and not kind:
         return _OneServer(url, options)
-    login, at, where = rest.rpartition("@")
-    hosts, slash, path = where.partition("/")
-    parsed = [_host(each, 26379 if kind == "sentinel" else 6379) for each in hosts.split(",")]
-    tail = slash + path
-    if kind == "cluster":
-        return _Cluster(f"{transport}://{login}{at}{hosts.split(',')[0]}{tail}", parsed, options)
-    if kind == "sentinel":
-        service, _, rest_of_path = path.partition("?")[0].partition("/")
-        if not service:
-            raise ValueError("the URL names no service: redis+sentinel://host:26379/mymaster")
-        query = urlsplit(url).query
-        plain = f"{transport}://{login}{at}sentinel/{rest_of_path}" + (f"?{query}" if query else "")
-        return _Master(plain, parsed, unquote(service), options)
-    raise ValueError(f"no URL of Redis: {scheme}://")
-
-
-def _host(text: str, default_port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("the URL names no host")
-    return parts.hostname, parts.port or default_port
+    parts = split(url)
+    return _Cluster(parts, options) if parts.kind == "cluster" else _Master(parts, options)
 
 
 class _OneServer(RedisServers):
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._pool: ConnectionPool = ConnectionPool.from_url(url, **options)
         kwargs = self._pool.connection_kwargs
+        tls = issubclass(self._pool.connection_class, SSLConnection)
+        check_options(kwargs, self._pool.connection_class, tls=tls)
         self._address = str(kwargs.get("path") or f"{kwargs.get('host')}:{kwargs.get('port')}")
         self._client: Redis = Redis.from_pool(self._pool)
 
@@ -168,18 +152,17 @@ class _OneServer(RedisServers):
 class _Master(RedisServers):
     """Each connection asks Sentinel for the master when it is made."""
 
-    def __init__(
-        self, url: str, sentinels: list[tuple[str, int]], service: str, options: dict[str, Any]
-    ) -> None:
-        parsed = dict(ConnectionPool.from_url(url, **options).connection_kwargs)
-        for name in ("host", "port", "himport_registry"):
-            parsed.pop(name, None)
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            sentinels,
-            sentinel_kwargs={k: v for k, v in options.items() if k.startswith("socket_")},
+    def __init__(self, url: RedisUrl, options: dict[str, Any]) -> None:
+        if not url.path:
+            raise ValueError("the URL names no service: redis+sentinel://host:26379/mymaster")
+        service = url.path[0]
+        kwargs = {**options, **url.options, "db": number_of_database(url, 1)}
+        check_options(kwargs, class_of(tls=url.tls), tls=url.tls)
+        self._sentinels = Sentinels(
+            list(url.hosts), options["socket_timeout"], _for_sentinels(url, options)
         )
         self._pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
-            service, self._sentinel, ssl=url.startswith("rediss:"), **parsed
+            service, self._sentinels, ssl=url.tls, **kwargs
         )
         self._service = service
         self._client: Redis = Redis.from_pool(self._pool)
@@ -196,18 +179,48 @@ class _Master(RedisServers):
 
     async def close(self) -> None:
         await self._client.aclose()
-        await self._sentinel.aclose()
+        await self._sentinels.aclose()
+
+
+def _for_sentinels(url: RedisUrl, options: dict[str, Any]) -> dict[str, Any]:
+    """What connections to Sentinels are made with: their own user and password, the servers' TLS and
+    timeouts unless they have their own.
+    """
+    own = dict(url.sentinel_options)
+    tls = _switch("sentinel_ssl", own.pop("ssl", url.tls))
+    shared = {
+        k: v
+        for k, v in url.options.items()
+        if k.startswith("socket_") or (tls and k.startswith("ssl_"))
+    }
+    kwargs = {**options, **shared, **own}
+    check_options(kwargs, Redis, tls=tls)
+    # Asked once: whoever wants a connection asks again by itself.
+    return {**kwargs, "ssl": tls, "retry": Retry(NoBackoff(), 0)}
+
+
+def _switch(name: str, value: object) -> bool:
+    text = str(value).lower()
+    if text not in {"true", "yes", "1", "false", "no", "0"}:
+        raise ValueError(f"the URL's option {name} is true or false")
+    return text in {"true", "yes", "1"}
 
 
 class _Cluster(RedisServers):
     clustered = True
 
-    def __init__(self, url: str, nodes: list[tuple[str, int]], options: dict[str, Any]) -> None:
-        self._cluster: Any = RedisCluster.from_url(
-            url,
-            startup_nodes=[ClusterNode(host, port) for host, port in nodes[1:]],
+    def __init__(self, url: RedisUrl, options: dict[str, Any]) -> None:
+        if number_of_database(url, 0) != 0:
+            raise ValueError("a cluster has the database 0 only")
+        kwargs = {**options, **{k: v for k, v in url.options.items() if k != "db"}}
+        for name in {"require_full_coverage", "dynamic_startup_nodes"} & kwargs.keys():
+            kwargs[name] = _switch(name, kwargs[name])
+        check_options(kwargs, RedisCluster, tls=url.tls)
+        self._cluster: Any = RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in url.hosts],
             retry=Retry(NoBackoff(), 1),
-            **options,
+            ssl=url.tls,
+            **kwargs,
         )
 
     @property

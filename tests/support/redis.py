@@ -44,6 +44,8 @@ class RedisProcess:
         """`options` as on its command line; `sentinel`: the text of a Sentinel's configuration."""
         directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
+        self.password: str | None = None
+        """What it asks everybody for, if it does."""
         self._directory = directory
         self._options: Sequence[str] = options
         self._config: list[str] = []
@@ -114,6 +116,9 @@ class RedisProcess:
             f"${len(each.encode())}\r\n{each}\r\n" for each in command
         )
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            if self.password is not None:
+                connection.sendall(f"AUTH {self.password}\r\n".encode())
+                assert connection.recv(100) == b"+OK\r\n"
             connection.sendall(packed.encode())
             return connection.recv(65536)
 

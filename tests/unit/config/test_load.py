@@ -271,6 +271,20 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path, set_env: SetEnv, field: str, 
     assert problem() == f"PARLEY_{name}_FILE and PARLEY_{name} are both set: one of them"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss+cluster://one:7000,two:7001?ssl_ca_certs=/etc/ca@home.pem",
+        "redis+sentinel://ann:secret@one,two:26379/main/2?sentinel_ssl_ca_certs=/etc/ca.pem",
+    ],
+)
+def test_hosts_of_redis_end_before_its_options(set_env: SetEnv, url: str) -> None:
+    set_env(STORE_URL="mongodb://db/parley", REDIS_URL=url)
+    assert load()[0].redis_url == url
+    set_env(REDIS_URL=url.replace("one", "one:x", 1))
+    assert "PARLEY_REDIS_URL must be a URL" in problem()
+
+
 def test_an_env_file_may_name_a_secrets_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(GOOD_KEY)
     (tmp_path / ".env").write_text(f"PARLEY_SECRET_KEY_FILE={tmp_path}/key\n")

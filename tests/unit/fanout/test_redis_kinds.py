@@ -5,7 +5,6 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -19,37 +18,9 @@ from fanout.redis_canary import DEAF_AFTER
 from fanout.redis_limits import RedisRateLimiter
 from fanout.redis_servers import open_servers
 from tests.support.counting import until
+from tests.support.joint import Joint, wait_for
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.server import free_port
-
-
-class Heard:
-    """A bus and what it heard."""
-
-    def __init__(self, bus: RedisBus) -> None:
-        self.bus = bus
-        self.messages: list[bytes] = []
-        self.joined: set[str] = set()
-
-
-class Joint:
-    """Makes buses on one URL, and closes them."""
-
-    def __init__(self) -> None:
-        self._stack = AsyncExitStack()
-
-    async def bus(self, url: str) -> Heard:
-        servers = open_servers(url, timeout=1.0)
-        self._stack.push_async_callback(servers.close)
-        heard = Heard(RedisBus(servers, SystemClock()))
-        await heard.bus.start(
-            lambda _channel, message: heard.messages.append(message), heard.joined.update
-        )
-        self._stack.push_async_callback(heard.bus.stop)
-        return heard
-
-    async def close(self) -> None:
-        await self._stack.aclose()
 
 
 @pytest.fixture
@@ -58,13 +29,6 @@ async def joint() -> AsyncIterator[Joint]:
     joint = Joint()
     yield joint
     await joint.close()
-
-
-def wait_for(redis: RedisProcess, command: tuple[str, ...], text: bytes) -> None:
-    deadline = time.monotonic() + 20
-    while text not in redis.say(*command):
-        assert time.monotonic() < deadline, redis.say(*command)
-        time.sleep(0.05)
 
 
 def member(directory: Path) -> tuple[RedisProcess, str]:
