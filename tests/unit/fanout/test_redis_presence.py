@@ -12,9 +12,10 @@ from redis.exceptions import RedisClusterException
 from domain.errors import Unavailable
 from domain.presence import Device
 from tests.support.counting import until
+from tests.support.joint import wait_for
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.registries import Registries, RegistryNode, device
-from tests.unit.fanout.test_redis_kinds import member, wait_for
+from tests.unit.fanout.test_redis_kinds import member
 
 ANN = ("org", "ann")
 
