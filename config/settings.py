@@ -245,6 +245,11 @@ class Settings(BaseSettings):
         description="`full`: acknowledged means on disk. `normal`: a power cut may undo the last "
         "commits; a crash of the process does not.",
     )
+    sqlite_cache: Annotated[int, Bytes(MIB, 64 * GIB)] = Field(
+        default=64 * MIB,
+        description="Memory for pages of SQLite's file; it fills as the file grows. What is not in it "
+        "is mostly in the system's cache.",
+    )
     store_queue: int = Field(
         default=10_000,
         ge=100,

@@ -197,6 +197,7 @@ def make_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
         synchronous=settings.sqlite_synchronous.value,
         busy_timeout=settings.store_timeout,
         queue_limit=settings.store_queue,
+        page_bytes=settings.sqlite_cache,
         observer=metrics,
     )
 

@@ -69,6 +69,7 @@ class Committer:
         *,
         synchronous: str,
         busy_timeout: float,
+        page_bytes: int,
         on_replaced: Callable[[], None],
     ) -> None:
         """`on_replaced` is called in the thread when another file is at the path."""
@@ -78,6 +79,7 @@ class Committer:
         self._documents = documents
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
+        self._page_bytes = page_bytes
         self._on_replaced = on_replaced
         self._checkpointer = Checkpointer(lambda: self._open(create=False))
         self._queue: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
@@ -334,6 +336,7 @@ class Committer:
             self._path,
             synchronous=self._synchronous,
             busy_timeout=self._busy_timeout,
+            page_bytes=self._page_bytes,
             create=create,
         )
 

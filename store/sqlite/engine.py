@@ -80,6 +80,7 @@ class SqliteEngine(Engine):
         readers: int = 3,
         read_limit: int = 10_000,
         cache_bytes: int = 32 * 1024 * 1024,
+        page_bytes: int = 64 * 1024 * 1024,
         cached_heads: int = 200_000,
         observer: Observer | None = None,
     ) -> None:
@@ -96,6 +97,8 @@ class SqliteEngine(Engine):
             readers: reading threads.
             read_limit: reads that may wait; more are `Unavailable` at once.
             cache_bytes: about how much memory the documents lately used may take.
+            page_bytes: how much memory the pages lately used may take: a half for writing, a half
+                for the readers together. What is not there is mostly in the system's cache.
             cached_heads: streams whose head is kept in memory.
             observer: is told about appends and commits.
         """
@@ -107,8 +110,9 @@ class SqliteEngine(Engine):
         self._documents = Documents(cache_bytes)
         self._lock = FileLock(path)
         self._trimming = asyncio.Lock()
-        self._readers = Readers(path, readers, limit=read_limit)
-        self._searchers = Readers(path, 1, limit=SEARCH_LIMIT)
+        each = page_bytes // 2 // (readers + 1)
+        self._readers = Readers(path, readers, limit=read_limit, page_bytes=each)
+        self._searchers = Readers(path, 1, limit=SEARCH_LIMIT, page_bytes=each)
         self._committer = Committer(
             path,
             self._tables,
@@ -116,6 +120,7 @@ class SqliteEngine(Engine):
             self._documents,
             synchronous=synchronous.upper(),
             busy_timeout=busy_timeout,
+            page_bytes=page_bytes // 2,
             on_replaced=self._reopen,
         )
         self._writer = Writer(

@@ -15,7 +15,7 @@ import structlog
 
 from domain.errors import Unavailable
 from store.sqlite.faults import is_outage, unavailable
-from store.sqlite.schema import open_reader
+from store.sqlite.schema import READER_PAGES, open_reader
 from store.sqlite.turns import CHECK, READ, REST, STUCK
 
 log = structlog.get_logger(__name__)
@@ -32,10 +32,14 @@ SHARE = 8
 class Readers:
     """Runs reads in threads."""
 
-    def __init__(self, path: Path, threads: int, *, limit: int) -> None:
+    def __init__(
+        self, path: Path, threads: int, *, limit: int, page_bytes: int = READER_PAGES
+    ) -> None:
+        """`page_bytes`: of pages that each thread keeps in memory."""
         self._path = path
         self._count = threads
         self._limit = limit
+        self._page_bytes = page_bytes
         self._waiting = 0
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -113,7 +117,7 @@ class Readers:
 
     def _connected(self) -> sqlite3.Connection | None:
         try:
-            return open_reader(self._path)
+            return open_reader(self._path, page_bytes=self._page_bytes)
         except sqlite3.Error as error:
             log.warning("store_unreadable", reason=str(error))
             return None
@@ -134,7 +138,7 @@ class Readers:
                         _close(db)
                         db = None
                     if db is None:
-                        db = open_reader(self._path)
+                        db = open_reader(self._path, page_bytes=self._page_bytes)
                     done.append((future, read(db), None))
                 except Exception as error:  # noqa: BLE001 - it is the caller's
                     if is_outage(error):

@@ -64,9 +64,12 @@ MIGRATIONS: tuple[str, ...] = (
 
 OLDEST_SQLITE = (3, 35, 0)
 
+READER_PAGES = 4 * 1024 * 1024
+"""Bytes of pages that a reading connection of its own keeps in memory."""
+
 
 def open_writer(
-    path: Path, *, synchronous: str, busy_timeout: float, create: bool
+    path: Path, *, synchronous: str, busy_timeout: float, page_bytes: int, create: bool
 ) -> sqlite3.Connection:
     """A connection to write with.
 
@@ -89,7 +92,7 @@ def open_writer(
             "foreign_keys = ON",
             "secure_delete = FAST",
             "temp_store = MEMORY",
-            "cache_size = -65536",
+            f"cache_size = -{page_bytes // 1024}",
             f"wal_autocheckpoint = {SAFETY}",
             "journal_size_limit = 67108864",
         ):
@@ -100,7 +103,9 @@ def open_writer(
     return db
 
 
-def open_reader(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
+def open_reader(
+    path: Path, *, busy_timeout: float = 5.0, page_bytes: int = READER_PAGES
+) -> sqlite3.Connection:
     """A connection that can only read, for use in one thread.
 
     Raises:
@@ -115,7 +120,7 @@ def open_reader(path: Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
         timeout=busy_timeout,
     )
     db.execute("PRAGMA query_only = ON")
-    db.execute("PRAGMA cache_size = -16384")
+    db.execute(f"PRAGMA cache_size = -{page_bytes // 1024}")
     return db
 
 
