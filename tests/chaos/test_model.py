@@ -370,7 +370,7 @@ class Conversation(RuleBasedStateMachine):
                 lambda: client.streams.get(self.stream, {}).get("seq") == len(events),
                 what=f"seq {len(events)} for {name}",
             )
-        by_seq = {event["seq"]: event for event in events}
+        by_seq = {event["seq"]: _of_all(event) for event in events}
         last: int | None = None
         for event in client.events:
             if event.name == "ready":
@@ -394,10 +394,17 @@ class Conversation(RuleBasedStateMachine):
 
 
 def _without_content(live: dict[str, Any], logged: dict[str, Any]) -> dict[str, Any]:
-    """A live event as the log may have it by now: without what was deleted."""
-    if logged["data"].get("deleted_at") is None:
-        return live
-    return {**live, "data": live["data"] | {each: logged["data"][each] for each in CONTENT}}
+    """A live event as the log may have it by now, and as all see it: without what was deleted."""
+    shown = _of_all(live)
+    if logged["data"].get("deleted_at") is not None:
+        shown["data"] |= {each: logged["data"][each] for each in CONTENT}
+    return shown
+
+
+def _of_all(event: dict[str, Any]) -> dict[str, Any]:
+    """An event as all see it: the `client_id` is told to the sender alone."""
+    data = {name: each for name, each in event["data"].items() if name != "client_id"}
+    return {**event, "data": data}
 
 
 @pytest.mark.timeout(1200)

@@ -177,6 +177,7 @@ def _nurse(asked: socket.socket) -> dict[str, Any] | None:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also if the tests run with `nohup`
                 for each in (turned, turn):
                     os.close(each)
                 asked.close()
