@@ -18,6 +18,7 @@ from domain.errors import NotFound
 from domain.messages import Message
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal, Role
+from domain.unread import MAX_UNREAD
 from store.conversations import NO_SETTINGS, ConversationRepository, are_members
 from store.engine import Document, Guard
 from store.messages import MessageRepository
@@ -34,6 +35,9 @@ class UnreadCount(Protocol):
 
     @property
     def more(self) -> bool: ...
+
+    @property
+    def mentions(self) -> int: ...
 
 
 class UnreadCounts(Protocol):
@@ -69,6 +73,7 @@ def change_of(doc: Document) -> ConversationChange:
         "last_message": None,
         "unread": None,
         "more": None,
+        "mentions": None,
         "muted": None,
         "archived": None,
     }
@@ -158,6 +163,7 @@ class ConversationViews:
                     "last_message": last.get(id),
                     "unread": count.shown if count is not None else 0,
                     "more": count is not None and count.more,
+                    "mentions": min(count.mentions, MAX_UNREAD) if count is not None else 0,
                     "muted": own["muted"],
                     "archived": own["archived"],
                 }

@@ -240,10 +240,18 @@ class Streams:
     # -- at connect ---------------------------------------------------------------------------
 
     async def enter(
-        self, client: Client, resume: Mapping[str, Position], ready: Callable[[Any], None]
+        self,
+        client: Client,
+        resume: Mapping[str, Position],
+        ready: Callable[[Any], None],
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Join the client's own streams and those it resumes: first what it missed, then
         `ready(streams)`, then what is live.
+
+        Args:
+            before: finds out what else `ready` tells, as of a moment since which the streams are
+                followed; at its end without another await.
         """
         with self._noting(client) as lost:
             await self._control.heard(client.principal.user)
@@ -254,7 +262,7 @@ class Streams:
                 if stream not in wanted and await self._may_resume(client, stream):
                     wanted[stream] = resume[stream]
             async with self._held(client, wanted, lost) as backlogs:
-                await self._tell(client, backlogs, later, ready)
+                await self._tell(client, backlogs, later, ready, before)
         async for stream in _in_steps(backlogs):
             self._sequencer.release(stream, client.outlet, backlogs[stream].head)
 
@@ -264,6 +272,7 @@ class Streams:
         backlogs: Mapping[str, Backlog],
         later: Sequence[str],
         ready: Callable[[Any], None],
+        before: Callable[[], Awaitable[None]] | None,
     ) -> None:
         """Send what was missed, then `ready`."""
         async for stream in _in_steps(backlogs):
@@ -286,6 +295,8 @@ class Streams:
             # Told, so that a client which is away when it begins can resume it from its start.
             if stream not in client.streams:
                 places[stream] = {"epoch": "", "seq": 0, "recovered": True}
+        if before is not None:
+            await before()
         ready(places)
         client.ready = True
 

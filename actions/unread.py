@@ -22,7 +22,7 @@ from actions.unread_counts import Entry, Fact, Feed, Inbox
 from domain.clock import Clock, timestamp
 from domain.conversations import stream_of
 from domain.errors import ParleyError
-from domain.unread import MAX_UNREAD, NAMESPACE, NONE, UNREAD_INTERVAL, UNREAD_UPDATED, Counts
+from domain.unread import MAX_UNREAD, NAMESPACE, UNREAD_INTERVAL, UNREAD_UPDATED, Counts
 from domain.unread import Unread as UnreadData
 from fanout.hub import Hub
 from fanout.publisher import Publisher
@@ -86,6 +86,17 @@ class Unread:
         counted = await self._repository.count(org, missing)
         found.update({conversation: each.counts for (conversation, _), each in counted.items()})
         return found
+
+    def kept_of(self, user: str) -> Inbox | None:
+        """What is kept of a user, if all of the user's counts are."""
+        inbox = self._inboxes.get(user)
+        return inbox if inbox is not None and inbox.loaded else None
+
+    def is_waiting(self, inbox: Inbox) -> bool:
+        """Whether some of a user's counts are being made anew."""
+        return inbox in self._wanted or any(
+            inbox.user in entry.feed.counting for entry in inbox.entries.values()
+        )
 
     # -- told ---------------------------------------------------------------------------------
 
@@ -160,6 +171,13 @@ class Unread:
                 self._pacer.touch(entry)
             else:
                 self._want(inbox, conversation)
+
+    def recount(self, org: str, user: str, conversation: str) -> None:
+        """Something else has changed in what a user has to read in a conversation."""
+        feed = self._feeds.get(conversation)
+        if feed is not None and user in feed.counting:
+            feed.counting[user] = True
+        self._request(org, user, conversation)
 
     def expelled(self, user: str, stream: str) -> None:
         """A user no longer follows a stream: if it is a conversation's, its count is gone."""
@@ -238,8 +256,7 @@ class Unread:
 
     def _drop(self, entry: Entry) -> None:
         inbox, feed = entry.inbox, entry.feed
-        inbox.total -= entry.counts.shown
-        entry.counts = NONE
+        entry.set(0, 0)
         inbox.entries.pop(feed.conversation, None)
         if feed.entries.get(inbox.user) is entry:
             del feed.entries[inbox.user]
@@ -404,6 +421,7 @@ class Unread:
         entry.floor = counted.floor
         entry.through = entry.counted = counted.through
         entry.set(*counted.counts)
+        entry.hush(counted.quiet)
         if conversation in inbox.tell or feed.changed:
             # What happened and is still to be told may be in the count already.
             inbox.tell.discard(conversation)

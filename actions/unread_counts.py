@@ -1,11 +1,11 @@
 """What is kept in memory of what users have not read: pure counting, without I/O."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from domain.conversations import stream_of
-from domain.unread import COUNTED, NONE, Counts
+from domain.unread import COUNTED, MAX_UNREAD, NONE, Counts, UnreadTotal
 
 KEPT = 64
 """Messages of a conversation that are kept to count again what is behind a position."""
@@ -58,6 +58,16 @@ class Feed:
             del self.recent[:surplus]
 
 
+def total_of(counts: Iterable[Counts]) -> UnreadTotal:
+    """What is unread in several conversations, as the user is told."""
+    total: UnreadTotal = {"total": 0, "mentions": 0, "more": False}
+    for each in counts:
+        total["total"] += each.shown
+        total["mentions"] += min(each.mentions, MAX_UNREAD)
+        total["more"] = total["more"] or each.more
+    return total
+
+
 class Inbox:
     """A user who is connected here."""
 
@@ -69,16 +79,23 @@ class Inbox:
         self.entries: dict[str, Entry] = {}
         self.loaded = False
         self.total = 0
+        """What is unread in all conversations that are not quiet."""
         self.told = 0
         """The total that the user's devices know."""
         self.tell: set[str] = set()
         """Conversations the user is to be told of once they are loaded."""
 
+    def totals(self) -> UnreadTotal:
+        """All of it together."""
+        for entry in self.entries.values():
+            entry.fold()
+        return total_of(entry.counts for entry in self.entries.values() if not entry.quiet)
+
 
 class Entry:
     """One user's count in one conversation."""
 
-    __slots__ = ("counted", "counts", "feed", "floor", "inbox", "sent", "through")
+    __slots__ = ("counted", "counts", "feed", "floor", "inbox", "quiet", "sent", "through")
 
     def __init__(self, inbox: Inbox, feed: Feed) -> None:
         self.inbox = inbox
@@ -91,6 +108,8 @@ class Entry:
         store knows before we are told.
         """
         self.counts = NONE
+        self.quiet = False
+        """Whether it is left out of the total."""
         self.sent: Counts | None = None
         """What the user's devices know."""
 
@@ -101,7 +120,14 @@ class Entry:
 
     def set(self, unread: int, mentions: int) -> None:
         known, self.counts = self.counts, Counts(min(unread, COUNTED), min(mentions, COUNTED))
-        self.inbox.total += self.counts.shown - known.shown
+        if not self.quiet:
+            self.inbox.total += self.counts.shown - known.shown
+
+    def hush(self, quiet: bool) -> None:
+        """Leave it out of the total, or not."""
+        if quiet != self.quiet:
+            self.quiet = quiet
+            self.inbox.total += -self.counts.shown if quiet else self.counts.shown
 
     def fold(self) -> None:
         """Add the messages that are not counted yet."""

@@ -26,9 +26,6 @@ MAX_GROUP_MEMBERS = 1000
 MAX_CHANNEL_MEMBERS = 100_000
 """Members of a channel; those beyond the first thousand join or are added one by one."""
 
-MAX_OWNERS = 100
-"""Owners of a conversation."""
-
 MAX_CONVERSATIONS = 9_999
 """Conversations a user may be in: with the user's own stream as many as a connection may follow."""
 
@@ -42,7 +39,7 @@ class Kind(StrEnum):
     DIRECT = "direct"
     """Two people; there is one for each two."""
     GROUP = "group"
-    """Some people, whom the owners add."""
+    """Some people, whom the owner adds."""
     CHANNEL = "channel"
     """Open to everybody in the organization but guests, who are added."""
 
@@ -74,6 +71,8 @@ class Conversation(TypedDict):
     """At most 1,000."""
     more: bool
     """Whether more is unread than `unread` says."""
+    mentions: int
+    """How many of the unread messages mention the user, at most 1,000."""
     muted: bool
     archived: bool
 
@@ -81,7 +80,7 @@ class Conversation(TypedDict):
 @with_config(extra="forbid")
 class ConversationChange(TypedDict):
     """A conversation after a change. In its own stream it is as all members see it, and what may be
-    another for each of them is null: `last_message`, `unread`, `more`, `muted`, `archived`. In a user's
+    another for each of them is null: `last_message`, `unread`, `more`, `mentions`, `muted`, `archived`. In a user's
     stream `muted` or `archived` is what changed, and what else is null did not.
     """
 
@@ -94,6 +93,7 @@ class ConversationChange(TypedDict):
     last_message: Message | None
     unread: int | None
     more: bool | None
+    mentions: int | None
     muted: bool | None
     archived: bool | None
 
@@ -133,7 +133,7 @@ MEMBER_UPDATED = EventType(
     NAMESPACE,
     Delivery.DURABLE,
     MemberChange,
-    "A member has another role.",
+    "A member has another role: the last owner left and handed over.",
 )
 
 EVENTS: tuple[EventType, ...] = (

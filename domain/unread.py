@@ -56,7 +56,21 @@ class Unread(TypedDict):
     mentions: int
     """How many of them mention the user, at most 1,000."""
     total: int
-    """Unread messages in all of the user's conversations together, of each at most 1,000."""
+    """Unread messages in all of the user's conversations that are neither muted nor archived, of
+    each at most 1,000.
+    """
+
+
+@with_config(extra="forbid")
+class UnreadTotal(TypedDict):
+    """What a user has not read in all conversations that are neither muted nor archived."""
+
+    total: int
+    """Of each conversation at most 1,000."""
+    mentions: int
+    """How many of them mention the user, of each conversation at most 1,000."""
+    more: bool
+    """Whether there are more than `total` says."""
 
 
 UNREAD_UPDATED = EventType(

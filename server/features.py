@@ -15,16 +15,13 @@ from actions.conversations import Conversations
 from actions.elsewhere import Elsewhere
 from actions.expiry import Expirations
 from actions.guesses import Guesses
-from actions.handovers import Handovers
 from actions.hashing import PasswordHasher
 from actions.history import History
 from actions.last_messages import LastMessages
-from actions.member_roles import MemberRoles
 from actions.members import Members
 from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Messages
-from actions.owners import Owners
 from actions.pins import Pins
 from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
@@ -37,6 +34,7 @@ from actions.sessions import Sessions
 from actions.tokens import Tokens
 from actions.typing import Typing
 from actions.unread import Unread
+from actions.unread_totals import UnreadTotals
 from actions.uploads import Limits as UploadLimits
 from actions.uploads import Uploads
 from actions.users import Users
@@ -44,7 +42,7 @@ from actions.writing import is_shut_out
 from config.load import SettingsError
 from config.settings import PasswordRule, Registration, Settings
 from domain import conversations, messages, presence, reactions, receipts, typing, unread
-from domain.conversations import MEMBER_REMOVED
+from domain.conversations import CONVERSATION_UPDATED, MEMBER_REMOVED
 from domain.errors import Conflict, Invalid
 from domain.events import EventType
 from domain.presence import SEEN_EVERY
@@ -63,15 +61,15 @@ from handlers.reactions import ReactionCommands
 from handlers.receipts import ReceiptCommands
 from handlers.streams import StreamCommands, SyncCommands
 from handlers.typing import TypingCommands
+from handlers.unread import UnreadCommands
 from handlers.uploads import UploadCommands
 from handlers.users import ApiKeyCommands, UserCommands
 from server.fabric import Fabric
-from server.gateway import Follower
+from server.gateway import Follower, Greeting
 from store import accounts as accounts_store
 from store import contacts as contacts_store
 from store import conversations as conversations_store
 from store import guesses as guesses_store
-from store import handovers as handovers_store
 from store import leases as leases_store
 from store import messages as messages_store
 from store import nodes as nodes_store
@@ -87,7 +85,6 @@ from store.contacts import ContactRepository
 from store.conversations import ConversationRepository
 from store.engine import Collection
 from store.guesses import GuessRepository
-from store.handovers import HandoverRepository
 from store.messages import MessageRepository
 from store.presence import PresenceRepository
 from store.reactions import ReactionRepository
@@ -102,7 +99,6 @@ COLLECTIONS: tuple[Collection, ...] = (
     *guesses_store.COLLECTIONS,
     *contacts_store.COLLECTIONS,
     *conversations_store.COLLECTIONS,
-    *handovers_store.COLLECTIONS,
     *messages_store.COLLECTIONS,
     *receipts_store.COLLECTIONS,
     *unread_store.COLLECTIONS,
@@ -126,7 +122,6 @@ EVENTS: tuple[EventType, ...] = (
 """Everything that is told."""
 
 HOUR = 3600.0
-MINUTE = 60.0
 LEASE_RENEWED = 5.0
 """Seconds: a node that dies takes its connections offline within a minute."""
 
@@ -160,6 +155,7 @@ class Features:
             SyncCommands(fabric.streams),
         ]
         self.followers: list[Follower] = []
+        self.greetings: dict[str, Greeting] = {}
         self.services: list[Callable[[], Awaitable[object]]] = []
         """Run for as long as the node does."""
         self.jobs: list[Job] = []
@@ -230,7 +226,7 @@ class Features:
         )
         keys = ApiKeys(sessions, self.authenticator, fabric.clock, settings.api_key_ttl)
         contacts = Contacts(ContactRepository(fabric.engine), users, fabric.clock)
-        self.logins, self.contacts, self.managed = logins, contacts, managed
+        self.logins, self.contacts = logins, contacts
         self.people = users
         self.followers.append(expirations)
         self.services += [self.authenticator.run, expirations.run]
@@ -250,8 +246,9 @@ class Features:
         positions, reacted = ReceiptRepository(engine), ReactionRepository(engine)
         files = UploadRepository(engine)
         memberships = Memberships(engine, rooms, fabric.user_control, clock)
+        unread_counts = UnreadRepository(engine)
         self.unread = counts = Unread(
-            UnreadRepository(engine),
+            unread_counts,
             memberships,
             fabric.hub,
             fabric.clients,
@@ -259,22 +256,18 @@ class Features:
             clock,
         )
         fabric.streams.on_expelled.append(counts.expelled)
+        totals = UnreadTotals(counts, unread_counts, memberships, fabric.sequencer)
+        self.greetings[conversations.NAMESPACE] = totals.at_ready
+        fabric.sequencer.observe(CONVERSATION_UPDATED.name, totals.settings_changed)
         message_views = MessageViews(rooms, memberships, positions, reacted)
         last = LastMessages(engine, posts)
         views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)
-        owners = Owners(engine, rooms, self.people, memberships, fabric.publisher, clock)
-        handovers = Handovers(HandoverRepository(engine), owners, self.people, clock)
-        self.managed.before_disabled.append(handovers.begin)
-        self.managed.on_disabled.append(handovers.go_on)
-        self.services.append(handovers.run)
-        self.jobs.append(Job("handovers", MINUTE, handovers.finish))
         opened = Conversations(
             engine,
             rooms,
             self.people,
             memberships,
             views,
-            owners,
             fabric.streams,
             fabric.publisher,
             clock,
@@ -286,13 +279,9 @@ class Features:
             memberships,
             views,
             opened,
-            owners,
             fabric.streams,
             fabric.publisher,
             clock,
-        )
-        roles = MemberRoles(
-            engine, rooms, self.people, views, members, owners, fabric.publisher, clock
         )
         fabric.sequencer.observe(MEMBER_REMOVED.name, members.removed)
         if not fabric.bus.alone:
@@ -325,7 +314,7 @@ class Features:
             fabric.publisher,
             clock,
         )
-        self.followers += [self.unread, self.receipts]
+        self.followers += [self.unread, totals, self.receipts]
         if not fabric.bus.alone:
             Elsewhere(fabric.sequencer, fabric.user_control, self.unread, self.receipts)
         history = History(posts, sent, memberships, message_views)
@@ -355,11 +344,12 @@ class Features:
         self.jobs.append(Job("creations", HOUR, opened.trim))
         self.command_sets += [
             ConversationCommands(opened, views),
-            MemberCommands(members, roles, views),
+            MemberCommands(members, views),
             MessageCommands(sent),
             HistoryCommands(history, search),
             PinCommands(pins),
             ReceiptCommands(self.receipts),
+            UnreadCommands(totals),
             ReactionCommands(reacting),
             TypingCommands(writing),
             UploadCommands(self.uploads),

@@ -46,6 +46,10 @@ class Resume(Request):
     resume: KnownStreams = Field(default_factory=dict)
 
 
+Greeting = Callable[[Client], Awaitable[Mapping[str, Any]]]
+"""What `ready` tells a client besides."""
+
+
 class Follower(Protocol):
     """A feature that wants to know of clients' coming and going."""
 
@@ -70,7 +74,9 @@ class Gateway:
         clients: Clients,
         followers: Sequence[Follower],
         clock: Clock,
+        greetings: Mapping[str, Greeting] | None = None,
     ) -> None:
+        """`greetings`: by namespace."""
         self.namespaces: Collection[str] = frozenset(registry.namespaces)
         self._authenticate = authenticate
         self._registry = registry
@@ -79,6 +85,7 @@ class Gateway:
         self._clients = clients
         self._followers = followers
         self._clock = clock
+        self._greetings = greetings or {}
 
     async def connect(self, connection: Connection, auth: Any) -> None:
         """Authenticate, join the client's streams, send what it missed, then `ready`."""
@@ -104,6 +111,13 @@ class Gateway:
         self._clients.add(client)
         connection.state = client
 
+        greeting = self._greetings.get(namespace)
+        more: dict[str, Any] = {}
+
+        async def greet() -> None:
+            if greeting is not None:
+                more.update(await greeting(client))
+
         def ready(streams: Any) -> None:
             connection.emit(
                 "ready",
@@ -112,11 +126,12 @@ class Gateway:
                     "user": principal.user,
                     "server_time": timestamp(self._clock.now()),
                     "streams": streams,
+                    **more,
                 },
             )
 
         try:
-            await self._streams.enter(client, resume, ready)
+            await self._streams.enter(client, resume, ready, greet)
             for follower in self._followers:
                 await follower.entered(client, resume.keys())
         except BaseException:

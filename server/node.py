@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, NotRequired
 
 import structlog
 from aiohttp import web
@@ -16,6 +16,7 @@ from config.limits import DEFAULT, buckets, check_buckets
 from config.settings import Environment, Settings
 from domain.accounts import Expiry
 from domain.clock import Clock
+from domain.unread import UnreadTotal
 from fanout.limits import LocalRateLimiter
 from handlers.command import Registry
 from handlers.connections import ConnectionCommands
@@ -67,6 +68,8 @@ class Ready(TypedDict):
     user: str
     server_time: str
     streams: dict[str, StreamHead]
+    unread: NotRequired[UnreadTotal]
+    """On `/messages`."""
 
 
 class Closing(TypedDict):
@@ -135,6 +138,7 @@ class Node:
             self.fabric.clients,
             self.features.followers,
             clock,
+            self.features.greetings,
         )
         self._addresses = Addresses(
             settings.trusted_proxies, warn=settings.env is Environment.PRODUCTION

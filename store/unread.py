@@ -7,7 +7,7 @@ from typing import NamedTuple
 from domain.conversations import stream_of
 from domain.messages import MESSAGE_DELETED
 from domain.unread import COUNTED, NONE, Counts
-from store.conversations import MEMBERS, key_of
+from store.conversations import MEMBERS, SETTINGS, key_of
 from store.engine import Change, Collection, Delete, Document, Engine, Index, Insert, Is
 from store.messages import MESSAGES
 from store.receipts import POSITIONS
@@ -44,6 +44,8 @@ class Counted(NamedTuple):
     through: int
     """Everything up to this seq was looked at, nothing after it."""
     counts: Counts
+    quiet: bool = False
+    """Whether the user has muted or archived the conversation."""
 
 
 def mention(message: str, conversation: str, users: Iterable[str]) -> list[Change]:
@@ -74,9 +76,10 @@ class UnreadRepository:
         if not pairs:
             return {}
         keys = [key_of(*pair) for pair in pairs]
-        members, positions = await asyncio.gather(
+        members, positions, settings = await asyncio.gather(
             self._engine.get_many(org, MEMBERS, keys),
             self._engine.get_many(org, POSITIONS, keys),
+            self._engine.get_many(org, SETTINGS, keys),
         )
         floors = {
             pair: _floor(members[key], positions.get(key))
@@ -100,6 +103,10 @@ class UnreadRepository:
             *(self._count_one(org, pair, floor, heads[pair[0]]) for pair, floor in behind.items())
         )
         counted.update(found)
+        for doc in settings.values():
+            conversation, _, user = doc["id"].partition(":")
+            if (doc["muted"] or doc["archived"]) and (conversation, user) in counted:
+                counted[conversation, user] = counted[conversation, user]._replace(quiet=True)
         return counted
 
     async def _count_together(

@@ -114,7 +114,12 @@ async def test_receipts_and_unread_on_several_devices(api: Api) -> None:
         await connect(api.url, "/messages", bob.token) as phone,
         await connect(api.url, "/messages", bob.token) as desk,
     ):
-        assert (await bob.api.get("/conversations"))["items"][0]["unread"] == 1
+        at_first = {"total": 1, "mentions": 1, "more": False}
+        assert phone.ready["unread"] == desk.ready["unread"] == at_first
+        assert await bob.api.get("/unread") == at_first
+        assert await phone.call("unread.get") == at_first
+        listed = (await bob.api.get("/conversations"))["items"][0]
+        assert (listed["unread"], listed["mentions"]) == (1, 1)
         second = await sent(ann, group["id"], "two")
         for device in (phone, desk):
             count = await device.wait_for(

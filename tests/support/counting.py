@@ -11,6 +11,7 @@ from actions.messages import Messages
 from actions.receipts import Receipts
 from actions.streams import Position
 from actions.unread import Unread
+from actions.unread_totals import UnreadTotals
 from domain import conversations, messages, receipts, unread
 from domain.principals import Principal
 from fanout.bus import Bus
@@ -39,6 +40,12 @@ class CountingWorld(MessagingWorld):
             clock,
         )
         self.streams.on_expelled.append(self.counts.expelled)
+        self.totals = UnreadTotals(
+            self.counts, UnreadRepository(engine), self.memberships, self.sequencer
+        )
+        self.sequencer.observe(
+            conversations.CONVERSATION_UPDATED.name, self.totals.settings_changed
+        )
         self.messages = Messages(
             engine,
             self.message_store,
@@ -68,10 +75,19 @@ class CountingWorld(MessagingWorld):
     ) -> tuple[Client, LocalOutlet]:
         client, outlet = local_client(who, events=EVENTS)
         self.clients.add(client)
+        greeting: dict[str, Any] = {}
+
+        async def greet() -> None:
+            greeting.update(await self.totals.at_ready(client))
+
         await self.streams.enter(
-            client, resume or {}, lambda streams: outlet.emit("ready", streams)
+            client,
+            resume or {},
+            lambda streams: outlet.emit("ready", {"streams": streams, **greeting}),
+            greet,
         )
         await self.counts.entered(client, (resume or {}).keys())
+        await self.totals.entered(client, (resume or {}).keys())
         await self.moves.entered(client, (resume or {}).keys())
         return client, outlet
 
@@ -80,6 +96,7 @@ class CountingWorld(MessagingWorld):
         self.disconnect(client)
         client.closed()
         await self.counts.left(client)
+        await self.totals.left(client)
         await self.moves.left(client)
 
     async def unread_of(self, who: Principal, conversation: str) -> tuple[int, int]:

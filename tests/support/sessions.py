@@ -54,13 +54,7 @@ class Session(Asking):
         """A conversation, or who is in it."""
         command = self.random.choice(
             ["conversation.update"] * 3
-            + [
-                "conversation.join",
-                "conversation.leave",
-                "member.add",
-                "member.remove",
-                "member.update",
-            ]
+            + ["conversation.join", "conversation.leave", "member.add", "member.remove"]
         )
         fields: dict[str, Any] = {"conversation": self.conversation()}
         if command == "conversation.update":
@@ -69,8 +63,6 @@ class Session(Asking):
             )
         elif command.startswith("member."):
             fields["user"] = self.user()
-            if command == "member.update":
-                fields["role"] = self.random.choice(["owner", "member"])
         await self.command(self.name(), command, fields)
 
     async def send(self) -> None:

@@ -215,7 +215,7 @@ async def test_a_change_is_told_with_the_conversation_as_all_see_it(world: Messa
     for changes in ({"title": "b"}, {"topic": "t"}):
         changed = await world.conversations.update(ann, group["id"], changes)
         world.hub.flush()
-        own = dict.fromkeys(("last_message", "unread", "more", "muted", "archived"))
+        own = dict.fromkeys(("last_message", "unread", "more", "mentions", "muted", "archived"))
         assert at_bob.data("conversation.updated")[-1] == {**changed, **own}
     assert [each["user"] for each in changed["members"]] == ["ann", "bob", "cy"]
     assert changed["members"][1]["delivered_seq"] == sent["seq"]

@@ -71,6 +71,68 @@ async def test_the_total_is_over_all_conversations(world: CountingWorld) -> None
     await until(lambda: last(at_bob, one) == (0, 0, 2))
 
 
+def at_ready(outlet: LocalOutlet) -> Any:
+    return next(told for name, told in outlet.received if name == "ready")["unread"]
+
+
+async def test_ready_tells_what_is_unread_and_who_asks_is_told_the_same(
+    world: CountingWorld,
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    one, two = [(await world.open(ann, bob))["id"] for _ in range(2)]
+    sent = await world.send(ann, one, "x", mentions=["bob"])
+    await world.send(ann, two, "y")
+    client, phone = await world.connect(bob)
+    assert at_ready(phone) == {"total": 2, "mentions": 1, "more": False}
+    assert await world.totals.get("org", "bob") == at_ready(phone)
+    assert world.counts.kept == (0, 0)
+    # From what is kept, too.
+    await world.send(ann, two, "z")
+    await until(lambda: last(phone, two) == (2, 0, 3))
+    _, desk = await world.connect(bob)
+    assert at_ready(desk) == {"total": 3, "mentions": 1, "more": False}
+    await world.moves.move(bob, one, "read", sent["seq"])
+    assert await world.totals.get("org", "bob") == {"total": 2, "mentions": 0, "more": False}
+    await world.part(client)
+
+
+async def test_what_comes_while_one_comes_is_told_after_ready(world: CountingWorld) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    at_once = world.totals.at_ready
+
+    async def late(client: Any) -> Any:
+        found = await at_once(client)
+        await world.send(ann, room, "x")
+        return found
+
+    world.totals.at_ready = late  # type: ignore[method-assign]
+    _, at_bob = await world.connect(bob)
+    assert at_ready(at_bob)["total"] == 0
+    await until(lambda: last(at_bob, room) == (1, 0, 1))
+
+
+@pytest.mark.parametrize("setting", ["muted", "archived"])
+async def test_the_total_leaves_out_what_is_muted_or_archived(
+    world: CountingWorld, setting: str
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    quiet, loud = [(await world.open(ann, bob))["id"] for _ in range(2)]
+    for room in (quiet, loud):
+        await world.send(ann, room, "x", mentions=["bob"])
+    _, at_bob = await world.connect(bob)
+    assert at_ready(at_bob)["total"] == 2
+    await world.conversations.update(bob, quiet, {setting: True})
+    await until(lambda: last(at_bob, quiet) == (1, 1, 1))
+    await world.send(ann, quiet, "y")
+    await until(lambda: last(at_bob, quiet) == (2, 1, 1))
+    _, again = await world.connect(bob)
+    assert at_ready(again) == {"total": 1, "mentions": 1, "more": False}
+    assert await world.totals.get("org", "bob") == at_ready(again)
+    await world.conversations.update(bob, quiet, {setting: False})
+    await until(lambda: last(at_bob, quiet) == (2, 1, 3))
+
+
 async def test_the_total_is_told_though_the_count_is_what_it_was(world: CountingWorld) -> None:
     ann, bob = world.user("ann"), world.user("bob")
     one, other = [(await world.open(ann, bob, kind=Kind.GROUP))["id"] for _ in range(2)]
