@@ -1,12 +1,15 @@
 """Opening conversations and changing what is said of them."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
-from actions.conversation_views import ConversationViews, change_of, may_discover
+from actions.attempts import ATTEMPTS, busy
+from actions.conversation_views import ConversationViews, change_of
 from actions.memberships import Memberships
+from actions.owners import Owners, manages
+from actions.people import People, require_users
 from actions.streams import Streams
 from domain.clock import Clock, timestamp
 from domain.conversations import (
@@ -34,7 +37,6 @@ from store.conversations import (
     Creation,
     add_member,
     change_settings,
-    has_role,
     is_as,
     is_member,
     is_new,
@@ -44,41 +46,17 @@ from store.engine import (
     Appended,
     Document,
     Engine,
-    Guard,
     GuardFailed,
     Insert,
     NewEvent,
     Update,
 )
 
-ATTEMPTS = 8
-"""Times a change is tried anew when what it was decided on changes at the same moment."""
-
 CLIENT_IDS_KEPT = 30 * 86_400.0
 """Seconds that it is remembered which conversation a `client_id` opened."""
 
 REACTIONS = "reactions"
 """The namespace whose streams have the same readers."""
-
-
-class People(Protocol):
-    """Who there is in an organization (`store.accounts`)."""
-
-    async def existing(self, org: str, users: Sequence[str]) -> Collection[str]:
-        """Which of these are users of the organization."""
-        ...
-
-
-async def require_users(people: People, org: str, users: Sequence[str]) -> None:
-    """Refuse ids of which the organization has no user.
-
-    Raises:
-        NotFound: names the first.
-    """
-    found = await people.existing(org, users)
-    for user in users:
-        if user not in found:
-            raise NotFound(f"There is no user {user}.")
 
 
 def too_many(principal: Principal, user: str) -> TooLarge:
@@ -88,28 +66,6 @@ def too_many(principal: Principal, user: str) -> TooLarge:
         f"{who} in {MAX_CONVERSATIONS} conversations, which is the most.",
         data={"limit": MAX_CONVERSATIONS},
     )
-
-
-def is_manager(principal: Principal, doc: Document) -> bool:
-    """Whether the caller manages a group or channel, as of its document."""
-    return _administers(principal, doc) or doc["owner"] == principal.user
-
-
-def _administers(principal: Principal, doc: Document) -> bool:
-    return doc["kind"] == Kind.CHANNEL and principal.role.at_least(Role.ADMIN)
-
-
-def manages(principal: Principal, doc: Document) -> Guard:
-    """The guard of one who manages a conversation: its owner, in channels an admin too.
-
-    Raises:
-        Invalid: nobody manages a direct conversation.
-    """
-    if doc["kind"] == Kind.DIRECT:
-        raise Invalid("A direct conversation is that of its two members; it cannot be changed.")
-    if _administers(principal, doc):
-        return Guard(CONVERSATIONS, doc["id"])
-    return has_role(doc["id"], principal.user, "owner")
 
 
 class Conversations:
@@ -122,6 +78,7 @@ class Conversations:
         people: People,
         memberships: Memberships,
         views: ConversationViews,
+        owners: Owners,
         streams: Streams,
         publisher: Publisher,
         clock: Clock,
@@ -131,6 +88,7 @@ class Conversations:
         self._people = people
         self._memberships = memberships
         self._views = views
+        self._owners = owners
         self._streams = streams
         self._publisher = publisher
         self._clock = clock
@@ -165,8 +123,8 @@ class Conversations:
                 raise Invalid.field("title", "a direct conversation has none")
         elif len(others) >= MAX_GROUP_MEMBERS:
             raise Invalid.field("members", f"at most {MAX_GROUP_MEMBERS} to begin with")
-        owner = user if kind is not Kind.DIRECT else None
-        roles = {user: "owner" if owner else "member"} | dict.fromkeys(others, "member")
+        owners = 1 if kind is not Kind.DIRECT else 0
+        roles = {user: "owner" if owners else "member"} | dict.fromkeys(others, "member")
         digest = key_digest(orjson.dumps([kind.value, sorted(others), title]).decode())
         used = await self._conversations.creation(org, user, client_id)
         doc = await self._conversations.get(org, _same(used, digest)) if used is not None else None
@@ -213,7 +171,7 @@ class Conversations:
                                 "topic": None,
                                 "created_at": at,
                                 "created_by": user,
-                                "owner": owner,
+                                "owners": owners,
                                 "size": len(roles),
                             },
                         ),
@@ -294,7 +252,7 @@ class Conversations:
 
         Raises:
             NotFound: the caller may not know of it.
-            Forbidden: title and topic are changed by the owner, in channels by admins too.
+            Forbidden: title and topic are changed by owners, in channels by admins too.
         """
         doc = await self._views.visible(principal, conversation)
         shared: dict[str, str | None] = {}
@@ -318,8 +276,8 @@ class Conversations:
             changed = {**doc, **values}
             if changed == doc:
                 # Nothing to write; who may not change it shall hear so all the same.
-                if guard.collection is not CONVERSATIONS and doc["owner"] != principal.user:
-                    raise Forbidden("Only the owner may change this.")
+                if not await self._owners.is_manager(principal, doc):
+                    raise await self._owners.refused(principal, doc)
                 return doc
             as_read = is_as(id, title=doc["title"], topic=doc["topic"])
             data, members = await self._views.shared(principal.org, changed)
@@ -337,12 +295,12 @@ class Conversations:
                 )
             except GuardFailed as failed:
                 if failed.guard == guard:
-                    raise await self.refused(principal, doc) from None
+                    raise await self._owners.refused(principal, doc) from None
                 doc = await self._views.visible(principal, id)
                 continue
             self._publisher.stored(appended.events)
             return changed
-        raise Conflict("Others are changing this conversation at the same moment.")
+        raise busy()
 
     async def _update_own(
         self, principal: Principal, doc: Document, values: Mapping[str, bool]
@@ -366,14 +324,6 @@ class Conversations:
         except GuardFailed:
             raise NotFound("You are not in this conversation.") from None
         publish_personal(self._publisher, self._streams, self._memberships, principal, appended)
-
-    async def refused(self, principal: Principal, doc: Document) -> Forbidden | NotFound:
-        """The error for one who does not manage a conversation."""
-        if may_discover(principal, doc) or await self._memberships.is_member(
-            principal.org, doc["id"], principal.user
-        ):
-            return Forbidden("Only the owner of the conversation may do this.")
-        return NotFound("There is no such conversation.")
 
 
 def publish_personal(

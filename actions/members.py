@@ -1,20 +1,13 @@
 """Coming into conversations and going out of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from actions.attempts import ATTEMPTS, busy
 from actions.conversation_views import ConversationViews, may_discover
-from actions.conversations import (
-    ATTEMPTS,
-    REACTIONS,
-    Conversations,
-    People,
-    is_manager,
-    manages,
-    require_users,
-    shut_out,
-    too_many,
-)
+from actions.conversations import REACTIONS, Conversations, shut_out, too_many
 from actions.memberships import Memberships
+from actions.owners import Owners, manages
+from actions.people import People, require_users
 from actions.streams import Streams
 from domain.clock import Clock, timestamp
 from domain.conversations import (
@@ -22,14 +15,13 @@ from domain.conversations import (
     MAX_GROUP_MEMBERS,
     MEMBER_ADDED,
     MEMBER_REMOVED,
-    MEMBER_UPDATED,
     Conversation,
     Kind,
     MemberChange,
     MemberRole,
     stream_of,
 )
-from domain.errors import Conflict, Invalid, NotFound, TooLarge
+from domain.errors import Invalid, NotFound, TooLarge
 from domain.events import StoredEvent
 from domain.principals import Principal
 from domain.streams import Head
@@ -40,11 +32,12 @@ from store.conversations import (
     MEMBERS,
     ConversationRepository,
     add_member,
+    count_owners,
     has_role,
-    is_as,
-    is_member,
     is_no_member,
+    is_owned_as,
     key_of,
+    owners_of,
 )
 from store.engine import (
     Append,
@@ -71,6 +64,7 @@ class Members:
         memberships: Memberships,
         views: ConversationViews,
         opened: Conversations,
+        owners: Owners,
         streams: Streams,
         publisher: Publisher,
         clock: Clock,
@@ -81,6 +75,7 @@ class Members:
         self._memberships = memberships
         self._views = views
         self._opened = opened
+        self._owners = owners
         self._streams = streams
         self._publisher = publisher
         self._clock = clock
@@ -99,18 +94,18 @@ class Members:
             doc = await self._views.visible(principal, conversation)
             if doc["kind"] != Kind.CHANNEL:
                 raise Invalid("Only channels can be joined.")
-            if not may_discover(principal, doc) or await self._enter(
+            if not may_discover(principal, doc) or await self.enter(
                 principal, doc, principal.user, []
             ):
                 return (await self._views.many(principal, [doc]))[0]
-        raise _busy()
+        raise busy()
 
     async def add(self, principal: Principal, conversation: str, user: str) -> Conversation:
         """Put somebody into a group or channel. Who is in it already stays in it.
 
         Raises:
             NotFound: no such conversation for the caller, or no such user.
-            Forbidden: the caller is not its owner, nor an admin in a channel; the user has
+            Forbidden: the caller is none of its owners, nor an admin in a channel; the user has
                 blocked the caller.
             TooLarge: it is full, or the user is in as many conversations as one may be in.
         """
@@ -119,26 +114,31 @@ class Members:
             guard = manages(principal, doc)
             # Before anything is told of the user or of the room there is; the guard is for what
             # changes after this.
-            if not is_manager(principal, doc):
-                raise await self._opened.refused(principal, doc)
+            if not await self._owners.is_manager(principal, doc):
+                raise await self._owners.refused(principal, doc)
             await require_users(self._people, principal.org, [user])
             authority = [guard, unblocked(user, principal.user)]
             try:
-                done = await self._enter(principal, doc, user, authority)
+                done = await self.enter(principal, doc, user, authority)
             except GuardFailed as failed:
                 if failed.guard.collection is BLOCKS:
                     if await self._memberships.is_member(principal.org, conversation, user):
                         return (await self._views.many(principal, [doc]))[0]
                     raise shut_out(Kind(doc["kind"])) from None
-                raise await self._opened.refused(principal, doc) from None
+                raise await self._owners.refused(principal, doc) from None
             if done:
                 return (await self._views.many(principal, [doc]))[0]
-        raise _busy()
+        raise busy()
 
-    async def _enter(
-        self, principal: Principal, doc: Document, user: str, authority: Sequence[Guard]
+    async def enter(
+        self,
+        principal: Principal,
+        doc: Document,
+        user: str,
+        authority: Sequence[Guard],
+        role: MemberRole = "member",
     ) -> bool:
-        """Put a user in as of a conversation's document; False if it has another owner by now.
+        """Put a user in as of a conversation's document; False if it has other owners by now.
 
         Raises:
             GuardFailed: one of `authority`.
@@ -151,10 +151,11 @@ class Members:
         if (full or crowded) and not await self._memberships.is_member(org, id, user):
             raise TooLarge("This conversation is full.") if full else too_many(principal, user)
         # Whoever comes first into a channel that all have left is its owner.
-        role: MemberRole = "member" if doc["owner"] is not None else "owner"
+        if not owners_of(doc):
+            role = "owner"
         at = timestamp(self._clock.now())
         data: MemberChange = {"conversation": id, "user": user, "role": role}
-        owner = {"owner": user} if role == "owner" else {}
+        owners = count_owners(owners_of(doc) + 1) if role == "owner" else {}
         # Read before the append: the newcomer misses no reaction to what it will fetch.
         reactions = await self._engine.head(org, f"{REACTIONS}/{id}") or Head("", 0, 0)
         try:
@@ -167,9 +168,9 @@ class Members:
                     [NewEvent(MEMBER_ADDED.name, {**data})],
                     [
                         add_member(id, user, role, at),
-                        Update(CONVERSATIONS, id, set=owner, inc={"size": 1}),
+                        Update(CONVERSATIONS, id, set=owners, inc={"size": 1}),
                     ],
-                    [*authority, is_no_member(id, user), is_as(id, owner=doc["owner"])],
+                    [*authority, is_no_member(id, user), is_owned_as(doc)],
                 )
             )
         except GuardFailed as failed:
@@ -183,7 +184,8 @@ class Members:
     # -- out ----------------------------------------------------------------------------------
 
     async def leave(self, principal: Principal, conversation: str) -> Conversation:
-        """Go out of a group or channel. An owner hands over to whoever has been in it longest.
+        """Go out of a group or channel. The last active owner hands over to
+        the active member who has been in it longest.
 
         Raises:
             NotFound: the caller is not in it.
@@ -197,7 +199,7 @@ class Members:
 
         Raises:
             NotFound: no such conversation for the caller, or the user is not in it.
-            Forbidden: the caller is not its owner, nor an admin in a channel.
+            Forbidden: the caller is none of its owners, nor an admin in a channel.
         """
         doc = await self._take_out(principal, conversation, user)
         return (await self._views.many(principal, [doc]))[0]
@@ -213,10 +215,10 @@ class Members:
                 raise Invalid("A direct conversation cannot be left.")
             member = await self._conversations.member(org, conversation, user)
             if member is None:
-                if authority and not is_manager(principal, doc):
-                    raise await self._opened.refused(principal, doc)
+                if authority and not await self._owners.is_manager(principal, doc):
+                    raise await self._owners.refused(principal, doc)
                 raise NotFound("This user is not in the conversation.")
-            guards, changes, events = await self._going(org, doc, member)
+            guards, changes, events, heir = await self._going(org, doc, member)
             try:
                 appended = await self._engine.append(
                     Append(
@@ -231,35 +233,32 @@ class Members:
                 )
             except GuardFailed as failed:
                 if failed.guard in authority:
-                    raise await self._opened.refused(principal, doc) from None
+                    raise await self._owners.refused(principal, doc) from None
                 continue
             self._gone(conversation, user, appended)
+            await self._owners.look_again(org, conversation, heir)
             return doc
-        raise _busy()
+        raise busy()
 
     async def _going(
         self, org: str, doc: Document, member: Document
-    ) -> tuple[list[Guard], list[Change], list[NewEvent]]:
-        """What takes a member out, and makes another one the owner if this one was it."""
+    ) -> tuple[list[Guard], list[Change], list[NewEvent], str | None]:
+        """What takes a member out, and makes an heir the owner if this one was the last."""
         id, user, role = doc["id"], member["user"], member["role"]
         gone: MemberChange = {"conversation": id, "user": user, "role": role}
         events = [NewEvent(MEMBER_REMOVED.name, {**gone})]
         guards = [has_role(id, user, role)]
         changes: list[Change] = [Delete(MEMBERS, key_of(id, user))]
-        owner: dict[str, str | None] = {}
+        values: Mapping[str, int | None] = {}
+        heir: str | None = None
         if role == "owner":
-            oldest = await self._conversations.members(org, id, limit=2)
-            heir = next((each["user"] for each in oldest if each["user"] != user), None)
-            owner["owner"] = heir
-            if heir is None:
-                guards.append(is_as(id, size=1))
-            else:
-                next_owner: MemberChange = {"conversation": id, "user": heir, "role": "owner"}
-                guards.append(is_member(id, heir))
-                changes.append(Update(MEMBERS, key_of(id, heir), set={"role": "owner"}))
-                events.append(NewEvent(MEMBER_UPDATED.name, {**next_owner}))
-        changes.append(Update(CONVERSATIONS, id, set=owner, inc={"size": -1}))
-        return guards, changes, events
+            next = await self._owners.succession(org, doc, user)
+            guards += next.guards
+            changes += next.changes
+            events += next.events
+            values, heir = next.values, next.heir
+        changes.append(Update(CONVERSATIONS, id, set=values, inc={"size": -1}))
+        return guards, changes, events, heir
 
     def _gone(self, conversation: str, user: str, appended: Appended) -> None:
         """Tell all, the one who goes too; this one hears no more after that."""
@@ -277,7 +276,3 @@ class Members:
         self._memberships.forget(gone["user"])
         self._streams.expel_here(gone["user"], event.stream)
         self._streams.expel_here(gone["user"], f"{REACTIONS}/{gone['conversation']}")
-
-
-def _busy() -> Conflict:
-    return Conflict("Others are changing this conversation at the same moment.")

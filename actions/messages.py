@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from actions.conversations import ATTEMPTS, publish_personal
+from actions.attempts import ATTEMPTS, busy
+from actions.conversations import publish_personal
 from actions.last_messages import Last, LastMessages
 from actions.memberships import Facts, Memberships
 from actions.message_views import MessageViews, shown
@@ -276,7 +277,7 @@ class Messages:
             change = {"body": body, "edited_at": at, "version": version + 1}
             if await self.change(principal, facts, doc, at, change, MESSAGE_EDITED.name):
                 return await self._views.one(principal.org, {**doc, **change})
-        raise Conflict("Others are changing this message at the same moment.")
+        raise busy("message")
 
     async def change(
         self,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from actions.conversations import ATTEMPTS
+from actions.attempts import ATTEMPTS
 from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Messages

@@ -1,6 +1,6 @@
 """Other people's accounts: finding them, and what administrators do to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -53,6 +53,10 @@ class Users:
         self._sessions = sessions
         self._authenticator = authenticator
         self._clock = clock
+        self.before_disabled: list[Callable[[str, str], Awaitable[None]]] = []
+        """Called with organization and user before that one is disabled; who fails prevents it."""
+        self.on_disabled: list[Callable[[], None]] = []
+        """Called after somebody was disabled."""
 
     # -- finding ------------------------------------------------------------------------------
 
@@ -126,6 +130,8 @@ class Users:
             raise Forbidden("Somebody else has to disable your account.")
         if target["role"] == Role.OWNER:
             await self._remove_owner(principal.org, user)
+        for prepare in self.before_disabled:
+            await prepare(principal.org, user)
         affected = await self._note(principal.org, user)
         at = timestamp(self._clock.now())
         changed = await self._accounts.update_user(
@@ -133,6 +139,8 @@ class Users:
         )
         await self._sessions.end_all(principal.org, user)
         self._tell(affected)
+        for callback in self.on_disabled:
+            callback()
         log.info("user_disabled", user=user, by=principal.user)
         return self._view(principal, changed or await self._user(principal, user))
 

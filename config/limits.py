@@ -44,6 +44,7 @@ LIMITS: Mapping[str, Rate] = {
     "conversation.leave": Rate(60, MINUTE),
     "member.add": Rate(20, SECOND),
     "member.remove": Rate(20, SECOND),
+    "member.update": Rate(20, SECOND),
     "stream.subscribe": Rate(20, SECOND),  # up to 1,000 streams and 4 MiB of events each
     "stream.sync": Rate(10, SECOND),  # up to 10,000 streams
     "typing.start": Rate(10, SECOND),

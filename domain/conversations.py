@@ -26,6 +26,9 @@ MAX_GROUP_MEMBERS = 1000
 MAX_CHANNEL_MEMBERS = 100_000
 """Members of a channel; those beyond the first thousand join or are added one by one."""
 
+MAX_OWNERS = 100
+"""Owners of a conversation."""
+
 MAX_CONVERSATIONS = 9_999
 """Conversations a user may be in: with the user's own stream as many as a connection may follow."""
 
@@ -39,7 +42,7 @@ class Kind(StrEnum):
     DIRECT = "direct"
     """Two people; there is one for each two."""
     GROUP = "group"
-    """Some people, whom the owner adds."""
+    """Some people, whom the owners add."""
     CHANNEL = "channel"
     """Open to everybody in the organization but guests, who are added."""
 
@@ -133,7 +136,7 @@ MEMBER_UPDATED = EventType(
     NAMESPACE,
     Delivery.DURABLE,
     MemberChange,
-    "A member has another role: the last owner left and handed over.",
+    "A member has another role.",
 )
 
 EVENTS: tuple[EventType, ...] = (

@@ -107,7 +107,7 @@ class ConversationCommands(CommandSet):
     async def update(self, context: Context, request: UpdateConversation) -> Conversation:
         """Change a conversation.
 
-        `title` and `topic` are for all and changed by the owner, in channels by admins too; null
+        `title` and `topic` are for all and changed by owners, in channels by admins too; null
         takes one away. `muted` and `archived` are your own, on all your devices.
         """
         changes = request.model_dump(exclude_unset=True, exclude={"conversation"})

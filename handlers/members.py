@@ -1,8 +1,9 @@
 """Commands about who is in a conversation."""
 
 from actions.conversation_views import ConversationViews
+from actions.member_roles import MemberRoles
 from actions.members import Members
-from domain.conversations import Conversation, ConversationMember
+from domain.conversations import Conversation, ConversationMember, MemberRole
 from domain.pages import Page
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
@@ -23,13 +24,22 @@ class OneMember(Request):
     user: Id
 
 
+class UpdateMember(OneMember):
+    """What a member of a conversation shall be."""
+
+    role: MemberRole
+
+
 class MemberCommands(CommandSet):
-    """`conversation.join`, `conversation.leave`, `member.list`, `member.add`, `member.remove`."""
+    """`conversation.join`, `conversation.leave`, `member.list`, `member.add`, `member.update`,
+    `member.remove`.
+    """
 
     namespace = "/messages"
 
-    def __init__(self, members: Members, views: ConversationViews) -> None:
+    def __init__(self, members: Members, roles: MemberRoles, views: ConversationViews) -> None:
         self._members = members
+        self._roles = roles
         self._views = views
 
     @command("conversation.join", route=Route("POST", "/conversations/{conversation}/join"))
@@ -44,7 +54,8 @@ class MemberCommands(CommandSet):
     async def leave(self, context: Context, request: OneConversation) -> Conversation:
         """Leave a group or channel.
 
-        An owner who leaves hands over to whoever has been in it longest.
+        The last owner who is not disabled hands over to the member who has been in it longest and
+        is not disabled.
         """
         return await self._members.leave(context.principal, request.conversation)
 
@@ -65,6 +76,18 @@ class MemberCommands(CommandSet):
         Owners may, in channels admins too. Whoever is in it already stays in it.
         """
         return await self._members.add(context.principal, request.conversation, request.user)
+
+    @command("member.update", route=Route("PATCH", "/conversations/{conversation}/members/{user}"))
+    async def update(self, context: Context, request: UpdateMember) -> Conversation:
+        """Make a member of a group or channel an owner, or an ordinary member again.
+
+        Owners may, in channels admins too. The last owner who is not disabled stays one: `conflict`.
+        Of a group whose owners are all disabled, admins of the organization make any member an
+        owner, or themselves, even from outside.
+        """
+        return await self._roles.update(
+            context.principal, request.conversation, request.user, request.role
+        )
 
     @command("member.remove", route=Route("DELETE", "/conversations/{conversation}/members/{user}"))
     async def remove(self, context: Context, request: OneMember) -> Conversation:

@@ -15,13 +15,16 @@ from actions.conversations import Conversations
 from actions.elsewhere import Elsewhere
 from actions.expiry import Expirations
 from actions.guesses import Guesses
+from actions.handovers import Handovers
 from actions.hashing import PasswordHasher
 from actions.history import History
 from actions.last_messages import LastMessages
+from actions.member_roles import MemberRoles
 from actions.members import Members
 from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Messages
+from actions.owners import Owners
 from actions.pins import Pins
 from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
@@ -70,6 +73,7 @@ from store import accounts as accounts_store
 from store import contacts as contacts_store
 from store import conversations as conversations_store
 from store import guesses as guesses_store
+from store import handovers as handovers_store
 from store import leases as leases_store
 from store import messages as messages_store
 from store import nodes as nodes_store
@@ -85,6 +89,7 @@ from store.contacts import ContactRepository
 from store.conversations import ConversationRepository
 from store.engine import Collection
 from store.guesses import GuessRepository
+from store.handovers import HandoverRepository
 from store.messages import MessageRepository
 from store.presence import PresenceRepository
 from store.reactions import ReactionRepository
@@ -99,6 +104,7 @@ COLLECTIONS: tuple[Collection, ...] = (
     *guesses_store.COLLECTIONS,
     *contacts_store.COLLECTIONS,
     *conversations_store.COLLECTIONS,
+    *handovers_store.COLLECTIONS,
     *messages_store.COLLECTIONS,
     *receipts_store.COLLECTIONS,
     *unread_store.COLLECTIONS,
@@ -122,6 +128,7 @@ EVENTS: tuple[EventType, ...] = (
 """Everything that is told."""
 
 HOUR = 3600.0
+MINUTE = 60.0
 LEASE_RENEWED = 5.0
 """Seconds: a node that dies takes its connections offline within a minute."""
 
@@ -226,7 +233,7 @@ class Features:
         )
         keys = ApiKeys(sessions, self.authenticator, fabric.clock, settings.api_key_ttl)
         contacts = Contacts(ContactRepository(fabric.engine), users, fabric.clock)
-        self.logins, self.contacts = logins, contacts
+        self.logins, self.contacts, self.managed = logins, contacts, managed
         self.people = users
         self.followers.append(expirations)
         self.services += [self.authenticator.run, expirations.run]
@@ -262,12 +269,19 @@ class Features:
         message_views = MessageViews(rooms, memberships, positions, reacted)
         last = LastMessages(engine, posts)
         views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)
+        owners = Owners(engine, rooms, self.people, memberships, fabric.publisher, clock)
+        handovers = Handovers(HandoverRepository(engine), owners, self.people, clock)
+        self.managed.before_disabled.append(handovers.begin)
+        self.managed.on_disabled.append(handovers.go_on)
+        self.services.append(handovers.run)
+        self.jobs.append(Job("handovers", MINUTE, handovers.finish))
         opened = Conversations(
             engine,
             rooms,
             self.people,
             memberships,
             views,
+            owners,
             fabric.streams,
             fabric.publisher,
             clock,
@@ -279,9 +293,13 @@ class Features:
             memberships,
             views,
             opened,
+            owners,
             fabric.streams,
             fabric.publisher,
             clock,
+        )
+        roles = MemberRoles(
+            engine, rooms, self.people, views, members, owners, fabric.publisher, clock
         )
         fabric.sequencer.observe(MEMBER_REMOVED.name, members.removed)
         if not fabric.bus.alone:
@@ -344,7 +362,7 @@ class Features:
         self.jobs.append(Job("creations", HOUR, opened.trim))
         self.command_sets += [
             ConversationCommands(opened, views),
-            MemberCommands(members, views),
+            MemberCommands(members, roles, views),
             MessageCommands(sent),
             HistoryCommands(history, search),
             PinCommands(pins),

@@ -23,11 +23,17 @@ from store.engine import (
 )
 
 CONVERSATIONS = Collection("conversations", indexes=(Index(("kind", "id")),))
-"""`{id, kind, title, topic, created_at, created_by, owner, size}`: `owner` is the one who is left
-to manage it (null in a direct one, or when nobody is left), `size` the number of members."""
+"""`{id, kind, title, topic, created_at, created_by, owners, size}`: `owners` is the number of
+members who are owners (0 in a direct one, or when nobody is left), `size` that of all members. What
+was made when there was but one has `owner` instead, that one's id or null: see `owners_of`."""
 
 MEMBERS = Collection(
-    "members", indexes=(Index(("user", "conversation")), Index(("conversation", "joined_at")))
+    "members",
+    indexes=(
+        Index(("user", "conversation")),
+        Index(("conversation", "joined_at")),
+        Index(("conversation", "role")),
+    ),
 )
 """`{id: "<conversation>:<user>", conversation, user, role, joined_at, joined_seq}`: `joined_seq` is
 where the conversation's stream stood, so what was said before can be told apart."""
@@ -85,6 +91,25 @@ def is_new(conversation: str) -> Guard:
 def is_as(conversation: str, **fields: str | int | None) -> Guard:
     """Holds as long as the conversation's document has these values."""
     return Guard(CONVERSATIONS, conversation, fields)
+
+
+def owners_of(conversation: Document) -> int:
+    """The number of a conversation's owners, as of its document."""
+    count = conversation.get("owners")
+    if count is not None:
+        return int(count)
+    return 0 if conversation.get("owner") is None else 1
+
+
+def is_owned_as(conversation: Document) -> Guard:
+    """Holds as long as a conversation has as many owners as its document says."""
+    fields = {name: conversation.get(name) for name in ("owners", "owner")}
+    return Guard(CONVERSATIONS, conversation["id"], fields)
+
+
+def count_owners(count: int) -> dict[str, int | None]:
+    """Of a conversation's document: that it has so many owners."""
+    return {"owners": count, "owner": None}
 
 
 def are_members(conversation: str, members: Sequence[Document]) -> list[Guard]:
@@ -213,6 +238,18 @@ class ConversationRepository:
             after=after,
             limit=limit,
         )
+
+    async def owners(self, org: str, conversation: str) -> list[Document]:
+        """Those members who are owners, in no order."""
+        where = {"conversation": conversation, "role": "owner"}
+        return await self._engine.find(org, MEMBERS, where, limit=None)
+
+    async def owned_by(self, org: str, user: str) -> list[str]:
+        """The ids of the conversations that a user is an owner of."""
+        found = await self._engine.find(
+            org, MEMBERS, {"user": user, "role": "owner"}, order=("conversation",), limit=None
+        )
+        return [doc["conversation"] for doc in found]
 
     async def members_of(self, org: str, conversations: Sequence[str]) -> dict[str, list[Document]]:
         """The members of several conversations, each list by who joined first."""

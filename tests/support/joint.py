@@ -24,8 +24,8 @@ class Joint:
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
 
-    async def bus(self, url: str) -> Heard:
-        servers = open_servers(url, timeout=1.0)
+    async def bus(self, url: str, *, timeout: float = 1.0) -> Heard:
+        servers = open_servers(url, timeout=timeout)
         self._stack.push_async_callback(servers.close)
         heard = Heard(RedisBus(servers, SystemClock()))
         await heard.bus.start(

@@ -10,12 +10,15 @@ from pydantic import TypeAdapter
 from actions.clients import Client
 from actions.conversation_views import ConversationViews
 from actions.conversations import Conversations
+from actions.handovers import Handovers
 from actions.history import History, Wanted
 from actions.last_messages import LastMessages
+from actions.member_roles import MemberRoles
 from actions.members import Members
 from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Draft, Messages
+from actions.owners import Owners
 from actions.pins import Pins
 from actions.search import Search
 from actions.streams import Position
@@ -28,9 +31,10 @@ from domain.pages import Page
 from domain.principals import Principal, Role
 from fanout.bus import Bus, LocalBus
 from server.fabric import Fabric
-from store import contacts, conversations, messages, reactions, receipts, unread, uploads
+from store import contacts, conversations, handovers, messages, reactions, receipts, unread, uploads
 from store.conversations import ConversationRepository
 from store.engine import Engine
+from store.handovers import HandoverRepository
 from store.messages import MessageRepository
 from store.reactions import ReactionRepository
 from store.receipts import ReceiptRepository
@@ -40,6 +44,7 @@ from tests.support.local import LocalOutlet, TurnedClock, encode, local_client
 
 COLLECTIONS = (
     *conversations.COLLECTIONS,
+    *handovers.COLLECTIONS,
     *messages.COLLECTIONS,
     *contacts.COLLECTIONS,
     *reactions.COLLECTIONS,
@@ -126,12 +131,22 @@ class MessagingWorld:
             self.receipts,
             self.unread,
         )
+        self.owners = Owners(
+            engine,
+            self.conversation_store,
+            self.people,
+            self.memberships,
+            self.publisher,
+            clock,
+        )
+        self.handovers = Handovers(HandoverRepository(engine), self.owners, self.people, clock)
         self.conversations = Conversations(
             engine,
             self.conversation_store,
             self.people,
             self.memberships,
             self.views,
+            self.owners,
             self.streams,
             self.publisher,
             clock,
@@ -143,7 +158,18 @@ class MessagingWorld:
             self.memberships,
             self.views,
             self.conversations,
+            self.owners,
             self.streams,
+            self.publisher,
+            clock,
+        )
+        self.roles = MemberRoles(
+            engine,
+            self.conversation_store,
+            self.people,
+            self.views,
+            self.members,
+            self.owners,
             self.publisher,
             clock,
         )

@@ -54,7 +54,13 @@ class Session(Asking):
         """A conversation, or who is in it."""
         command = self.random.choice(
             ["conversation.update"] * 3
-            + ["conversation.join", "conversation.leave", "member.add", "member.remove"]
+            + [
+                "conversation.join",
+                "conversation.leave",
+                "member.add",
+                "member.remove",
+                "member.update",
+            ]
         )
         fields: dict[str, Any] = {"conversation": self.conversation()}
         if command == "conversation.update":
@@ -63,6 +69,8 @@ class Session(Asking):
             )
         elif command.startswith("member."):
             fields["user"] = self.user()
+            if command == "member.update":
+                fields["role"] = self.random.choice(["owner", "member"])
         await self.command(self.name(), command, fields)
 
     async def send(self) -> None:

@@ -1,0 +1,29 @@
+"""Whose conversations are to be handed over, because they are being disabled."""
+
+from domain.clock import timestamp
+from store.engine import Collection, Document, Engine, Index, Is, Put
+
+HANDOVERS = Collection("handovers", indexes=(Index(("at",), any_org=True),))
+"""`{id: <user>, at}`."""
+
+COLLECTIONS = (HANDOVERS,)
+
+
+class HandoverRepository:
+    """Keeps what is to be done until it is done."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def note(self, org: str, user: str, now: float) -> None:
+        """Remember a user who is about to be disabled."""
+        await self._engine.write(org, [Put(HANDOVERS, {"id": user, "at": timestamp(now)})])
+
+    async def some(self, now: float, limit: int) -> list[Document]:
+        """Some that are to be done, of all organizations."""
+        where = {"at": Is("<=", timestamp(now))}
+        return await self._engine.find_any_org(HANDOVERS, where, limit)
+
+    async def done(self, org: str, note: Document) -> None:
+        """Forget one, unless it was noted again since."""
+        await self._engine.delete(org, HANDOVERS, {"id": note["id"], "at": note["at"]})

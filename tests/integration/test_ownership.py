@@ -1,0 +1,67 @@
+"""Who manages groups on a running server, over sockets and REST, when people come, go and are
+disabled.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.support.client import connect
+from tests.support.recorder import CommandFailed
+from tests.support.rest import PASSWORD, Account, Api
+from tests.support.server import ServerProcess
+
+ADMIN = {"ADMIN_EMAIL": "root@example.com", "ADMIN_PASSWORD": PASSWORD}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("ownership"), ADMIN) as process:
+        yield process
+
+
+@pytest.fixture
+async def api(server: ServerProcess) -> AsyncIterator[Api]:
+    async with Api(server.url) as found:
+        yield found
+
+
+@pytest.fixture
+async def root(api: Api) -> Account:
+    return await api.login("root@example.com")
+
+
+async def test_owners_are_made_and_a_group_does_not_stay_with_a_disabled_one(
+    api: Api, root: Account
+) -> None:
+    ann, bob, cy = [await api.register(each) for each in ("Ann", "Bob", "Cy")]
+    async with (
+        await connect(api.url, "/messages", ann.token) as alice,
+        await connect(api.url, "/messages", cy.token) as cyril,
+    ):
+        group = await alice.call(
+            "conversation.create", {"kind": "group", "members": [bob.id, cy.id], "client_id": "1"}
+        )
+        fields = {"conversation": group["id"], "user": ann.id, "role": "member"}
+        with pytest.raises(CommandFailed) as refused:
+            await alice.call("member.update", fields)
+        assert refused.value.code == "conflict"
+        path = f"/conversations/{group['id']}/members/{bob.id}"
+        answer = await bob.api.request("PATCH", path, json={"role": "owner"})
+        assert answer.status == 403
+        answer = await root.api.request("PATCH", path, json={"role": "owner"})
+        assert answer.status == 404
+        answered = await ann.api.patch(path, {"role": "owner"})
+        assert [each["role"] for each in answered["members"]] == ["owner", "owner", "member"]
+        event = await cyril.wait_for("member.updated")
+        assert event["data"] == {"conversation": group["id"], "user": bob.id, "role": "owner"}
+        await alice.call("member.update", fields)
+        # The last owner is disabled: the one who has been in it longest has it.
+        await root.api.post(f"/users/{bob.id}/disable")
+        event = await cyril.wait_for(
+            "member.updated",
+            lambda each: each["data"]["role"] == "owner" and each["data"]["user"] != bob.id,
+        )
+        assert event["data"]["user"] == ann.id
+        assert event["actor"]["kind"] == "system"
+        await alice.call("conversation.update", {"conversation": group["id"], "title": "again"})
