@@ -65,6 +65,7 @@ TAGS: Mapping[str, str] = {
     "stream": "What was missed, for clients that hold no socket.",
     "upload": "Files: sent, fetched, removed.",
     "user": "One's own profile, and other people.",
+    "unread": "How much there is still to read.",
 }
 """What the operations of a tag are about."""
 
