@@ -17,6 +17,7 @@ from config.values import (
     Origins,
     RateLimits,
     Seconds,
+    parse_base_path,
     parse_networks,
     parse_place,
     parse_url,
@@ -187,6 +188,12 @@ class Settings(BaseSettings):
         "`https://app.example.com,https://*.example.org`, also of hybrid apps and browser extensions "
         "(`capacitor://localhost`, `chrome-extension://abc`). `*` (all) in development only.",
         json_schema_extra={"default": "this machine in development, otherwise none"},
+    )
+    base_path: Annotated[str, BeforeValidator(parse_base_path)] = Field(
+        default="",
+        description="Path below which a proxy shows the server, such as `/chat`, for what the server "
+        "says of its addresses. It answers with and without it.",
+        json_schema_extra={"default": "none"},
     )
     docs: Annotated[str, BeforeValidator(parse_place)] = Field(
         default="on",

@@ -36,6 +36,16 @@ _ORIGIN = re.compile(
     rf"(?:https?|{_APP_SCHEME})://"
     r"(?:\*\.)?(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?:\d{1,5}|\*))?\Z"
 )
+_BASE_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+\Z")
+_OWN = (
+    "/api/v1",
+    "/asyncapi.json",
+    "/docs",
+    "/health",
+    "/metrics",
+    "/openapi.json",
+    "/socket.io",
+)
 _SOCKET_SCHEMES = {"ws": "http", "wss": "https"}
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -331,6 +341,22 @@ def parse_place(value: object) -> str:
     if isinstance(value, str) and (value in {"on", "off"} or address_of(value) is not None):
         return value
     raise ValueError("must be on, off, or an address such as 127.0.0.1:9100")
+
+
+def parse_base_path(value: object) -> str:
+    """A path such as `/chat` without a slash at its end; `/` is none.
+
+    Raises:
+        ValueError: it is no plain path, or one that could be taken for an address of the server's own.
+    """
+    path = value.rstrip("/") if isinstance(value, str) else None
+    if path == "":
+        return path
+    if path is None or not _BASE_PATH.match(path):
+        raise ValueError("must be a path such as /chat, of letters, digits, -, _, . and ~")
+    if any(f"{own}/".startswith(f"{path}/") or f"{path}/".startswith(f"{own}/") for own in _OWN):
+        raise ValueError(f"must not be {path}, which is an address of the server's own")
+    return path
 
 
 def address_of(place: str) -> tuple[str, int] | None:

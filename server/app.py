@@ -118,7 +118,11 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
     try:
         try:
             listener = await listen(
-                runner, settings.host, settings.port, reuse_port=seat is not None
+                runner,
+                settings.host,
+                settings.port,
+                base_path=settings.base_path,
+                reuse_port=seat is not None,
             )
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
@@ -149,27 +153,33 @@ def welcome(settings: Settings, port: int) -> None:
     """Say where the server is."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    log.info("started", version=VERSION, url=url, store=settings.store_url.partition(":")[0])
+    log.info(
+        "started",
+        version=VERSION,
+        url=url + settings.base_path,
+        store=settings.store_url.partition(":")[0],
+    )
     if settings.json_logs:
         return
     docs = {"on": url, "off": None}.get(settings.docs, f"http://{settings.docs}")
+    base = settings.base_path
     pages = (
         ""
         if docs is None
-        else f"""    API and try-out    {docs}/docs
-    Socket events      {docs}/asyncapi.json
+        else f"""    API and try-out    {docs}{base}/docs
+    Socket events      {docs}{base}/asyncapi.json
 """
     )
     demo = "make demo" if url == DEMO_URL else f"make demo PARLEY_URL={url}"
     print(  # noqa: T201 - for the person at the terminal
         f"""
-  Parley {VERSION} is at {url}
+  Parley {VERSION} is at {url}{base}
 
 {pages}    Data               {settings.data_dir.resolve()}
 
   Make the first user:
 
-    curl {url}/api/v1/auth/register -H 'Content-Type: application/json' \\
+    curl {url}{base}/api/v1/auth/register -H 'Content-Type: application/json' \\
       -d '{{"email": "ada@example.com", "password": "Analytical-Engine-1", "name": "Ada"}}'
 
   See two people talk:  {demo}

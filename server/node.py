@@ -159,7 +159,7 @@ class Node:
         )
         self.app.on_response_prepare.append(surroundings.on_prepare)
         self.app.on_response_prepare.append(cors.on_prepare)
-        self.places = Places(self.app, surroundings)
+        self.places = Places(self.app, surroundings, settings.base_path)
         self.transport.attach(self.app)
         self._attach_http(dispatcher)
         self._expose_numbers()
@@ -183,15 +183,21 @@ class Node:
             self._addresses,
             self._settings.max_body,
         )
-        UploadRoutes(rest, dispatcher, self.features.uploads, self._settings.upload_max).attach(
-            self.app
-        )
+        UploadRoutes(
+            rest,
+            dispatcher,
+            self.features.uploads,
+            self._settings.upload_max,
+            self._settings.base_path,
+        ).attach(self.app)
         rest.attach(self.app)
         self.health.attach(self.app)
+        base = self._settings.base_path
         if (docs := self.places.find(self._settings.docs)) is not None:
             DocsPages(
-                openapi(self.registry, VERSION, UPLOAD_PATHS),
-                asyncapi(self.registry, EVENTS, PLAIN_EVENTS, VERSION),
+                openapi(self.registry, VERSION, UPLOAD_PATHS, base),
+                asyncapi(self.registry, EVENTS, PLAIN_EVENTS, VERSION, base),
+                base,
             ).attach(docs)
         if (metrics := self.places.find(self._settings.metrics)) is not None:
             metrics.router.add_get("/metrics", self._show_metrics)

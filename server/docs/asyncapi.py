@@ -44,12 +44,14 @@ def asyncapi(
     events: Sequence[EventType],
     plain: Mapping[str, tuple[Any, str]],
     version: str,
+    base_path: str = "",
 ) -> Schema:
     """The document.
 
     Args:
         events: all that travel in an envelope.
         plain: events that every namespace has and that have no envelope: name -> (type, summary).
+        base_path: what `/socket.io/` is below, for those who come from outside.
     """
     requests, shared = gather(
         {each.name: each.request for each in registry.commands if each.socket},
@@ -69,8 +71,22 @@ def asyncapi(
         "info": {
             "title": "Parley",
             "version": version,
-            "description": "Socket side of Parley: Socket.IO (protocol 5) at /socket.io/. "
+            "description": f"Socket side of Parley: Socket.IO (protocol 5) at {base_path}/socket.io/. "
             "Connect to a namespace with auth {token, resume?}.",
+        },
+        "servers": {
+            "parley": {
+                "host": "{host}",
+                "pathname": f"{base_path}/socket.io/",
+                "protocol": "ws",
+                "description": "Socket.IO, over websocket or polling; wss where TLS ends before it.",
+                "variables": {
+                    "host": {
+                        "default": "127.0.0.1:8000",
+                        "description": "Name and port by which clients reach the server.",
+                    }
+                },
+            }
         },
         "defaultContentType": "application/json",
         "channels": document.channels,

@@ -70,11 +70,14 @@ TAGS: Mapping[str, str] = {
 """What the operations of a tag are about."""
 
 
-def openapi(registry: Registry, version: str, extra: Mapping[str, Mapping[str, Any]]) -> Schema:
+def openapi(
+    registry: Registry, version: str, extra: Mapping[str, Mapping[str, Any]], base_path: str = ""
+) -> Schema:
     """The document.
 
     Args:
         extra: paths of routes that are no commands (file transfer), as OpenAPI path items.
+        base_path: what the paths are below, for those who come from outside.
     """
     commands = [each for each in registry.commands if each.routes]
     requests, shared = gather(
@@ -99,10 +102,10 @@ def openapi(registry: Registry, version: str, extra: Mapping[str, Mapping[str, A
         "info": {
             "title": "Parley",
             "version": version,
-            "description": "REST side of Parley. The socket side is in /asyncapi.json.",
+            "description": "REST side of Parley. The socket side is in asyncapi.json beside this.",
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": base_path or "/"}],
         "security": [{"bearer": []}],
         "tags": [
             {"name": name, "description": TAGS.get(name, name)} for name in sorted(_tags(paths))

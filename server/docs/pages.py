@@ -17,19 +17,19 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Parley API</title>
-<link rel="stylesheet" href="/docs/swagger-ui.css">
-<link rel="icon" href="/docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="icon" href="docs/favicon-32x32.png">
 </head>
 <body>
 <div id="swagger-ui"></div>
-<script src="/docs/swagger-ui-bundle.js"></script>
-<script src="/docs/start.js"></script>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
 </body>
 </html>
 """
 
 _START = """SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   persistAuthorization: true,
@@ -55,9 +55,10 @@ _ASSETS = {
 
 
 class DocsPages:
-    """Serves the documents."""
+    """Serves the documents. Links are relative, so that they lead to the same server below any path."""
 
-    def __init__(self, openapi: Schema, asyncapi: Schema) -> None:
+    def __init__(self, openapi: Schema, asyncapi: Schema, base_path: str = "") -> None:
+        self._base_path = base_path
         self._documents = {
             "/openapi.json": orjson.dumps(openapi),
             "/asyncapi.json": orjson.dumps(asyncapi),
@@ -69,7 +70,7 @@ class DocsPages:
             app.router.add_get(path, self._document)
         app.router.add_get("/", self._to_docs)
         app.router.add_get("/docs", self._page)
-        app.router.add_get("/docs/", self._page)
+        app.router.add_get("/docs/", self._to_docs)
         app.router.add_get("/docs/start.js", self._start)
         app.router.add_get("/docs/{asset}", self._asset)
 
@@ -86,7 +87,7 @@ class DocsPages:
         return response
 
     async def _to_docs(self, _request: web.Request) -> web.Response:
-        return web.Response(status=302, headers={"Location": "/docs"})
+        return web.Response(status=302, headers={"Location": f"{self._base_path}/docs"})
 
     async def _page(self, _request: web.Request) -> web.Response:
         return web.Response(

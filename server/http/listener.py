@@ -9,6 +9,7 @@ from aiohttp import web
 
 from domain.errors import Internal, Invalid
 from domain.ids import new_id
+from server.http.base_path import below
 from server.http.problems import problem
 
 HEAD_SECONDS = 15.0
@@ -130,6 +131,7 @@ async def listen(
     host: str,
     port: int,
     *,
+    base_path: str = "",
     reuse_port: bool = False,
     head_seconds: float = HEAD_SECONDS,
     stall_seconds: float = STALL_SECONDS,
@@ -137,11 +139,15 @@ async def listen(
     """Serve the application of a runner that is set up; close what is returned to take no more
     connections. The runner's own cleanup ends those that are there.
 
+    Args:
+        base_path: left out of the addresses of requests that have it.
+
     Raises:
         OSError: the address cannot be listened on.
     """
     server = runner.server
     assert server is not None
+    server.request_factory = below(base_path, server.request_factory)
     loop = asyncio.get_running_loop()
     connection = functools.partial(
         HttpConnection,

@@ -19,9 +19,12 @@ class CannotListen(Exception):
 class Places:
     """The applications by address, besides the one that serves everybody."""
 
-    def __init__(self, everybody: web.Application, surroundings: Surroundings) -> None:
+    def __init__(
+        self, everybody: web.Application, surroundings: Surroundings, base_path: str = ""
+    ) -> None:
         self._everybody = everybody
         self._surroundings = surroundings
+        self._base_path = base_path
         self._apart: dict[Address, web.Application] = {}
 
     def find(self, place: str) -> web.Application | None:
@@ -50,7 +53,9 @@ class Places:
                 await runner.setup()
                 stack.push_async_callback(runner.cleanup)
                 try:
-                    listener = await listen(runner, host, port, reuse_port=reuse_port)
+                    listener = await listen(
+                        runner, host, port, base_path=self._base_path, reuse_port=reuse_port
+                    )
                 except OSError as error:
                     raise CannotListen(
                         f"cannot listen on {host}:{port}: {error.strerror}"

@@ -58,11 +58,19 @@ class DownloadFile(Request):
 class UploadRoutes:
     """`POST /uploads` and `GET /uploads/{upload}`."""
 
-    def __init__(self, rest: Rest, dispatcher: Dispatcher, uploads: Uploads, max_file: int) -> None:
+    def __init__(
+        self,
+        rest: Rest,
+        dispatcher: Dispatcher,
+        uploads: Uploads,
+        max_file: int,
+        base_path: str = "",
+    ) -> None:
         self._rest = rest
         self._dispatcher = dispatcher
         self._uploads = uploads
         self._max_file = max_file
+        self._base_path = base_path
         self._open = _command("upload.download", DownloadFile, Download, self._opened)
 
     def attach(self, app: web.Application) -> None:
@@ -98,7 +106,7 @@ class UploadRoutes:
             _command("upload.create", Empty, Upload, receive), context, {}
         )
         response = json_response(request, upload, 201)
-        response.headers["Location"] = f"{PREFIX}/uploads/{upload['id']}"
+        response.headers["Location"] = f"{self._base_path}{PREFIX}/uploads/{upload['id']}"
         return response
 
     # -- fetching -----------------------------------------------------------------------------

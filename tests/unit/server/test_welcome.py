@@ -42,6 +42,14 @@ def test_the_demo_is_that_of_this_server(
     assert f"talk:  {demo}\n" in capsys.readouterr().out
 
 
+def test_below_a_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    welcome(Settings(_env_file=None, base_path="/chat", data_dir=tmp_path), 8000)
+    told = capsys.readouterr().out
+    for each in ("", "/docs", "/asyncapi.json", "/api/v1/auth/register"):
+        assert f"http://127.0.0.1:8000/chat{each}" in told
+    assert "talk:  make demo\n" in told
+
+
 def test_logs_for_machines_hold_no_text_for_people(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
