@@ -12,11 +12,13 @@ import pytest
 import socketio
 
 from tests.conftest import StartServer
+from tests.integration.test_docs import run
 from tests.support.nginx import Nginx
 from tests.support.node import connect_node
 from tests.support.ports import free_port
 from tests.support.rest import Api
 from tests.support.server import ServerFailed, ServerProcess
+from tests.support.snippets import block, script
 
 BASE = "/chat"
 SOCKETS = f"{BASE}/socket.io/"
@@ -87,6 +89,22 @@ async def test_the_official_clients_come_through(
             await node.wait_for("message.created", lambda event: event["data"]["body"] == "Hi")
         finally:
             await python.disconnect()
+
+
+async def test_the_documented_ways_in(
+    below: tuple[str, ServerProcess], api: Api, tmp_path: Path
+) -> None:
+    ann = await api.register("Ann")
+    there = block("operations.md", "js").strip().rstrip(";")
+    there = there.replace("https://example.com", origin(below[0]))
+    ready = await script(
+        f'const socket = {there};\nsocket.on("ready", print);', below[0], ann.token
+    )
+    assert ready["user"] == ann.id
+    for language in ("javascript", "python"):
+        output = await run(language, below[0], tmp_path, 6, 10)
+        assert "holds 0,1,2,3,4,5 at 7 " in output
+        assert " failed 0 " in output
 
 
 async def test_what_is_said_of_addresses_leads_there(

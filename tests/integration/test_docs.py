@@ -12,9 +12,8 @@ from tests.conftest import StartServer
 from tests.support.door import Door, door
 from tests.support.node import node, run_to_end
 from tests.support.rest import Api
-from tests.support.server import ROOT, ServerProcess
-
-CLIENTS = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+from tests.support.server import ServerProcess
+from tests.support.snippets import DOCS, named
 
 JAVASCRIPT = """
 const url = process.env.PARLEY_URL;
@@ -159,9 +158,7 @@ asyncio.run(main())
 
 def example(name: str) -> str:
     """The code block that follows `<!-- name -->`."""
-    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", CLIENTS, re.DOTALL)
-    assert found, f"docs/clients.md has no {name}"
-    return found[1]
+    return named(DOCS / "clients.md", name)
 
 
 async def run(language: str, url: str, directory: Path, count: int, pause: int) -> str:

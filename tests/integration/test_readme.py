@@ -8,15 +8,12 @@ import pytest
 
 from tests.support.node import node, run_to_end
 from tests.support.server import ROOT, ServerProcess, free_port
-
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from tests.support.snippets import named
 
 
 def example(name: str) -> str:
     """The code block that follows `<!-- name -->`."""
-    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert found, f"the README has no {name}"
-    return found[1]
+    return named(ROOT / "README.md", name)
 
 
 @pytest.mark.parametrize("name", ["first.mjs", "first.py"])

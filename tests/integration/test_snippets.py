@@ -2,17 +2,16 @@
 
 import json
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.client import connect
-from tests.support.node import node, run_to_end
+from tests.support.node import run_to_end
 from tests.support.rest import Account, Api
 from tests.support.server import ROOT, ServerProcess
+from tests.support.snippets import block, blocks, script
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\6\0\0\0\x1f\x15\xc4\x89\0\0\0\rIDATx\x9cc\xf8\xcf\xc0\xf0\x1f\0\5\0\1\xff\x89\x99=\x1d\0\0\0\0IEND\xaeB`\x82"
 
@@ -24,7 +23,7 @@ NOT_RUN = {
     "benchmarks.md sh": "takes minutes; the options are those of tests/unit/bench",
     "cluster.md haproxy": "a fragment: test_cluster_command.py runs deploy/haproxy.cfg",
     "cluster.md sh": "MongoDB's own tools, which are not here",
-    "operations.md nginx": "needs certificates; test_listener.py goes through an nginx",
+    "operations.md nginx": "needs certificates; test_base_path.py goes through another nginx",
     "operations.md promql": "needs a Prometheus",
     "operations.md sh": "as another user, below /opt: test_backup.py runs the commands",
     "workers.md sh": "test_workers.py starts the same",
@@ -39,6 +38,7 @@ RUN = {
     "clients.md python": "test_docs.py",
     "configuration.md console": "test_settings.py, test_load.py",
     "contacts.md json": "here",
+    "operations.md js": "test_base_path.py",
     "presence.md json": "here",
     "receipts.md json": "here",
     "streams.md js": "here",
@@ -50,17 +50,6 @@ RUN = {
     "workers.md js": "here",
 }
 """Those that a test runs."""
-
-
-def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """Language and text of each block that is marked with one."""
-    text = page.read_text(encoding="utf-8")
-    yield from re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-def block(page: str, language: str, number: int = 0) -> str:
-    """One block of a page, the first being 0."""
-    return [text for kind, text in blocks(ROOT / "docs" / page) if kind == language][number]
 
 
 def shown(page: str, number: int = 0) -> dict[str, Any]:
@@ -104,16 +93,6 @@ async def shell(command: str, server: ServerProcess, token: str, cwd: Path) -> A
     )
 
 
-async def script(source: str, server: ServerProcess, token: str) -> Any:
-    """What a script prints, which has `io`, `url` and `token`, and `print` to print and end."""
-    head = (
-        'import { io } from "socket.io-client";\n'
-        f"const url = {json.dumps(server.url)}, token = {json.dumps(token)};\n"
-        "const print = (value) => { console.log(JSON.stringify(value)); process.exit(0); };\n"
-    )
-    return json.loads(await run_to_end(node(), "--input-type=module", "-", source=head + source))
-
-
 async def test_an_upload_is_sent_and_shown(
     server: ServerProcess, ann: Account, tmp_path: Path
 ) -> None:
@@ -126,7 +105,7 @@ async def test_an_upload_is_sent_and_shown(
         "globalThis.fetch = (path, options) => there(url + path, options);\n"
         f"{block('uploads.md', 'js')}\nprint([answer.status, image.src.slice(0, 5)]);"
     )
-    assert await script(source, server, ann.token) == [200, "blob:"]
+    assert await script(source, server.url, ann.token) == [200, "blob:"]
 
 
 async def test_streams_are_resumed_subscribed_and_synced(
@@ -141,13 +120,13 @@ async def test_streams_are_resumed_subscribed_and_synced(
 
     stream = f"messages/{conversation}"
     resume = f"const socket = {real(block('streams.md', 'js', 0)).strip()};\n"
-    ready = await script(f'{resume}socket.on("ready", print);', server, ann.token)
+    ready = await script(f'{resume}socket.on("ready", print);', server.url, ann.token)
     assert shown("streams.md", 1).keys() <= ready.keys()
     assert ready["streams"][stream] == {"epoch": event["epoch"], "seq": 2, "recovered": True}
 
     first, comment = real(block("streams.md", "js", 1)).strip().split("\n")
     subscribe = f'{resume}socket.on("ready", async () => print(\n{first}\n));'
-    answer = await script(subscribe, server, ann.token)
+    answer = await script(subscribe, server.url, ann.token)
     (told,) = answer["data"]["streams"].values()
     assert all(name in comment for name in told)
     assert [each["seq"] for each in told["events"]] == [2]
@@ -181,4 +160,4 @@ async def test_a_client_may_say_websocket_alone(server: ServerProcess, ann: Acco
         f"const socket = {block('workers.md', 'js').strip()};\n"
         'socket.io.on("open", () => print(socket.io.engine.transport.name));'
     )
-    assert await script(source, server, ann.token) == "websocket"
+    assert await script(source, server.url, ann.token) == "websocket"
