@@ -133,9 +133,9 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
             await _sit_down(seat, stop)
         await stop.wait()
         log.info("stopping", connections=node.transport.sessions)
-        node.health.draining = True
-        listener.close()
-        await node.transport.drain(settings.shutdown_grace / 2)
+        # New connections are taken for as long as somebody polls, whose requests may each come on
+        # one. Workers have nobody who does, and on their port a stopping one must not get any.
+        await node.drain(settings.shutdown_grace / 2, listener.close)
     finally:
         await runner.cleanup()
     log.info("stopped")

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NotRequired
 
@@ -151,7 +151,7 @@ class Node:
         if self._neighbours is not None:
             checks["clock"] = self._neighbours.clocks.check
         self.health = Health(checks | ({} if bus.alone else {"bus": bus.check}))
-        surroundings = Surroundings(metrics)
+        self._surroundings = surroundings = Surroundings(metrics)
         origins = OriginPolicy(settings.cors_origins.allows, settings.cors_origins.names)
         cors = Cors(origins, PREFIX, self.transport.refusals, self.transport.options.address)
         self.app = web.Application(
@@ -174,6 +174,13 @@ class Node:
             metrics.expose(clock_numbers(self._neighbours.clocks))
         if not bus.alone:
             self._expose_repair()
+
+    async def drain(self, seconds: float, nobody_polls: Callable[[], object]) -> None:
+        """Take nobody new, finish what was begun, and have everybody go elsewhere; the arguments are
+        those of `Transport.drain`.
+        """
+        self.health.draining = self._surroundings.draining = True
+        await self.transport.drain(seconds, nobody_polls)
 
     def _attach_http(self, dispatcher: Dispatcher) -> None:
         rest = Rest(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from domain.errors import Internal, Invalid, NotFound, ParleyError, TooLarge, Unavailable
 from domain.ids import new_id
@@ -24,7 +24,8 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
-_QUIET = ("/health/", "/metrics", "/socket.io/")
+SOCKETS = "/socket.io"
+_QUIET = ("/health/", "/metrics", SOCKETS)
 
 
 class Surroundings:
@@ -32,6 +33,10 @@ class Surroundings:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self.draining = False
+        """Set when the server is shutting down: connections end with their next answer, so that no
+        balancer sends anything more on one that is about to be closed. Those of sessions end with
+        them."""
 
     @web.middleware
     async def surround(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -71,6 +76,9 @@ class Surroundings:
         response.headers["X-Request-ID"] = request.get(REQUEST_ID, "")
         response.headers["Server"] = "Parley"
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        if self.draining and not _of_session(request):
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
 
     def _finish(
         self, request: web.Request, response: web.StreamResponse, request_id: str, seconds: float
@@ -89,6 +97,10 @@ class Surroundings:
                 user=request.get(USER),
                 address=request.get(ADDRESS, request.remote),
             )
+
+
+def _of_session(request: web.Request) -> bool:
+    return request.path.startswith(SOCKETS) and "sid" in request.query
 
 
 def _check_encoding(request: web.Request) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import islice
 
 import orjson
@@ -80,6 +80,9 @@ class Transport:
         self._lingering: set[Session] = set()
         """Over, but the application is not done with what they sent."""
         self._empty: asyncio.Future[None] | None = None
+        self._polling: set[Session] = set()
+        """While the node drains: the sessions that were polled when it began."""
+        self._nobody_polls: Callable[[], object] | None = None
         self._draining = False
         self._origins = OriginPolicy(self.options.origins, self.options.named_origins)
 
@@ -105,14 +108,20 @@ class Transport:
         self.places = Places(options.max_large)
         self._draining = False
 
-    async def drain(self, seconds: float = 5.0) -> None:
+    async def drain(
+        self, seconds: float = 5.0, nobody_polls: Callable[[], object] | None = None
+    ) -> None:
         """Take no new session, tell everybody to come back elsewhere, wait until they are gone.
 
         What sessions had sent before is handled and answered. Sessions are closed spread over
         half of `seconds`, so that they do not all reconnect at once; after `seconds` what is left
-        is cut off.
+        is cut off. `nobody_polls` is called once, as soon as no session is left that needs further
+        connections: each request of those that are polled may come on a new one.
         """
         self._draining = True
+        self._nobody_polls = nobody_polls
+        self._polling = {each for each in self._sessions.values() if each.socket is None}
+        self._look_for_polls()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         sessions = list(self._sessions.values())
@@ -133,6 +142,11 @@ class Transport:
             await asyncio.wait([self._empty], timeout=max(left, 0))
         for session in list(self._sessions.values()):
             session.finish()
+
+    def _look_for_polls(self) -> None:
+        if not self._polling and self._nobody_polls is not None:
+            told, self._nobody_polls = self._nobody_polls, None
+            told()
 
     async def _drain_session(self, session: Session, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -201,7 +215,8 @@ class Transport:
             self.counters.sessions -= 1
             if not self._sessions and self._empty is not None and not self._empty.done():
                 self._empty.set_result(None)
-
+        self._polling.discard(session)
+        self._look_for_polls()
         if session.working:
             self._lingering.add(session)
 

@@ -1,7 +1,9 @@
 """SIGTERM in the middle of a load: what was accepted is finished and answered, then it ends."""
 
 import asyncio
+import functools
 import itertools
+import json
 import signal
 import time
 from contextlib import AsyncExitStack
@@ -9,11 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+import socketio
 
 from actions.streams import MAX_BACKLOG
 from tests.chaos.crowd import history
 from tests.conftest import StartServer
 from tests.support.client import Client, connect
+from tests.support.node import NodeClient, connect_node
 from tests.support.rest import Account, Api
 
 GRACE = 20.0
@@ -182,3 +186,80 @@ async def _heard(listener: Client, person: Account, room: str, last: int) -> set
     between = [each["id"] for each in stored if went < each["seq"] <= again["seq"]]
     assert not set(between) & set(heard)
     return {*heard, *between}
+
+
+async def _once(url: str, data: str | None = None, **headers: str) -> tuple[int, str, str]:
+    """Ask on a connection of its own; status, body, and what is said of the connection."""
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10), headers=headers) as http,
+        http.request("GET" if data is None else "POST", url, data=data) as answer,
+    ):
+        return answer.status, await answer.text(), answer.headers.get("Connection", "")
+
+
+async def test_who_polls_is_served_until_told_and_nobody_else_is_taken(
+    start_server: StartServer,
+) -> None:
+    server = start_server(SHUTDOWN_GRACE=GRACE)
+    async with Api(server.url) as api:
+        ann = await api.register("Ann")
+    bearer = {"Authorization": f"Bearer {ann.token}"}
+    polling = f"{server.url}/socket.io/?EIO=4&transport=polling"
+    _, opening, _ = await _once(polling)
+    session = f"{polling}&sid={json.loads(opening[1:])['sid']}"
+    await _once(session, f'40/messages,{{"token":"{ann.token}"}}')
+    async with await connect(server.url, "/messages", ann.token) as told:
+        while '"ready"' not in (await _once(session))[1]:
+            pass
+        server.signal(signal.SIGTERM)
+        await told.wait_for("closing", timeout=GRACE)
+        await told.wait_closed()
+    # One client is between two polls, and the server there for it, whatever connection it comes by.
+    assert (await _once(polling))[::2] == (503, "close")
+    for path, status in (("/api/v1/users/me", 200), ("/health/live", 200), ("/health/ready", 503)):
+        assert (await _once(server.url + path, **bearer))[::2] == (status, "close"), path
+    assert (await _once(session, '42/messages,1["typing.stop",{}]'))[:2] == (200, "ok")
+    assert '["closing",{"code":"shutdown","reconnect":true}]' in (await _once(session))[1]
+    assert await asyncio.to_thread(server.wait, 3) == 0, "nobody is left, and it goes on"
+
+
+async def test_official_clients_that_poll_are_told_and_come_back(
+    start_server: StartServer,
+) -> None:
+    server = start_server(SHUTDOWN_GRACE=GRACE)
+    async with Api(server.url) as api, AsyncExitStack() as stack:
+        ann = await api.register("Ann")
+        official = [
+            await stack.enter_async_context(
+                await connect_node(
+                    server.url, "/messages", ann.token, options={"transports": ["polling"]}
+                )
+            )
+            for _ in range(2)
+        ]
+        stories: list[list[str]] = [[] for _ in range(4)]
+        for story in stories:
+            client = socketio.AsyncClient(reconnection_delay=0.1, reconnection_delay_max=0.5)
+            client.on("closing", lambda data, story=story: story.append(data["code"]), "/messages")
+            client.on("ready", lambda _, story=story: story.append("ready"), "/messages")
+            auth = {"token": ann.token}
+            await client.connect(
+                server.url, transports=["polling"], namespaces=["/messages"], auth=auth
+            )
+            stack.push_async_callback(client.shutdown)
+        async with asyncio.timeout(20):
+            while any(story != ["ready"] for story in stories):
+                await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(server.stop, GRACE) == 0
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(20):
+            while any(len(story) < 3 for story in stories):
+                await asyncio.sleep(0.01)
+        assert stories == [["ready", "shutdown", "ready"]] * 4
+        for each in official:
+            await each.until(functools.partial(_came_back, each), timeout=20)
+            assert [event["code"] for event in each.named("closing")] == ["shutdown"]
+
+
+def _came_back(client: NodeClient) -> bool:
+    return len(client.named("ready")) == 2

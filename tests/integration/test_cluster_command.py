@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.integration.test_docs import run
@@ -132,12 +133,51 @@ async def test_a_node_is_killed_and_one_key_ends_everything(command: tuple[Comma
     assert running.said().endswith("\nended\n")
 
 
+async def test_nobody_notices_a_node_that_stops_but_those_it_has(
+    command: tuple[Command, int],
+) -> None:
+    running, port = command
+    await running.until_said(READY)
+    nodes = re.findall(r"node (\d) +(http://\S+) +pid (\d+)", running.said())
+    async with Api(f"http://127.0.0.1:{port}") as api:
+        ann = await api.register("Ann")
+        while not (sid := await opened(api)).startswith("node3."):
+            pass
+        assert await asked(api, sid, f'40/messages,{{"token":"{ann.token}"}}') == 200
+        os.kill(int(nodes[2][2]), signal.SIGTERM)
+        while await ready(nodes[2][1]):
+            await asyncio.sleep(0.005)
+        # It waits for the one who polls. Until the balancer has seen that it stops, some of these
+        # come to it.
+        await asyncio.gather(*(opened(api) for _ in range(30)))
+        for number in range(20):
+            async with await connect(api.url, "/messages", ann.token):
+                pass
+            conversation = {"kind": "group", "members": [], "client_id": f"{number}"}
+            await ann.api.post("/conversations", conversation, 201)
+        said = b""
+        while b"closing" not in said:
+            answer = await api.request("GET", f"//socket.io/?EIO=4&transport=polling&sid={sid}")
+            assert answer.status == 200
+            said = answer.body
+        await running.until_said(r"node 3 ended with 0")
+
+
 @pytest.fixture(scope="module")
 def shared(
     tmp_path_factory: pytest.TempPathFactory, programs: None
 ) -> Iterator[tuple[Command, int]]:
     """A cluster for the tests that leave it as it was."""
     yield from running(tmp_path_factory.mktemp("cluster"))
+
+
+async def ready(url: str) -> bool:
+    """Whether a node says that it is."""
+    async with Api(url) as api:
+        try:
+            return (await api.request("GET", "//health/ready")).status == 200
+        except aiohttp.ClientError:
+            return False
 
 
 async def opened(api: Api) -> str:
@@ -150,12 +190,12 @@ async def opened(api: Api) -> str:
     return sid[1]
 
 
-async def asked(api: Api, sid: str) -> int:
+async def asked(api: Api, sid: str, packets: str = "3") -> int:
     """What a polling session's next request is answered."""
     answer = await api.request(
         "POST",
         f"//socket.io/?EIO=4&transport=polling&sid={sid}",
-        data=b"3",
+        data=packets.encode(),
         headers={"Content-Type": "text/plain"},
     )
     return answer.status
