@@ -56,8 +56,9 @@ LOOKED_AGAIN = 30.0
 PARTS = 16
 """Of a cluster, by users; a single server has one."""
 
-DOUBTED = 3.0
-"""Seconds for which a Redis that has come back may not know yet what other nodes know."""
+DOUBTED = 8.0
+"""Seconds for which a Redis that has come back, or another one that took over, may not know yet what
+other nodes know: they notice at the latest when they renew."""
 
 PAUSE = 0.5
 """Seconds for which Redis is not asked after it did not answer."""
@@ -83,6 +84,7 @@ class RedisPresenceRegistry:
         dead_after: float = DEAD_AFTER,
         settled_after: float = SETTLED_AFTER,
         looked_again: float = LOOKED_AGAIN,
+        doubted: float = DOUBTED,
     ) -> None:
         """`servers` and `bus` stay the caller's. `prefix` sets servers apart that share a Redis."""
         self.node = new_id()
@@ -92,6 +94,7 @@ class RedisPresenceRegistry:
         self._dead_after = dead_after
         self._settled_after = settled_after
         self._looked_again = looked_again
+        self._doubted = doubted
         self._parts = [
             PresenceStore(servers, f"{prefix}:{{presence:{number}}}", self.node)
             for number in range(PARTS if servers.clustered else 1)
@@ -106,6 +109,10 @@ class RedisPresenceRegistry:
         """Channels that were joined."""
         self._doubting: asyncio.TimerHandle | None = None
         """While it runs, what other nodes had before Redis was away is taken to be there still."""
+        self._renewed = False
+        """Whether this node was ever known to Redis."""
+        self._to_compare = False
+        """Whether Redis may have devices here that are gone."""
         self._said: set[str] = set()
         """Devices here that Redis was told of."""
         self._dirty: dict[User, bool] = {}
@@ -215,7 +222,12 @@ class RedisPresenceRegistry:
         found: dict[User, Entry] = {}
         for part, mine in self._by_part(users):
             try:
-                entries = await self._ask(lambda part=part, mine=mine: part.read(mine))  # type: ignore[misc]
+                entries, known_here = await self._ask(
+                    lambda part=part, mine=mine: part.read(mine)  # type: ignore[misc]
+                )
+                if not known_here and not self._closed:
+                    # It knows nothing of this node, and so perhaps nothing of others either.
+                    await self._renew_part(part)
             except Unavailable:
                 continue
             found.update(zip(mine, entries, strict=True))
@@ -311,13 +323,25 @@ class RedisPresenceRegistry:
     async def renew(self) -> None:
         for part in self._parts:
             await self._renew_part(part)
+        self._renewed = True
+        if self._to_compare:
+            await self._compare()
         self._say_again()
         await self._look_again()
 
     async def _renew_part(self, part: PresenceStore) -> None:
         if not await self._ask(part.renew):
             log.info("presence_said_anew", users=len(self._here_of))
+            if self._renewed:
+                self._doubt()
             self._say(self._here_of, change=True)
+
+    async def _compare(self) -> None:
+        """Take away who is not here any more: a Redis that took over may have missed that they went."""
+        for part in self._parts:
+            said = await self._ask(part.said)
+            self._say((each for each in said if each not in self._here_of), change=True)
+        self._to_compare = False
 
     def _say_again(self) -> None:
         """Say a share of what is here."""
@@ -417,7 +441,8 @@ class RedisPresenceRegistry:
         self._settled_at = self._clock.monotonic() + self._settled_after
         if self._doubting is None and not self._closed:
             loop = asyncio.get_running_loop()
-            self._doubting = loop.call_later(DOUBTED, self._trust)
+            self._doubting = loop.call_later(self._doubted, self._trust)
+            self._to_compare = True
             self._say(self._here_of, change=False)
 
     def _trust(self) -> None:

@@ -102,8 +102,11 @@ for i = 2, #KEYS do
     end
     found[#found + 1] = kept
 end
+found[#found + 1] = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
 return found
 """
+"""For each user the fields of living nodes and the number of changes; then whether the node that
+asks is known."""
 
 _SWEEP = """
 local tag, me = ARGV[1], ARGV[2]
@@ -182,7 +185,8 @@ class PresenceStore:
 
     def __init__(self, servers: RedisServers, tag: str, node: str) -> None:
         """`tag`: begins all keys, with a hash tag in braces."""
-        client = servers.client
+        client: Any = servers.client
+        self._client = client
         self._tag = tag
         self._node = node
         self._nodes = f"{tag}:nodes"
@@ -215,10 +219,16 @@ class PresenceStore:
         found = await self._put(keys=keys, args=args)
         return None if found is None else [bool(each) for each in found]
 
-    async def read(self, users: Sequence[User]) -> list[Entry]:
-        """What all living nodes said of at most `AT_ONCE` users."""
+    async def read(self, users: Sequence[User]) -> tuple[list[Entry], bool]:
+        """What all living nodes said of at most `AT_ONCE` users, and whether this node is known."""
         keys = [self._nodes, *(self._of(each) for each in users)]
-        return [_entry(each) for each in await self._read(keys=keys)]
+        *found, known = await self._read(keys=keys, args=[self._node])
+        return [_entry(each) for each in found], bool(known)
+
+    async def said(self) -> list[User]:
+        """The users of whom Redis has devices on this node."""
+        names: Any = await self._client.smembers(self._on)
+        return [user_of(each) for each in names]
 
     async def sweep(self, dead_after: float) -> Swept | None:
         """Take away some users of a node that was not renewed for so many seconds. None if there

@@ -81,6 +81,7 @@ class Registries:
         dead_after: float = DEAD_AFTER,
         settled_after: float = 0.0,
         looked_again: float = 30.0,
+        doubted: float = 3.0,
         wrap: Callable[[RedisServers], RedisServers] = lambda servers: servers,
     ) -> RegistryNode:
         """A started node, which lives."""
@@ -99,6 +100,7 @@ class Registries:
             dead_after=dead_after,
             settled_after=settled_after,
             looked_again=looked_again,
+            doubted=doubted,
         )
         self._stack.push_async_callback(registry.leave, 0.0)
         node = RegistryNode(registry, bus)

@@ -30,8 +30,10 @@ async def joint() -> AsyncIterator[Joint]:
 
 
 @contextlib.contextmanager
-def three_sentinels(directory: Path) -> Iterator[tuple[str, RedisProcess, list[RedisProcess]]]:
-    """A URL, the master and the Sentinels, which know of its replica and of each other."""
+def three_sentinels(
+    directory: Path,
+) -> Iterator[tuple[str, RedisProcess, RedisProcess, list[RedisProcess]]]:
+    """A URL, the master, its replica and the Sentinels, which know of both and of each other."""
     with ExitStack() as stack:
         master = stack.enter_context(RedisProcess(directory, "--repl-diskless-sync-delay", "0"))
         replica = stack.enter_context(
@@ -50,7 +52,7 @@ def three_sentinels(directory: Path) -> Iterator[tuple[str, RedisProcess, list[R
         for each in sentinels:
             wait_for(each, ("SENTINEL", "CKQUORUM", "main"), b"OK 3 usable Sentinels")
         hosts = ",".join(f"127.0.0.1:{each.port}" for each in sentinels)
-        yield f"redis+sentinel://{hosts}/main/0", master, sentinels
+        yield f"redis+sentinel://{hosts}/main/0", master, replica, sentinels
 
 
 @pytest.mark.timeout(60)
@@ -60,7 +62,7 @@ async def test_a_host_with_the_master_and_a_sentinel_falls_silent(
     troubles: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, trouble: troubles.append(trouble))
-    with three_sentinels(tmp_path) as (url, master, sentinels):
+    with three_sentinels(tmp_path) as (url, master, _, sentinels):
         nodes = [await joint.bus(url, timeout=2.0) for _ in range(2)]
         for each in nodes:
             each.bus.subscribe("messages/a")
