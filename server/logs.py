@@ -48,7 +48,8 @@ def configure(*, level: str, json: bool) -> None:
         structlog.stdlib.ProcessorFormatter.remove_processors_meta
     ]
     if not json:
-        finish.append(_escape)
+        # As text before it is shown, so that it is written out too.
+        finish += [structlog.processors.format_exc_info, _escape]
     if json:
         # Without local variables: they may hold tokens and messages.
         without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -90,12 +91,17 @@ def _escape(
     _logger: Any, _method: str, entry: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """What strangers wrote does not steer the terminal that shows it: control characters are
-    written out. Tracebacks, which `exception` and `stack` hold, keep their lines.
+    written out. Tracebacks, which `exception` and `stack` hold, keep their lines, set in, so that a
+    line of an error's text does not look like an entry of its own.
     """
     for name, value in entry.items():
-        if isinstance(value, str) and not value.isprintable():
-            lines = value.split("\n") if name in {"exception", "stack"} else [value]
-            entry[name] = "\n".join(_CONTROL.sub(_written_out, line) for line in lines)
+        if not isinstance(value, str) or value.isprintable():
+            continue
+        if name in {"exception", "stack"}:
+            lines = value.split("\n")
+            entry[name] = "\n".join("  " + _CONTROL.sub(_written_out, line) for line in lines)
+        else:
+            entry[name] = _CONTROL.sub(_written_out, value)
     return entry
 
 
