@@ -119,6 +119,7 @@ def environment(port: int, directory: Path) -> dict[str, str]:
         "PARLEY_DATA_DIR": str(directory),
         "PARLEY_SECRET_KEY": SECRET,
         "PARLEY_ACCESS_TTL": "1d",
+        "PARLEY_MAX_CONNECTIONS_PER_ADDRESS": "20000",
         "PARLEY_BCRYPT_COST": "4",
         "PARLEY_RATE_LIMITS": ",".join(f"{bucket}={LIMIT}" for bucket in BUCKETS),
         "PARLEY_LOG_FORMAT": "json",

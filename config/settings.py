@@ -213,7 +213,22 @@ class Settings(BaseSettings):
         default=20_000,
         ge=1,
         le=1_000_000,
-        description="Sockets at a time on this node; more are refused with status 503.",
+        description="Sockets at a time on this node. When it is full, whoever has most makes room: "
+        "an address of which nobody has logged in, a user with more than ten. If nobody does, more "
+        "are refused with status 503.",
+    )
+    max_connections_per_address: int = Field(
+        default=2_000,
+        ge=1,
+        le=1_000_000,
+        description="Sockets at a time of one network address (of IPv6: a /64 network) on this node; "
+        "more are refused with status 429. Trusted proxies are not counted, who comes through them is.",
+    )
+    max_connections_per_user: int = Field(
+        default=100,
+        ge=1,
+        le=1_000_000,
+        description="Sockets at a time of one user on this node; more are refused with `rate_limited`.",
     )
     shutdown_grace: Annotated[float, Seconds(1, 600)] = Field(
         default=20.0, description="Time to finish what was accepted after SIGTERM."

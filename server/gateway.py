@@ -17,6 +17,7 @@ from domain.errors import (
     Invalid,
     NotFound,
     ParleyError,
+    RateLimited,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -32,6 +33,10 @@ log = structlog.get_logger(__name__)
 
 Authenticate = Callable[[str, str], Awaitable[Principal]]
 """The principal of a token shown by a network address; raises `Unauthenticated`, `RateLimited`."""
+
+TOO_MANY = "This user has too many connections: end some of them."
+TOO_MANY_SECONDS = 15.0
+"""Until another attempt makes sense: connections that are dead but not found so yet go by then."""
 
 
 class Credentials(Request):
@@ -91,6 +96,8 @@ class Gateway:
         """Authenticate, join the client's streams, send what it missed, then `ready`."""
         try:
             principal = await self._authenticate(_credentials(auth).token, connection.remote)
+            if not connection.claim(principal.user):
+                raise RateLimited(TOO_MANY, retry_after=TOO_MANY_SECONDS)
             await self._enter(connection, principal, _resume(auth))
         except ParleyError as error:
             raise _refusal(error) from error

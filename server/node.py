@@ -267,6 +267,13 @@ class Node:
                 counter=True,
             ),
             Numbers(
+                "parley_evictions",
+                "Sessions ended to make room for others, by whose they were.",
+                lambda: counters.evicted,
+                label="kind",
+                counter=True,
+            ),
+            Numbers(
                 "parley_deliveries",
                 "Events times connections they were written to.",
                 lambda: hub.deliveries,
@@ -353,5 +360,8 @@ def _transport_options(settings: Settings, addresses: Addresses) -> TransportOpt
         max_queued_total=settings.send_queue_total,
         stuck_timeout=settings.send_stall,
         max_sessions=settings.max_connections,
+        max_sessions_per_address=settings.max_connections_per_address,
+        max_sessions_per_user=settings.max_connections_per_user,
+        unlimited=addresses.are_many,
         polling=settings.workers == 1,
     )

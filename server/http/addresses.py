@@ -54,6 +54,10 @@ class Addresses:
                 return hop if _is_address(hop) else peer
         return peer
 
+    def are_many(self, address: str) -> bool:
+        """Whether an address is a trusted proxy's own, behind which there are many."""
+        return bool(self._trusted) and _within(_plain(address), self._trusted)
+
     def _tell(self, peer: str) -> None:
         now = self._clock()
         if self._warned is not None and now - self._warned < WARN_EVERY:

@@ -50,6 +50,12 @@ class Connection(Subscriber, Protocol):
         """The handshake request's `User-Agent`, at most 256 characters."""
         ...
 
+    def claim(self, user: str) -> bool:
+        """Say whose connection it is, before `connect` returns. False: too many sessions are this
+        user's already, and `connect` should refuse it.
+        """
+        ...
+
     def emit(
         self,
         event: str,

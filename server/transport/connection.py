@@ -58,6 +58,9 @@ class ClientConnection:
     def user_agent(self) -> str:
         return self._session.caller.user_agent
 
+    def claim(self, user: str) -> bool:
+        return self._session.claim(user)
+
     def emit(
         self,
         event: str,

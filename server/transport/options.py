@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 
-def _none(_origin: str) -> bool:
+def _none(_text: str) -> bool:
     return False
 
 
@@ -61,6 +61,11 @@ class TransportOptions:
     last_poll_timeout: float = 15.0
     """For a client that polls to come and fetch why its session was closed."""
     max_sessions: int = 100_000
+    max_sessions_per_address: int = 100_000
+    """Of one network address, or one /64 network of IPv6."""
+    max_sessions_per_user: int = 100_000
+    unlimited: Callable[[str], bool] = _none
+    """Whether an address is that of many, such as a proxy's own."""
     max_pending: int = 64
     """Packets of one session waiting for their turn; past it nothing more is read from it."""
     max_pending_bytes: int = 262144
@@ -92,6 +97,8 @@ class TransportCounters:
     """Sessions closed by the server, by code."""
     refused: Counter[str] = field(default_factory=Counter)
     """Handshakes and connects to namespaces refused, by reason."""
+    evicted: Counter[str] = field(default_factory=Counter)
+    """Sessions ended to make room for others, by whose they were: `stranger`, `user`."""
     silent: int = 0
     """Sessions closed because they never connected to a namespace."""
     malformed: int = 0

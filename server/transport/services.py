@@ -36,8 +36,12 @@ class Services(Protocol):
         """The session is over: no request finds it any more."""
         ...
 
-    def connected(self, session: "Session") -> None:
-        """The session has a connection that was accepted: it is no stranger."""
+    def claim(self, session: "Session", user: str) -> bool:
+        """The session is a user's; False: the user has too many."""
+        ...
+
+    def release(self, session: "Session") -> None:
+        """The session has no connection left: nobody knows whose it is."""
         ...
 
     def settled(self, session: "Session") -> None:

@@ -52,6 +52,7 @@ class Session:
         "_refused",
         "_services",
         "_timer",
+        "_was_in",
         "_window",
         "caller",
         "closed",
@@ -60,6 +61,7 @@ class Session:
         "direct",
         "id",
         "out",
+        "owner",
         "page",
         "pong_due",
         "posting",
@@ -79,6 +81,9 @@ class Session:
         self.upgrading: WebSocket | None = None
         self.direct: Callable[[bytes], object] | None = None
         self.out = Outbound(self, services.pressure)
+        self.owner = ""
+        """The user whose it is, or of the first of several; its own id if nobody said; empty: a
+        stranger's."""
         self.closing = False
         self.closed = False
         self.pong_due = 0.0
@@ -101,6 +106,8 @@ class Session:
         self._refused = 0
         """CONNECT packets since one was accepted."""
         self._timer: asyncio.TimerHandle | None = None
+        self._was_in = False
+        """Whether it has had a connection."""
         self._window = self._services.loop.time()
 
     @property
@@ -347,7 +354,7 @@ class Session:
         elif connection is None or not connection.accepted:
             if not self.closing and packet.namespace not in self._services.application.namespaces:
                 self.fail("a packet for no namespace")
-            elif not self.connections and self._timer is not None:
+            elif not self.connections and not self._was_in and self._timer is not None:
                 self.fail("a packet before CONNECT")
         elif packet.type in (packets.EVENT, packets.BINARY_EVENT):
             await self._event(connection, packet)
@@ -398,15 +405,15 @@ class Session:
             self.connections.pop(namespace, None)
             connection.end()
             self._refuse(namespace, refusal)
-            if not self.closing and not self.connections:
-                self.expect_connect()
+            self._look_for_connections()
             return
         services.counters.connections[namespace] += 1
         if connection.closed:
             await self._leave(connection, "transport close")
             return
         self._failures = self._refused = 0
-        services.connected(self)
+        self._was_in = True
+        self.claim(self.id)
         connection.accept()
 
     def _refuse(self, namespace: str, refusal: ConnectRefused) -> None:
@@ -436,6 +443,16 @@ class Session:
         except Exception:
             logger.exception("disconnect failed: %s", connection.namespace)
         self.hub.drop(connection)
+        self._look_for_connections()
+
+    def claim(self, user: str) -> bool:
+        """From a connection: it is this user's. False: the user has too many sessions."""
+        return self.closed or self._services.claim(self, user)
+
+    def _look_for_connections(self) -> None:
+        if not self.closing and not self.connections and self._timer is None:
+            self._services.release(self)
+            self.expect_connect()
 
     # Ending.
 

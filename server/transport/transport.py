@@ -5,13 +5,13 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
-from itertools import islice
 
 import orjson
 from aiohttp import hdrs, web
 
 from fanout.hub import Hub
 from server.transport import polling
+from server.transport.admission import FULL, SAME_ADDRESS, Admission
 from server.transport.application import Application
 from server.transport.caller import Caller
 from server.transport.frames import text_frame
@@ -39,6 +39,7 @@ _WEBSOCKET_ONLY = (0, 'Transport unknown: only websocket is served here; transpo
 _UNKNOWN_SESSION = (1, "Session ID unknown")
 _BAD_METHOD = (2, "Bad handshake method")
 _BAD_REQUEST = (3, "Bad request")
+_STATUS = {FULL: 503, SAME_ADDRESS: 429}
 _FORBIDDEN = (4, "Forbidden")
 _UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 
@@ -46,17 +47,11 @@ NODE_HEADER = "Parley-Node"
 """In the answer to a polling handshake: the name that the new session's id begins with, for balancers
 that learn which node it is and do not know their names beforehand."""
 
-_STRANGER_SECONDS = 2.0
-"""What a session has to connect to a namespace in before it may be ended for another's sake."""
-
 _UPGRADE_SECONDS = 60.0
 """After its handshake a session may be upgraded for so long."""
 
 _LAST_POLL_SECONDS = 3.0
 """For those who poll to come once more while the node stops: they are between two requests, or gone."""
-
-_LOOKED_AT = 16
-"""Strangers looked at for one that may be ended."""
 
 
 class Transport:
@@ -75,8 +70,6 @@ class Transport:
         self.counters = TransportCounters()
         self.refusals = Refusals()
         self._sessions: dict[str, Session] = {}
-        self._strangers: dict[Session, float] = {}
-        """Sessions of which no connection was accepted yet, and when they came; oldest first."""
         self._lingering: set[Session] = set()
         """Over, but the application is not done with what they sent."""
         self._empty: asyncio.Future[None] | None = None
@@ -106,6 +99,7 @@ class Transport:
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout, loop.time)
         self.pressure = Pressure(options, self.counters, loop.time)
         self.places = Places(options.max_large)
+        self._admission = Admission(options, self.counters, loop.time)
         self._draining = False
 
     async def drain(
@@ -193,26 +187,16 @@ class Transport:
         node = self.options.node
         return f"{node}.{self.new_id()}" if node else self.new_id()
 
-    def connected(self, session: Session) -> None:
-        self._strangers.pop(session, None)
+    def claim(self, session: Session, user: str) -> bool:
+        return self._admission.claim(session, user)
 
-    def _make_room(self) -> bool:
-        """End the oldest session of somebody who opened it and never said who it is: such sessions
-        cost nothing to make, and must not keep others out.
-        """
-        for session, since in islice(self._strangers.items(), _LOOKED_AT):
-            if self.loop.time() - since < _STRANGER_SECONDS:
-                return False
-            if not session.connections:
-                session.silent("never connected, and others wait")
-                session.finish()
-                return True
-        return False
+    def release(self, session: Session) -> None:
+        self._admission.release(session)
 
     def forget(self, session: Session) -> None:
-        self._strangers.pop(session, None)
         if self._sessions.pop(session.id, None) is not None:
             self.counters.sessions -= 1
+            self._admission.leave(session)
             if not self._sessions and self._empty is not None and not self._empty.done():
                 self._empty.set_result(None)
         self._polling.discard(session)
@@ -276,9 +260,11 @@ class Transport:
             return self._refuse(request, 400, _BAD_METHOD)
         if self._draining:
             return self._refuse(request, 503, (3, "Shutting down"))
-        if len(self._sessions) >= self.options.max_sessions and not self._make_room():
-            return self._refuse(request, 503, (3, "Too many sessions"))
         options = self.options
+        caller = Caller.of(request, options.address)
+        refusal = self._admission.refusal(caller.address)
+        if refusal is not None:
+            return self._refuse(request, _STATUS[refusal], (3, refusal))
         head = b""
         if name == "websocket":
             try:
@@ -288,7 +274,7 @@ class Transport:
         session = Session(
             self,
             self._new_session_id(),
-            Caller.of(request, options.address),
+            caller,
             self._origins.page(request),
         )
         upgrades = ["websocket"] if name == "polling" and options.upgrades else []
@@ -308,7 +294,7 @@ class Transport:
                 response.headers[NODE_HEADER] = options.node
         self._sessions[session.id] = session
         self.counters.sessions += 1
-        self._strangers[session] = self.loop.time()
+        self._admission.enter(session)
         self.heartbeat.add(session)
         session.expect_connect()
         return response
@@ -360,7 +346,7 @@ class Transport:
             method=request.method,
         )
         headers = {} if status == 403 else self._origins.headers(request)
-        if status == 503:
+        if status in _STATUS.values():
             headers[hdrs.RETRY_AFTER] = "1"
         return web.Response(
             status=status,

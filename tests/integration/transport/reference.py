@@ -79,9 +79,11 @@ class ReferenceServer:
 
 
 @asynccontextmanager
-async def serve(port: int = 0, **options: Any) -> AsyncIterator[ReferenceServer]:
+async def serve(
+    port: int = 0, *, application: ReferenceApplication | None = None, **options: Any
+) -> AsyncIterator[ReferenceServer]:
     """Run the reference application on 127.0.0.1."""
-    application = ReferenceApplication()
+    application = application or ReferenceApplication()
     application.hub = Hub(encode_event)
     transport = Transport(application, application.hub, TransportOptions(**options))
     app = web.Application()

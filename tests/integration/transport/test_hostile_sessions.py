@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from server.transport import transport
+from server.transport import admission
 from server.transport.session import MAX_REFUSED
 from tests.integration.transport.clients import Polling, RawSocket
 from tests.integration.transport.reference import ReferenceServer, serve
@@ -57,7 +57,7 @@ async def test_strangers_do_not_keep_others_out(
     http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever opens sessions and never connects loses the oldest, and only to those who come."""
-    monkeypatch.setattr(transport, "_STRANGER_SECONDS", 0.2)
+    monkeypatch.setattr(admission, "STRANGER_SECONDS", 0.2)
     async with serve(max_sessions=5, ping_interval=20.0, connect_timeout=20.0) as server:
         known = await RawSocket.open(server.port)
         await known.connect()

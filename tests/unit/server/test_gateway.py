@@ -30,6 +30,9 @@ class Given:
         self.began.set()
         return await self.shared
 
+    def claim(self, user: str) -> bool:
+        return True
+
     async def authenticate(self, token: str, remote: str) -> Any:
         return await self.run()
 
