@@ -10,7 +10,7 @@ from actions.last_messages import Last, LastMessages
 from actions.memberships import Facts, Memberships
 from actions.message_views import MessageViews, shown
 from actions.streams import Streams
-from actions.writing import may_write, refused
+from actions.writing import attachment, may_write, refused
 from domain.clock import Clock, timestamp
 from domain.conversations import personal_stream, stream_of
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
@@ -23,7 +23,6 @@ from domain.messages import (
     Attachment,
     Message,
     MessageDeleted,
-    attachment_url,
     check_body,
     emptied,
 )
@@ -233,15 +232,7 @@ class Messages:
             guard, link = self._uploads.link(id, stream_of(draft.conversation), message, at)
             guards.append(guard)
             changes.append(link)
-            attachments.append(
-                {
-                    "id": id,
-                    "name": upload["name"],
-                    "content_type": upload["content_type"],
-                    "size": upload["size"],
-                    "url": attachment_url(id),
-                }
-            )
+            attachments.append(attachment(upload))
         return attachments
 
     # -- editing ------------------------------------------------------------------------------

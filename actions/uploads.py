@@ -1,7 +1,6 @@
 """Uploads: receiving files within a quota, giving them to those who may have them, clearing up."""
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,19 +8,29 @@ from typing import Any
 
 import structlog
 
+from actions.pictures import Pictures
 from actions.streams import Rules
+from actions.upload_files import UploadFiles, aborted
 from actions.upload_quota import STALE, TOO_SLOW, Reservation
 from domain.clock import Clock, timestamp
 from domain.conversations import stream_of
-from domain.errors import Conflict, Invalid, NotFound, ParleyError, TooLarge, Unavailable
+from domain.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from domain.ids import new_id
 from domain.media import HEAD, content_type
 from domain.pages import decode_cursor, encode_cursor
+from domain.pictures import KINDS, SizeName
 from domain.principals import Principal
-from domain.uploads import Upload, UploadPage, UploadRemoved, clean_name
-from store.blobs import BlobReader, Blobs, BlobWriter
+from domain.uploads import Upload, UploadPage, UploadRemoved, clean_name, renamed
+from store.blobs import BlobReader, Blobs
 from store.engine import Document, Duplicate
-from store.uploads import State, UploadRepository
+from store.uploads import (
+    State,
+    UploadRepository,
+    blobs_of,
+    length_of,
+    raw_blob,
+    thumbnail_blob,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -56,10 +65,13 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An upload and its bytes, to be closed by who got it."""
+    """An upload and its bytes, or those of a thumbnail, to be closed by who got it."""
 
     upload: Upload
     reader: BlobReader
+    name: str
+    content_type: str
+    sha256: str
 
 
 class Uploads:
@@ -72,12 +84,16 @@ class Uploads:
         rules: Rules,
         clock: Clock,
         limits: Limits,
+        pictures: Pictures | None = None,
     ) -> None:
+        """`pictures`: what becomes of pictures; None: they are kept like other files."""
         self._repository = repository
         self._blobs = blobs
         self._rules = rules
         self._clock = clock
         self._limits = limits
+        self._files = UploadFiles(blobs, pictures)
+        self._looked_at = KINDS if pictures is not None else frozenset[str]()
 
     # -- receiving ----------------------------------------------------------------------------
 
@@ -134,24 +150,33 @@ class Uploads:
         digest = hashlib.sha256()
         kind: str | None = None
         size = 0
-        writer = await self._blobs.create(id)
+        writer = None
         try:
             async for piece in _gather(chunks):
                 size += len(piece)
                 if size > self._limits.size:
                     raise self._too_large()
-                if kind is None:
+                if kind is None or writer is None:
                     kind = content_type(piece[:HEAD], incoming.content_type)
+                    looked_at = kind in self._looked_at
+                    writer = await self._blobs.create(raw_blob(id) if looked_at else id)
                 await reservation.cover(size)
                 digest.update(piece)
                 await writer.write(piece)
-            if kind is None:
+            if kind is None or writer is None:
                 raise Invalid.field("file", "is empty")
             await writer.commit()
         except BaseException:
-            await asyncio.shield(_aborted(writer))
+            if writer is not None:
+                await asyncio.shield(aborted(writer))
             raise
-        known = {"content_type": kind, "size": size, "sha256": digest.hexdigest()}
+        known: dict[str, Any] = {
+            "content_type": kind,
+            "size": size,
+            "sha256": digest.hexdigest(),
+        }
+        if kind in self._looked_at:
+            known = await self._files.picture(id, known, reservation)
         return await self._complete(id, principal, incoming, known)
 
     async def _complete(
@@ -179,14 +204,14 @@ class Uploads:
         doc = await self._repository.by_client_id(principal.org, principal.user, incoming.client_id)
         if doc is None:
             raise Unavailable("The first upload with this client_id is being removed.")
-        same = doc["sha256"] == known["sha256"] and doc["name"] == clean_name(incoming.name)
+        same = _received(doc) == _received(known) and doc["name"] == clean_name(incoming.name)
         if not same or doc["state"] != State.READY:
             raise Conflict("This client_id was used for another file.")
         return view(doc)
 
     async def _discard(self, org: str, owner: str, id: str) -> None:
         try:
-            await self._blobs.delete(id)
+            await self._files.erase(blobs_of(id))
             await self._repository.remove(org, id, State.RECEIVING)
             await self._repository.recount(org, owner)
         except Unavailable:
@@ -200,18 +225,30 @@ class Uploads:
 
     # -- giving -------------------------------------------------------------------------------
 
-    async def open(self, principal: Principal, id: str) -> Download:
+    async def open(self, principal: Principal, id: str, size: SizeName | None = None) -> Download:
         """An upload and its bytes.
+
+        Args:
+            size: of a picture the thumbnail; of one that is no larger, the picture itself.
 
         Raises:
             NotFound: there is none, or the caller is neither its owner nor one who may read
-                something it is attached to.
+                something it is attached to; or it has no thumbnails.
         """
         doc = await self._visible(principal, id)
+        if size is not None:
+            if doc.get("image") is None:
+                raise NotFound("There is no thumbnail of this upload.")
+            thumbnail = doc["thumbnails"].get(size)
+            reader = await self._blobs.open(thumbnail_blob(id, size)) if thumbnail else None
+            if thumbnail and reader:
+                kind = thumbnail["content_type"]
+                name = renamed(doc["name"], kind)
+                return Download(view(doc), reader, name, kind, thumbnail["sha256"])
         reader = await self._blobs.open(id)
         if reader is None:
             raise NotFound("There is no such upload.")
-        return Download(view(doc), reader)
+        return Download(view(doc), reader, doc["name"], doc["content_type"], doc["sha256"])
 
     async def get(self, principal: Principal, id: str) -> Upload:
         """What is known of an upload; errors as of `open`."""
@@ -330,7 +367,7 @@ class Uploads:
         # Bytes first: as long as the document is there, a crash leaves something to find. Of one after
         # that, the count is found.
         await self._repository.work(org, doc["owner"], self._now())
-        await self._blobs.delete(doc["id"])
+        await self._files.erase(blobs_of(doc["id"], doc))
         await self._repository.remove(org, doc["id"], State.DELETING)
         await self._repository.recount(org, doc["owner"])
 
@@ -345,11 +382,17 @@ def view(doc: Document) -> Upload:
         "owner": doc["owner"],
         "name": doc["name"],
         "content_type": doc["content_type"],
-        "size": doc["size"],
+        "size": length_of(doc),
         "sha256": doc["sha256"],
+        "image": doc.get("image"),
         "conversation": doc["conversation"],
         "created_at": doc["created_at"],
     }
+
+
+def _received(doc: Document) -> Any:
+    """The hash of what was sent: of a picture it is not that of what is kept."""
+    return doc.get("received", doc["sha256"])
 
 
 async def _gather(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -362,8 +405,3 @@ async def _gather(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             waiting.clear()
     if waiting:
         yield bytes(waiting)
-
-
-async def _aborted(writer: BlobWriter) -> None:
-    with contextlib.suppress(ParleyError):
-        await writer.abort()

@@ -3,12 +3,13 @@
 from actions.memberships import Facts, Memberships
 from domain.conversations import Kind
 from domain.errors import Forbidden, Invalid, NotFound, ParleyError
+from domain.messages import Attachment, attachment_url
 from domain.principals import Principal
 from store.contacts import BLOCKS, ContactRepository, unblocked
 from store.conversations import MEMBERS, is_member, key_of
-from store.engine import Guard
+from store.engine import Document, Guard
 from store.messages import MESSAGES
-from store.uploads import UPLOADS
+from store.uploads import UPLOADS, length_of
 
 
 def may_write(facts: Facts, conversation: str, user: str) -> list[Guard]:
@@ -38,6 +39,21 @@ async def is_shut_out(
 def no_upload(id: str) -> Invalid:
     """An attachment is not the sender's."""
     return Invalid.field("attachments", f"you have no completed upload {id}")
+
+
+def attachment(upload: Document) -> Attachment:
+    """An upload as the message shows it that carries it."""
+    id = upload["id"]
+    shown: Attachment = {
+        "id": id,
+        "name": upload["name"],
+        "content_type": upload["content_type"],
+        "size": length_of(upload),
+        "url": attachment_url(id),
+    }
+    if upload.get("image") is not None:
+        shown["image"] = upload["image"]
+    return shown
 
 
 def refused(guard: Guard, conversation: str, user: str) -> ParleyError:

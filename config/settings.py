@@ -52,6 +52,13 @@ class PasswordRule(StrEnum):
     LENGTH = "length"
 
 
+class ImageMetadata(StrEnum):
+    """What becomes of what a picture's file tells besides the picture."""
+
+    REMOVE = "remove"
+    KEEP = "keep"
+
+
 class LogLevel(StrEnum):
     """The least severe entries that are logged."""
 
@@ -302,6 +309,17 @@ class Settings(BaseSettings):
     )
     upload_unattached: Annotated[float, Seconds(MINUTE, 365 * DAY)] = Field(
         default=DAY, description="How long an upload that no message carries is kept."
+    )
+    image_metadata: ImageMetadata = Field(
+        default=ImageMetadata.REMOVE,
+        description="What becomes of the metadata (place, camera, time) in uploaded pictures.",
+    )
+    image_pixels: int = Field(
+        default=50_000_000,
+        ge=1_000_000,
+        le=150_000_000,
+        description="Pixels of a picture that is decoded; one with more is a file like any other. "
+        "Each takes 4 to 8 bytes of memory meanwhile.",
     )
 
     # -- sockets ------------------------------------------------------------------------------

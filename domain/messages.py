@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from domain.delivery import Delivery
 from domain.errors import Invalid, TooLarge
 from domain.events import EventType
+from domain.pictures import ImageSize
 from domain.text import has_control_characters
 
 NAMESPACE = "messages"
@@ -37,6 +38,8 @@ class Attachment(TypedDict):
     """Bytes."""
     url: str
     """Where to fetch it, with a token, relative to the server."""
+    image: NotRequired[ImageSize]
+    """Of a picture that can be shown: `?size=` gives thumbnails of it."""
 
 
 @with_config(extra="forbid")

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from pydantic import with_config
 from typing_extensions import TypedDict
 
+from domain.pictures import ImageSize
 from domain.text import why_not_plain
 
 MAX_NAME = 255
@@ -37,7 +38,7 @@ INLINE = frozenset(
 
 @with_config(extra="forbid")
 class Upload(TypedDict):
-    """An uploaded file. `size` is in bytes, `sha256` in hexadecimal."""
+    """An uploaded file, as it is kept. `size` is in bytes, `sha256` in hexadecimal."""
 
     id: str
     owner: str
@@ -45,6 +46,8 @@ class Upload(TypedDict):
     content_type: str
     size: int
     sha256: str
+    image: ImageSize | None
+    """Of a picture that can be shown: it has thumbnails too."""
     conversation: str | None
     created_at: str
 
@@ -102,3 +105,9 @@ def disposition(content_type: str, name: str, *, attachment: bool) -> str:
         # RFC 8187's attr-char: what quote() leaves, and these.
         value += f"; filename*=UTF-8''{quote(name, safe='!#$&+^`|')}"
     return value
+
+
+def renamed(name: str, content_type: str) -> str:
+    """A file's name with the extension that JPEG and WebP have."""
+    extension = {"image/jpeg": ".jpg", "image/webp": ".webp"}[content_type]
+    return name.rpartition(".")[0][: MAX_NAME - 8] + extension if "." in name else name + extension

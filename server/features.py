@@ -25,6 +25,7 @@ from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Messages
 from actions.owners import Owners
+from actions.pictures import Pictures
 from actions.pins import Pins
 from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
@@ -198,6 +199,9 @@ class Features:
             settings.access_ttl,
         )
         self.hasher = PasswordHasher(settings.bcrypt_cost)
+        self.pictures = Pictures(
+            max_pixels=settings.image_pixels, metadata=settings.image_metadata.value
+        )
         expirations = Expirations(self.authenticator, fabric.clock)
         logins = Sessions(
             sessions,
@@ -344,6 +348,7 @@ class Features:
             fabric.rules,
             clock,
             UploadLimits(settings.upload_max, settings.upload_quota, settings.upload_unattached),
+            self.pictures,
         )
         fabric.rules.declare(
             conversations.NAMESPACE,
@@ -427,3 +432,4 @@ class Features:
         await self.unread.close()
         await self.receipts.close()
         self.hasher.close()
+        self.pictures.close()

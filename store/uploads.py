@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from domain.pictures import SizeName
 from store.engine import Collection, Document, Engine, Guard, Index, Insert, Is, Update
 
 UPLOADS = Collection(
@@ -24,7 +25,30 @@ UPLOADS = Collection(
     fields=("size", "kept"),
 )
 """`{id, owner, name, content_type, size, sha256, conversation, client_id, state, kept, created_at,
-touched_at}`. While it is being received `size` is what is reserved for it."""
+touched_at, length, received, image, thumbnails}`. `size` is what is counted for it: while it is being
+received what is reserved, then the file and its thumbnails. Of pictures there are also `length` (bytes
+of the file), `received` (the hash of what came), `image` and `thumbnails: {<size>: {content_type, size,
+sha256}}`."""
+
+_THUMBNAILS: Mapping[SizeName, str] = {"small": "a", "medium": "b", "large": "c"}
+
+
+def thumbnail_blob(id: str, size: SizeName) -> str:
+    """The blob that an upload's thumbnail is in."""
+    return f"{_THUMBNAILS[size]}-{id}"
+
+
+def raw_blob(id: str) -> str:
+    """The blob that a picture is in before it was looked at."""
+    return f"d-{id}"
+
+
+def blobs_of(id: str, doc: Document | None = None) -> list[str]:
+    """Every blob that an upload has, its file last; without a document, that it may have."""
+    if doc is not None and doc["sha256"] and not doc.get("thumbnails"):
+        return [id]
+    return [raw_blob(id), *(thumbnail_blob(id, size) for size in _THUMBNAILS), id]
+
 
 LINKS = Collection("upload_links", indexes=(Index(("upload", "id")),), fields=("withdrawn_at",))
 """`{id: "<upload>:<stream>:<message>", upload, stream, message, linked_at, withdrawn_at}`: who may
@@ -37,6 +61,12 @@ USAGE = Collection("upload_usage", indexes=(Index(("busy_at",), any_org=True),))
 count may be wrong. Null once somebody has counted anew since."""
 
 COLLECTIONS = (UPLOADS, LINKS, USAGE)
+
+
+def length_of(doc: Document) -> int:
+    """Bytes of an upload's file."""
+    length: int = doc["length"] if "length" in doc else doc["size"]
+    return length
 
 
 class State(StrEnum):

@@ -13,6 +13,7 @@ from pydantic import Field
 from actions.uploads import Download, Incoming, Uploads
 from domain.clock import parse_timestamp
 from domain.errors import Invalid, ParleyError
+from domain.pictures import SIZES, SizeName
 from domain.principals import Role
 from domain.uploads import Upload, disposition
 from handlers.command import Command, Empty, Request
@@ -53,6 +54,7 @@ class DownloadFile(Request):
 
     upload: str = Field(min_length=1, max_length=64)
     download: bool = False
+    size: SizeName | None = None
 
 
 class UploadRoutes:
@@ -112,7 +114,7 @@ class UploadRoutes:
     # -- fetching -----------------------------------------------------------------------------
 
     async def _opened(self, context: Context, request: DownloadFile) -> Download:
-        return await self._uploads.open(context.principal, request.upload)
+        return await self._uploads.open(context.principal, request.upload, request.size)
 
     async def _send(self, request: web.Request) -> web.StreamResponse:
         context = await self._rest.context(request, needed=True)
@@ -131,7 +133,7 @@ class UploadRoutes:
         self, request: web.Request, found: Download, *, attachment: bool
     ) -> web.StreamResponse:
         upload, size = found.upload, found.reader.size
-        validators = Validators.of(upload["sha256"], parse_timestamp(upload["created_at"]))
+        validators = Validators.of(found.sha256, parse_timestamp(upload["created_at"]))
         headers = {**SAFE, **validators.headers()}
         if validators.not_modified(request.headers):
             return web.Response(status=304, headers=headers)
@@ -141,9 +143,9 @@ class UploadRoutes:
             response = problem(error, request[REQUEST_ID])
             response.headers["Content-Range"] = f"bytes */{size}"
             return response
-        kind = upload["content_type"]
+        kind = found.content_type
         headers["Content-Type"] = f"{kind}; charset=utf-8" if kind == "text/plain" else kind
-        headers["Content-Disposition"] = disposition(kind, upload["name"], attachment=attachment)
+        headers["Content-Disposition"] = disposition(kind, found.name, attachment=attachment)
         if span is not None:
             headers["Content-Range"] = span.content_range(size)
         stream = web.StreamResponse(status=200 if span is None else 206, headers=headers)
@@ -273,6 +275,16 @@ OPENAPI: Mapping[str, Mapping[str, Any]] = {
                     "required": False,
                     "description": "Have a browser save it, whatever its type.",
                     "schema": {"type": "boolean", "default": False},
+                },
+                {
+                    "name": "size",
+                    "in": "query",
+                    "required": False,
+                    "description": "Of a picture that can be shown (`image`): its thumbnail, in "
+                    "JPEG or WebP, of at most so many pixels: "
+                    + ", ".join(f"{name} {edge}" for name, edge in SIZES.items())
+                    + ". One that is no larger is sent itself.",
+                    "schema": {"type": "string", "enum": list(SIZES)},
                 },
                 _header("Range", "One range of bytes."),
                 _header("If-Range", "ETag or date the range is of; otherwise all is sent."),

@@ -25,7 +25,7 @@ from store.engine import StoreError
 from store.sqlite.copies import backup, prepared, sync
 from store.sqlite.lock import FileLock
 from store.sqlite.tables import Table
-from store.uploads import UPLOADS, State
+from store.uploads import UPLOADS, State, thumbnail_blob
 
 DATABASE = "parley.db"
 """The first member."""
@@ -103,20 +103,23 @@ def take(database: Path, uploads: Path, target: Path) -> Copied:
 
 
 def known(database: Path) -> Mapping[str, str]:
-    """The uploads that a database says have a file, each with its SHA-256."""
+    """The files that a database says uploads have, thumbnails too, each with its SHA-256."""
     table = Table(UPLOADS)
     db = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
         there = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
         if not db.execute(there, (table.plain,)).fetchone()[0]:
             return {}
-        return dict(
-            db.execute(
-                f"SELECT id, json_extract(_doc, '$.sha256') FROM {table.name} "  # noqa: S608
-                f"WHERE {table.column('state')} = ? ORDER BY id",
-                (State.READY.value,),
-            )
-        )
+        found: dict[str, str] = {}
+        for id, digest, thumbnails in db.execute(
+            f"SELECT id, json_extract(_doc, '$.sha256'), json_extract(_doc, '$.thumbnails') "  # noqa: S608
+            f"FROM {table.name} WHERE {table.column('state')} = ? ORDER BY id",
+            (State.READY.value,),
+        ):
+            found[id] = digest
+            for size, thumbnail in json.loads(thumbnails or "{}").items():
+                found[thumbnail_blob(id, size)] = thumbnail["sha256"]
+        return found
     finally:
         db.close()
 

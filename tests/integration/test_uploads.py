@@ -7,12 +7,14 @@ from typing import Any
 
 import aiohttp
 
+from domain.pictures import KINDS
 from tests.conftest import StartServer
 from tests.support.client import connect
+from tests.support.pictures import SECRET, drawing, encoded, opened, photograph
 from tests.support.rest import Account, Api
 from tests.support.server import ServerProcess
 
-PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 100
+PNG = encoded(drawing(), "image/png")
 
 
 async def upload(
@@ -59,6 +61,7 @@ async def test_a_file_in_a_message_is_for_the_members_of_the_conversation(api: A
             "content_type": "image/png",
             "size": len(PNG),
             "url": f"/api/v1/uploads/{file['id']}",
+            "image": {"width": 600, "height": 400, "animated": False},
         }
         answer = await bob.api.request("GET", "/" + attachment["url"])
         assert answer.status == 200
@@ -118,6 +121,71 @@ async def test_the_limits_are_settings(start_server: StartServer) -> None:
             assert answer.expect(413)["code"] == "too_large"
         page = await ann.api.get("/uploads")
         assert (page["used"], page["quota"]) == (10_240, 15_360)
+
+
+async def test_a_photograph_is_shown_without_what_it_tells(api: Api) -> None:
+    ann, bob = await api.register("Ann"), await api.register("Bob")
+    direct = {"kind": "direct", "members": [bob.id], "client_id": "d"}
+    conversation = (await ann.api.post("/conversations", direct, 201))["id"]
+    came = photograph(orientation=6)
+    file = await upload(ann, came, "image/jpeg", "me.jpeg")
+    assert file["image"] == {"width": 400, "height": 600, "animated": False}
+    message = {"client_id": "m", "attachments": [file["id"]]}
+    sent = await ann.api.post(f"/conversations/{conversation}/messages", message, 201)
+    (attachment,) = sent["attachments"]
+    assert attachment["image"] == file["image"]
+    whole = await bob.api.request("GET", f"/uploads/{file['id']}")
+    assert (whole.status, len(whole.body)) == (200, file["size"])
+    assert SECRET not in whole.body
+    small = await bob.api.request("GET", f"/uploads/{file['id']}", params={"size": "small"})
+    assert small.status == 200
+    assert small.headers["content-type"] == "image/jpeg"
+    assert small.headers["content-disposition"] == 'inline; filename="me.jpg"'
+    assert small.headers["x-content-type-options"] == "nosniff"
+    assert small.headers["etag"] != whole.headers["etag"]
+    assert opened(small.body).size == (107, 160)
+    part = await bob.api.request(
+        "GET", f"/uploads/{file['id']}", params={"size": "small"}, headers={"Range": "bytes=0-9"}
+    )
+    assert (part.status, part.body) == (206, small.body[:10])
+    wrong = await bob.api.request("GET", f"/uploads/{file['id']}", params={"size": "huge"})
+    assert wrong.expect(400)["errors"][0]["field"] == "size"
+    eve = await api.register("Eve")
+    refused = await eve.api.request("GET", f"/uploads/{file['id']}", params={"size": "small"})
+    assert refused.status == 404
+    used = (await ann.api.get("/uploads"))["used"]
+    assert used > file["size"]
+    await ann.api.delete(f"/uploads/{file['id']}", 200)
+    refused = await bob.api.request("GET", f"/uploads/{file['id']}", params={"size": "small"})
+    assert refused.expect(404)["code"] == "not_found"
+    assert (await ann.api.get("/uploads"))["used"] == 0
+
+
+async def test_each_type_of_picture_has_thumbnails(api: Api) -> None:
+    ann = await api.register("Ann")
+    for kind in sorted(KINDS):
+        file = await upload(ann, photograph(kind), kind)
+        assert file["image"] == {"width": 600, "height": 400, "animated": False}, kind
+        answer = await ann.api.request("GET", f"/uploads/{file['id']}", params={"size": "medium"})
+        assert opened(answer.body).size == (480, 320), kind
+        whole = await ann.api.request("GET", f"/uploads/{file['id']}")
+        assert SECRET not in whole.body, kind
+
+
+async def test_metadata_stays_where_the_server_is_told_so(start_server: StartServer) -> None:
+    server = start_server(IMAGE_METADATA="keep", IMAGE_PIXELS="1000000")
+    async with Api(server.url) as api:
+        ann = await api.register("Ann")
+        came = photograph(orientation=6)
+        file = await upload(ann, came, "image/jpeg")
+        assert (await ann.api.request("GET", f"/uploads/{file['id']}")).body == came
+        large = await upload(ann, photograph(width=1001, height=1000), "image/jpeg")
+        assert (large["image"], large["content_type"]) == (None, "image/jpeg")
+        svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+        drawn = await upload(ann, svg, "image/svg+xml", "a.svg")
+        answer = await ann.api.request("GET", f"/uploads/{drawn['id']}")
+        assert answer.headers["content-disposition"].startswith("attachment;")
+        assert drawn["image"] is None
 
 
 async def test_it_is_documented(api: Api) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from tests.support.pair import Pair
+from tests.support.pictures import drawing, encoded
 from tests.support.rest import PASSWORD
 from tests.support.worlds import Device
 
@@ -71,7 +72,7 @@ async def send_file(
     return await pair.rest("POST", "/uploads", token=who.token, body=body, headers=headers)
 
 
-PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 40
+PNG = encoded(drawing(), "image/png")
 
 
 async def files(pair: Pair) -> None:
@@ -100,7 +101,9 @@ async def files(pair: Pair) -> None:
         for data in (PNG, b"<html><script>", b"%PDF-1.7", b"\x00\x01"):
             answer = await send_file(pair, bob, data, "f", kind)
             if answer["status"] == 201:
-                await pair.rest("GET", f"/uploads/{answer['body']['id']}", token=bob.token)
+                for query in ("", "?size=small", "?size=large", "?size=huge"):
+                    path = f"/uploads/{answer['body']['id']}{query}"
+                    await pair.rest("GET", path, token=bob.token)
     for data, name in ((PNG, "p.png"), (PNG, "p.png"), (PNG, "q.png"), (PNG + b"x", "p.png")):
         await send_file(pair, bob, data, name, "image/png", client_id="once")
     big = sent[-1]["id"]

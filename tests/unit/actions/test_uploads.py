@@ -1,6 +1,7 @@
 """Uploads: what is received within the limits is kept, what fails leaves nothing."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from actions.pictures import Pictures
 from actions.streams import Rules
 from actions.uploads import Incoming, Limits, Uploads
 from domain.clock import timestamp
@@ -21,6 +23,7 @@ from store.blobs_disk import DiskBlobs
 from store.engine import Append, GuardFailed, NewEvent
 from store.sqlite import SqliteEngine
 from store.uploads import COLLECTIONS, State, UploadRepository
+from tests.support.pictures import SECRET, bomb, opened, photograph
 
 KIB = 1024
 MIB = KIB * KIB
@@ -58,13 +61,14 @@ class Stage:
         self.engine = SqliteEngine(path / "test.db", COLLECTIONS, clock=self.clock)
         self.blobs = DiskBlobs(path / "uploads")
         self.repository = UploadRepository(self.engine)
+        self.pictures = Pictures(max_pixels=10_000_000, metadata="remove")
         self.members: dict[str, set[str]] = {}
         self.rules = Rules()
         self.rules.declare("messages", self._may_read)
         self.uploads = self.with_limits(LIMITS)
 
     def with_limits(self, limits: Limits) -> Uploads:
-        return Uploads(self.repository, self.blobs, self.rules, self.clock, limits)
+        return Uploads(self.repository, self.blobs, self.rules, self.clock, limits, self.pictures)
 
     async def _may_read(self, principal: Principal, stream: StreamName) -> bool:
         return principal.user in self.members.get(stream.id, ())
@@ -105,6 +109,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     yield stage
     await stage.blobs.stop()
     await stage.engine.stop()
+    stage.pictures.close()
 
 
 async def stream(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -136,6 +141,7 @@ async def test_a_file_is_kept_as_it_came(stage: Stage, known: bool) -> None:
         "content_type": "application/octet-stream",
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "image": None,
         "conversation": None,
         "created_at": timestamp(stage.clock.now()),
     }
@@ -385,10 +391,14 @@ async def test_an_upload_attached_while_it_is_swept_is_spared(
 @pytest.mark.parametrize(
     "step", ["reserve", "create", "complete", "recount", "condemn", "delete", "remove"]
 )
+@pytest.mark.parametrize(
+    ("lost", "times"),
+    [([b"lost"] * 1000, 1), *(([photograph(width=1400)], times) for times in range(1, 6))],
+)
 async def test_a_crash_at_any_step_is_cleared_up(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, step: str
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, step: str, lost: list[bytes], times: int
 ) -> None:
-    """A crash is a step, and all after it, that do not happen."""
+    """A crash is a step, the first time or a later one, and all after it, that do not happen."""
     kept = await stage.put([b"kept"])
     await stage.attach(kept["id"], "c1")
 
@@ -396,13 +406,15 @@ async def test_a_crash_at_any_step_is_cleared_up(
         pass
 
     crashed = False
+    left = times
 
     def guarded(target: object, name: str) -> None:
         original = getattr(target, name)
 
         async def call(*args: object) -> object:
-            nonlocal crashed
-            crashed = crashed or name == step
+            nonlocal crashed, left
+            left -= name == step
+            crashed = crashed or left == 0
             if crashed:
                 raise Crash
             return await original(*args)
@@ -415,12 +427,12 @@ async def test_a_crash_at_any_step_is_cleared_up(
         guarded(stage.blobs, name)
 
     async def put_and_delete() -> None:
-        made = await stage.put([b"lost"] * 1000, size=4000)
+        made = await stage.put(lost, size=sum(map(len, lost)))
         await stage.uploads.delete(ADA, made["id"])
 
-    with pytest.raises(Crash):
+    with contextlib.suppress(Crash):
         await put_and_delete()
-    assert crashed
+    assert crashed or times > 1
     monkeypatch.undo()
     stage.clock.time += 25 * HOUR
     await stage.uploads.sweep()
@@ -482,3 +494,86 @@ async def test_an_upload_that_stood_still_is_swept_and_fails(stage: Stage) -> No
     with pytest.raises(Unavailable):
         await stage.uploads.receive(ADA, Incoming("a", None, size=400 * KIB), stopped())
     await stage.check_nothing_left()
+
+
+# -- pictures -------------------------------------------------------------------------------------
+
+
+async def test_a_picture_is_kept_with_thumbnails_that_are_counted_and_go_with_it(
+    stage: Stage,
+) -> None:
+    came = photograph(orientation=6, width=1400, height=700)
+    upload = await stage.put([came[:1000], came[1000:]], name="me.jpeg")
+    file = await content(stage.uploads, ADA, upload["id"])
+    assert SECRET not in file
+    assert upload["content_type"] == "image/jpeg"
+    assert (upload["size"], upload["sha256"]) == (len(file), hashlib.sha256(file).hexdigest())
+    assert upload["image"] == {"width": 700, "height": 1400, "animated": False}
+    thumbnails = []
+    for size, wanted in (("small", (80, 160)), ("medium", (240, 480)), ("large", (640, 1280))):
+        found = await stage.uploads.open(ADA, upload["id"], size)  # type: ignore[arg-type]
+        pieces = [piece async for piece in found.reader.read(0, found.reader.size)]
+        await found.reader.close()
+        thumbnails.append(b"".join(pieces))
+        assert opened(thumbnails[-1]).size == wanted
+        assert (found.name, found.content_type) == ("me.jpg", "image/jpeg")
+        assert found.sha256 == hashlib.sha256(thumbnails[-1]).hexdigest()
+    assert len(stage.files()) == 4
+    assert await stage.used() == len(file) + sum(map(len, thumbnails))
+    with pytest.raises(NotFound):
+        await stage.uploads.open(BOB, upload["id"], "small")
+    await stage.uploads.delete(ADA, upload["id"])
+    await stage.check_nothing_left()
+    unattached = await stage.put([came])
+    stage.clock.time += 25 * HOUR
+    assert await stage.uploads.sweep() == 1
+    await stage.check_nothing_left()
+    assert unattached["id"] != upload["id"]
+
+
+async def test_a_picture_smaller_than_a_thumbnail_is_its_own(stage: Stage) -> None:
+    upload = await stage.put([photograph("image/png", width=200, height=100)])
+    large = await stage.uploads.open(ADA, upload["id"], "large")
+    await large.reader.close()
+    assert (large.sha256, large.content_type) == (upload["sha256"], "image/png")
+    assert len(stage.files()) == 2
+    text = await stage.put([b"text"])
+    with pytest.raises(NotFound):
+        await stage.uploads.open(ADA, text["id"], "small")
+
+
+async def test_a_bomb_and_a_damaged_picture_are_files_like_any_other(stage: Stage) -> None:
+    upload = await stage.put([bomb()], content_type="image/png")
+    assert (upload["content_type"], upload["image"]) == ("application/octet-stream", None)
+    assert SECRET not in await content(stage.uploads, ADA, upload["id"])
+    damaged = await stage.put([PNG], content_type="image/png")
+    assert (damaged["content_type"], damaged["image"]) == ("application/octet-stream", None)
+    assert await content(stage.uploads, ADA, damaged["id"]) == PNG
+    assert len(stage.files()) == 2
+    with pytest.raises(NotFound):
+        await stage.uploads.open(ADA, upload["id"], "small")
+
+
+async def test_thumbnails_count_towards_the_quota(stage: Stage) -> None:
+    came = photograph(width=1400)
+    kept = await stage.put([came])
+    used = await stage.used()
+    assert used > kept["size"]
+    await stage.uploads.delete(ADA, kept["id"])
+    stage.uploads = stage.with_limits(Limits(3 * MIB, used - 1, HOUR))
+    with pytest.raises(TooLarge):
+        await stage.put([came])
+    await stage.check_nothing_left()
+    stage.uploads = stage.with_limits(Limits(3 * MIB, used, HOUR))
+    await stage.put([came])
+
+
+async def test_a_picture_sent_again_answers_the_first(stage: Stage) -> None:
+    came = photograph(orientation=3)
+    first = await stage.put([came], client_id="k")
+    assert await stage.put([came], client_id="k") == first
+    with pytest.raises(Conflict):
+        await stage.put([photograph()], client_id="k")
+    with pytest.raises(Conflict):  # what is kept of it is another file
+        await stage.put([await content(stage.uploads, ADA, first["id"])], client_id="k")
+    assert len(stage.files()) == 1 + 2
