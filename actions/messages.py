@@ -1,5 +1,6 @@
 """Sending, editing and deleting messages."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -332,7 +333,7 @@ class Messages:
                 admin.
         """
         org, user = principal.org, principal.user
-        doc, _ = await self.find(principal, message)
+        doc, _ = await self.find(principal, message, hidden=True)
         conversation = doc["conversation"]
         stream = stream_of(conversation)
         while not doc["deleted_at"]:
@@ -372,7 +373,7 @@ class Messages:
                 if failed.guard == guard:
                     await self._memberships.require(principal, conversation)
                     raise Forbidden("Only its sender or an owner may delete a message.") from None
-                doc, _ = await self.find(principal, message)
+                doc, _ = await self.find(principal, message, hidden=True)
                 continue
             self._publisher.stored(appended.events)
             self._unread.deleted(
@@ -390,7 +391,7 @@ class Messages:
             NotFound: there is no such message for the caller.
         """
         org, user = principal.org, principal.user
-        doc, _ = await self.find(principal, message)
+        doc, _ = await self.find(principal, message, hidden=True)
         conversation = doc["conversation"]
         data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
         guard, insert = hide(doc, user)
@@ -414,14 +415,22 @@ class Messages:
 
     # -- finding ------------------------------------------------------------------------------
 
-    async def find(self, principal: Principal, message: str) -> tuple[Document, Facts]:
+    async def find(
+        self, principal: Principal, message: str, *, hidden: bool = False
+    ) -> tuple[Document, Facts]:
         """A message of a conversation the caller is in.
+
+        Args:
+            hidden: also one that the caller has deleted for the caller alone.
 
         Raises:
             NotFound: there is none.
         """
-        doc = await self._messages.get(principal.org, message)
-        if doc is not None:
+        doc, gone = await asyncio.gather(
+            self._messages.get(principal.org, message),
+            self._messages.hidden(principal.org, () if hidden else [message], principal.user),
+        )
+        if doc is not None and not gone:
             with contextlib.suppress(NotFound):
                 return doc, await self._memberships.require(principal, doc["conversation"])
         raise NotFound("There is no such message.")

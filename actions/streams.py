@@ -53,6 +53,11 @@ MayRead = Callable[[Principal, StreamName], Awaitable[bool]]
 OwnStreams = Callable[[Principal], Awaitable[Sequence[str]]]
 """The streams a caller's connection to a namespace joins by itself."""
 
+Missed = Mapping[str, Sequence[StoredEvent]]
+
+Draw = Callable[[Principal, Missed], Awaitable[Missed]]
+"""Those of some streams of which a caller is told another event than others are."""
+
 
 class Position(NamedTuple):
     """Where a reader says it stands in a stream."""
@@ -87,6 +92,8 @@ class Rules:
         self._own: dict[str, OwnStreams] = {}
         self._later: dict[str, OwnStreams] = {}
         self._telling: set[str] = set()
+        self.veils: list[Draw] = []
+        """Each of its own namespace."""
 
     def declare(
         self,
@@ -123,6 +130,19 @@ class Rules:
         name = parse_stream(stream)
         rule = self._may_read.get(name.namespace) if name is not None else None
         return name is not None and rule is not None and await rule(principal, name)
+
+    async def drawn(
+        self, principal: Principal, backlogs: Mapping[str, "Backlog"]
+    ) -> Mapping[str, "Backlog"]:
+        """What was missed, as the caller is told it."""
+        missed = {stream: each.events for stream, each in backlogs.items() if each.events}
+        if not missed:
+            return backlogs
+        told = dict(backlogs)
+        for draw in self.veils:
+            for stream, events in (await draw(principal, missed)).items():
+                told[stream] = told[stream]._replace(events=events)
+        return told
 
     async def own(self, principal: Principal, namespace: str) -> Sequence[str]:
         """The streams a connection to the namespace joins by itself."""
@@ -221,6 +241,8 @@ class Streams:
                     # Asked in the turn: the wait for it may have been long.
                     allowed = await self._allowed(principal, positions)
                     backlogs = await self._backlogs(principal.org, allowed, room)
+        if backlogs:
+            backlogs = await self._rules.drawn(principal, backlogs)
         user = principal.user
         return {stream: each.to_wire(user) for stream, each in (backlogs or {}).items()}
 
@@ -417,8 +439,9 @@ class Streams:
                     for stream in allowed:
                         self._sequencer.hold(org, stream, client.outlet)
                     client.streams.update(allowed)
-                    backlogs = await self._backlogs(org, allowed, room)
-                    if backlogs is not None:
+                    found = await self._backlogs(org, allowed, room)
+                    if found is not None:
+                        backlogs = await self._rules.drawn(client.principal, found)
                         # Put out of one meanwhile, the client hears no more of it.
                         yield {k: each for k, each in backlogs.items() if k in client.streams}
                         return

@@ -129,7 +129,11 @@ class Unread:
         feed.recent = [fact for fact in feed.recent if fact.seq != seq]
         gone = Fact(seq, sender, mentions)
         for user, entry in feed.entries.items():
-            if entry.floor < seq <= entry.through and at > entry.counted:
+            if (
+                seq not in entry.hidden
+                and entry.floor < seq <= entry.through
+                and at > entry.counted
+            ):
                 if entry.counts.more:
                     self._want(entry.inbox, conversation)
                     continue
@@ -420,6 +424,7 @@ class Unread:
             entry = inbox.entries[conversation] = feed.entries[inbox.user] = Entry(inbox, feed)
         entry.floor = counted.floor
         entry.through = entry.counted = counted.through
+        entry.hidden = counted.hidden
         entry.set(*counted.counts)
         entry.hush(counted.quiet)
         if conversation in inbox.tell or feed.changed:

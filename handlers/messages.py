@@ -104,7 +104,7 @@ class MessageCommands(CommandSet):
 
         For everyone its sender may, the conversation's owner and admins: it stays in history
         without its content, and so do its events for whoever comes back later. For yourself it
-        is no longer in history or search.
+        is nowhere any more: not in history, lists, search or counts, nor in what is resumed.
         """
         if request.scope == "me":
             return await self._messages.hide(context.principal, request.message)

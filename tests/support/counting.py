@@ -46,6 +46,7 @@ class CountingWorld(MessagingWorld):
         self.sequencer.observe(
             conversations.CONVERSATION_UPDATED.name, self.totals.settings_changed
         )
+        self.sequencer.observe(messages.MESSAGE_DELETED.name, self.totals.hidden)
         self.messages = Messages(
             engine,
             self.message_store,

@@ -22,6 +22,7 @@ from actions.owners import Owners
 from actions.pins import Pins
 from actions.search import Search
 from actions.streams import Position
+from actions.veil import Veil
 from domain import conversations as conversation_rules
 from domain import messages as message_rules
 from domain.conversations import Conversation, Kind
@@ -201,6 +202,7 @@ class MessagingWorld:
             self.memberships.later,
             tells=True,
         )
+        self.rules.veils.append(Veil(self.message_store).drawn)
         self.sequencer.observe(conversation_rules.MEMBER_REMOVED.name, self.members.removed)
 
     def user(self, name: str, role: Role = Role.MEMBER, org: str = "org") -> Principal:

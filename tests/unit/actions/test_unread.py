@@ -161,14 +161,39 @@ async def test_a_deleted_message_does_not_count(world: CountingWorld) -> None:
     assert await world.unread_of(bob, room) == await world.recount(bob, room) == (1, 0)
 
 
-async def test_what_one_deletes_for_oneself_counts_until_it_is_read(world: CountingWorld) -> None:
+async def test_what_one_deletes_for_oneself_counts_no_more(world: CountingWorld) -> None:
     ann, bob = world.user("ann"), world.user("bob")
     room = (await world.open(ann, bob))["id"]
-    sent = await world.send(ann, room, "one", mentions=["bob"])
-    await world.messages.hide(bob, sent["id"])
-    assert await world.unread_of(bob, room) == await world.recount(bob, room) == (1, 1)
-    await world.moves.move(bob, room, "read", sent["seq"])
-    assert await world.unread_of(bob, room) == await world.recount(bob, room) == (0, 0)
+    sent = [await world.send(ann, room, f"m{n}", mentions=["bob"]) for n in range(3)]
+    await world.messages.hide(bob, sent[0]["id"])
+    assert await world.unread_of(bob, room) == (2, 2)
+    _, at_bob = await world.connect(bob)
+    assert at_ready(at_bob) == {"total": 2, "mentions": 2, "more": False}
+    await world.messages.hide(bob, sent[2]["id"])
+    await until(lambda: last(at_bob, room) == (1, 1, 1))
+    # What is kept in memory knows of it too.
+    await world.messages.delete(ann, sent[2]["id"])
+    newest = await world.send(ann, room, "m3")
+    await until(lambda: last(at_bob, room) == (2, 1, 2))
+    await world.moves.move(bob, room, "read", sent[0]["seq"])
+    assert await world.unread_of(bob, room) == (2, 1)
+    await world.moves.move(bob, room, "read", newest["seq"])
+    assert await world.unread_of(bob, room) == (0, 0)
+
+
+async def test_the_end_of_counting_leaves_out_what_one_has_deleted(
+    world: CountingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.unread.COUNTED", 4)
+    monkeypatch.setattr("store.unread.READ_EACH", 2)
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    sent = [await world.send(ann, room, f"m{n}", mentions=["bob"]) for n in range(6)]
+    assert await world.unread_of(bob, room) == (4, 4)
+    for message in sent[:3]:
+        await world.messages.hide(bob, message["id"])
+    assert await world.unread_of(bob, room) == (3, 3)
+    assert await world.unread_of(ann, room) == (0, 0)
 
 
 async def test_what_was_said_before_one_came_does_not_count(world: CountingWorld) -> None:
