@@ -212,7 +212,12 @@ def configuration(
 
 
 @contextmanager
-def _haproxy(config: Path) -> Iterator[None]:
+def haproxy(config: Path) -> Iterator[None]:
+    """HAProxy with this configuration; its log is beside it.
+
+    Raises:
+        Failed: it does not start.
+    """
     log = config.with_name("haproxy.log")
     with log.open("ab") as output:
         process = subprocess.Popen(
