@@ -141,6 +141,27 @@ class Unread:
                 entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
         self._touch(feed)
 
+    def edited(self, conversation: str, seq: int, mentions: Sequence[str]) -> None:
+        """A message was changed, and may mention others than before."""
+        feed = self._feeds.get(conversation) or self._followed(conversation)
+        if feed is None:
+            return
+        self._count_again(feed)
+        place = bisect_right(feed.recent, seq - 1, key=lambda fact: fact.seq)
+        old: Sequence[str] | None = None
+        if place < len(feed.recent) and (fact := feed.recent[place]).seq == seq:
+            old = fact.mentions
+            feed.recent[place] = fact._replace(mentions=mentions)
+        for user, entry in feed.entries.items():
+            # What it mentioned before is known of the newest alone.
+            was = entry.counts.mentions > 0 if old is None else user in old
+            now = user in mentions
+            is_news = was or now if old is None else was is not now
+            if is_news and entry.floor < seq <= entry.through:
+                self._want(entry.inbox, conversation)
+        # Who is here and was not counted yet is.
+        self._touch(feed)
+
     def deleted_elsewhere(self, conversation: str, seq: int) -> None:
         """A message was deleted for everyone, on whichever node: who has counted it counts again."""
         feed = self._feeds.get(conversation)

@@ -78,6 +78,11 @@ class UnreadTotals:
         if event.stream == personal_stream(user):
             self._unread.recount(org, user, event.content()["conversation"])
 
+    def edited(self, _org: str, event: StoredEvent) -> None:
+        """A message was changed, and may mention others than before."""
+        message = event.content()
+        self._unread.edited(message["conversation"], message["seq"], message["mentions"])
+
     def settings_changed(self, org: str, event: StoredEvent) -> None:
         """A conversation was updated: if for one user alone, then muted or archived or no more."""
         data = event.content()

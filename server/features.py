@@ -272,6 +272,7 @@ class Features:
         self.greetings[conversations.NAMESPACE] = totals.at_ready
         fabric.sequencer.observe(CONVERSATION_UPDATED.name, totals.settings_changed)
         fabric.sequencer.observe(messages.MESSAGE_DELETED.name, totals.hidden)
+        fabric.sequencer.observe(messages.MESSAGE_EDITED.name, totals.edited)
         message_views = MessageViews(rooms, memberships, positions, reacted)
         last = LastMessages(engine, posts)
         views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)

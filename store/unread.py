@@ -55,13 +55,22 @@ class Counted(NamedTuple):
     no count."""
 
 
-def mention(message: str, conversation: str, users: Iterable[str]) -> list[Change]:
-    """Stores whom a message mentions; part of the append that sends it."""
+def mention(
+    message: str, conversation: str, users: Iterable[str], seq: int | None = None
+) -> list[Change]:
+    """Stores whom a message mentions; part of the append that sends it, or changes it: then with
+    its seq.
+    """
     return [
         Insert(
             MENTIONS,
-            {"id": f"{message}:{user}", "conversation": conversation, "user": user, "seq": 0},
-            stamp="seq",
+            {
+                "id": f"{message}:{user}",
+                "conversation": conversation,
+                "user": user,
+                "seq": seq or 0,
+            },
+            stamp="seq" if seq is None else None,
         )
         for user in users
     ]

@@ -11,6 +11,7 @@ import pytest
 
 from actions.streams import Position
 from domain.conversations import Kind, stream_of
+from domain.errors import Invalid
 from domain.unread import UNREAD_INTERVAL
 from tests.support.counting import EVENTS, CountingWorld, counting_world, until
 from tests.support.local import LocalOutlet, local_client
@@ -369,3 +370,35 @@ async def test_a_count_ends_at_a_bound_and_is_right_again_below_it(
     await until(lambda: told() == (3, False, 4))
     await world.moves.move(bob, one, "read", sent[5]["seq"])
     await until(lambda: told() == (1, False, 2))
+
+
+async def test_mentions_follow_edits(world: CountingWorld) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    world.user("dan")
+    room = (await world.open(ann, bob, cy))["id"]
+    old = await world.send(ann, room, "m", mentions=["bob"])
+    assert await world.unread_of(cy, room) == (1, 0)
+    (_, at_bob), (_, at_cy) = await world.connect(bob), await world.connect(cy)
+    new = await world.send(ann, room, "n", mentions=["cy"])
+    await until(lambda: last(at_bob, room) == (2, 1, 2) and last(at_cy, room) == (2, 1, 2))
+    # One that is kept in memory, and one that is not.
+    edited = await world.messages.edit(ann, new["id"], "n!", 1, ["bob", "ann"])
+    assert edited["mentions"] == ["bob", "ann"]
+    await until(lambda: last(at_bob, room) == (2, 2, 2) and last(at_cy, room) == (2, 0, 2))
+    assert await world.messages.edit(ann, new["id"], "n!", 1, ["bob", "ann"]) == edited
+    await world.messages.edit(ann, old["id"], "m!", 1, ["cy"])
+    await until(lambda: last(at_bob, room) == (2, 1, 2) and last(at_cy, room) == (2, 1, 2))
+    # Left out they stay; who is not there cannot be mentioned.
+    assert (await world.messages.edit(ann, old["id"], "m?", 2))["mentions"] == ["cy"]
+    with pytest.raises(Invalid) as refused:
+        await world.messages.edit(ann, old["id"], "m?", 3, ["dan"])
+    assert refused.value.errors[0]["field"] == "mentions"
+    # Counted from the store as in memory, and where it stands now.
+    for who, mentions in ((bob, 1), (cy, 1), (ann, 0)):
+        unread = 0 if who is ann else 2
+        assert await world.recount(who, room) == (unread, mentions)
+        assert await world.unread_of(who, room) == (unread, mentions)
+    await world.moves.move(cy, room, "read", old["seq"])
+    await until(lambda: last(at_cy, room) == (1, 0, 1))
+    await world.moves.move(bob, room, "read", old["seq"])
+    await until(lambda: last(at_bob, room) == (1, 1, 1))
