@@ -24,6 +24,7 @@ from fanout.redis_servers import open_servers
 from server import signals
 from server.condition import BACKUP_MARK
 from server.features import COLLECTIONS
+from server.http.accepting import raise_file_limit
 from server.http.listener import listen
 from server.http.places import CannotListen
 from server.metrics import Metrics
@@ -62,6 +63,7 @@ async def serve(settings: Settings, seat: Seat | None = None) -> None:
     Raises:
         NotStarted: a setting cannot be used, the port is taken, or the store cannot be opened.
     """
+    raise_file_limit(3 * settings.max_connections + 1024)
     metrics = Metrics()
     engine = make_engine(settings, metrics)
     try:
@@ -123,6 +125,7 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
                 settings.port,
                 base_path=settings.base_path,
                 reuse_port=seat is not None,
+                door=node.door,
             )
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
