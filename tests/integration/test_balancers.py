@@ -4,7 +4,7 @@ import asyncio
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import pytest
 from deploy.cluster import configuration, haproxy
 from tests.conftest import StartServer
 from tests.integration.test_cluster_command import asked, opened, status_of
-from tests.integration.test_docs import run
+from tests.integration.test_docs import run, sent
+from tests.support.door import door
 from tests.support.mongod import scratch
 from tests.support.nginx import PATH, Nginx, here, require_proxy
 from tests.support.node import connect_node
@@ -71,7 +72,8 @@ def balanced(
         ExitStack() as stack,
     ):
         urls = {"REDIS_URL": redis.url, "STORE_URL": database.url}
-        nodes = [start_server(**SETTINGS, **urls, NODE_NAME=f"node{n}") for n in (1, 2)]
+        settings = {**SETTINGS, **urls, "ACCESS_TTL": "5s"}
+        nodes = [start_server(**settings, NODE_NAME=f"node{n}") for n in (1, 2)]
         yield before(request.param, nodes, tmp_path / "balancer", stack)
         for each in nodes:
             each.stop()
@@ -128,8 +130,8 @@ async def test_people_on_two_nodes_talk(balanced: Balanced, transports: list[str
         await connect_node(balanced.url, "/messages", ann.token, options=options) as here,
         await connect_node(balanced.url, "/messages", ben.token, options=options) as there,
     ):
-        sent = {"conversation": direct, "body": "Hi", "client_id": "1"}
-        await here.call("message.send", sent)
+        message = {"conversation": direct, "body": "Hi", "client_id": "1"}
+        await here.call("message.send", message)
         await there.wait_for("message.created")
         for client in (here, there):
             while await client.transport() != transports[-1]:
@@ -162,3 +164,43 @@ async def test_logs_have_no_ids_of_sessions(
     for name, text in logs.items():
         assert "sid=" not in text, name
         assert "EIO=" not in text, name
+
+
+async def until_sent(count: int, balanced: Balanced, client: "asyncio.Task[str]") -> None:
+    """Wait until the nodes have taken so many messages more."""
+    async with AsyncExitStack() as stack:
+        apis = [await stack.enter_async_context(Api(node.url)) for node in balanced.nodes]
+        first = None
+        while not client.done():
+            total = sum([await sent(api) for api in apis])
+            first = total if first is None else first
+            if total >= first + count:
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("balanced", "language"),
+    [("haproxy", "javascript"), ("haproxy", "python"), ("nginx", "javascript")],
+    indirect=["balanced"],
+)
+async def test_the_documented_client_holds_everything_though_each_node_dies_in_turn(
+    balanced: Balanced, tmp_path: Path, language: str
+) -> None:
+    count = 60
+    async with door(balanced.port) as way:
+        url = f"http://127.0.0.1:{way.port}"
+        client = asyncio.create_task(run(language, url, tmp_path, count, 150))
+        await until_sent(4, balanced, client)
+        async with way.away():
+            await asyncio.sleep(0.3)  # the client tries meanwhile
+        for dies in balanced.nodes:
+            await until_sent(4, balanced, client)
+            await asyncio.to_thread(dies.restart, kill=True)
+        output = await client
+    found = re.search(r"holds (\S*) at (\d+) refreshed (\d+) failed (\d+)", output)
+    assert found, output
+    assert found[1] == ",".join(map(str, range(count))), output
+    assert int(found[2]) == count + 1
+    assert int(found[3]) >= 2, "its tokens did not end"
+    assert found[4] == "0", output
