@@ -127,9 +127,9 @@ class Conversations:
         roles = {user: "owner" if owners else "member"} | dict.fromkeys(others, "member")
         digest = key_digest(orjson.dumps([kind.value, sorted(others), title]).decode())
         used = await self._conversations.creation(org, user, client_id)
-        doc = await self._conversations.get(org, _same(used, digest)) if used is not None else None
+        doc = await self._conversations.made(org, _same(used, digest)) if used is not None else None
         if doc is not None:
-            return await self._first(principal, doc, title, roles)
+            return await self._first(principal, doc, kind, title, roles)
         if kind is Kind.CHANNEL and not principal.role.at_least(Role.MEMBER):
             raise Forbidden("Guests cannot open channels.")
         # With somebody who was disabled since, what was said is still there to be opened.
@@ -149,7 +149,7 @@ class Conversations:
         crowded = (
             await self._conversations.crowded(org, list(roles)) if kind is not Kind.DIRECT else ()
         )
-        if crowded and await self._conversations.get(org, id) is None:
+        if crowded and await self._conversations.made(org, id) is None:
             raise too_many(principal, crowded[0])
         stream = stream_of(id)
         data = _opened(id, kind, title, roles, at)
@@ -183,22 +183,27 @@ class Conversations:
         except GuardFailed as failed:
             if failed.guard.collection is BLOCKS:
                 raise shut_out(kind) from None
-            doc = await self._conversations.get(org, id)
+            doc = await self._conversations.made(org, id)
             assert doc is not None
-            return await self._first(principal, doc, title, roles)
+            return await self._first(principal, doc, kind, title, roles)
         self.admit(org, list(roles), id, appended, Head("", 0, 0))
         self._publisher.stored(appended.events)
         return data
 
     async def _first(
-        self, principal: Principal, doc: Document, title: str | None, roles: Mapping[str, Any]
+        self,
+        principal: Principal,
+        doc: Document,
+        kind: Kind,
+        title: str | None,
+        roles: Mapping[str, Any],
     ) -> Conversation:
         """What was answered first to a request that opened a conversation. Of a group or channel
-        nothing else may be told here: the caller may not be in it any more.
+        nothing else may be told here: the caller may not be in it any more, or it is deleted.
         """
-        if doc["kind"] == Kind.DIRECT:
+        if kind is Kind.DIRECT:
             return (await self._views.many(principal, [doc]))[0]
-        return _opened(doc["id"], Kind(doc["kind"]), title, roles, doc["created_at"])
+        return _opened(doc["id"], kind, title, roles, doc["created_at"])
 
     async def _reserve(
         self,
@@ -279,7 +284,7 @@ class Conversations:
                 if not await self._owners.is_manager(principal, doc):
                     raise await self._owners.refused(principal, doc)
                 return doc
-            as_read = is_as(id, title=doc["title"], topic=doc["topic"])
+            as_read = is_as(id, kind=doc["kind"], title=doc["title"], topic=doc["topic"])
             data, members = await self._views.shared(principal.org, changed)
             try:
                 appended = await self._engine.append(

@@ -38,6 +38,7 @@ from store.conversations import (
     is_owned_as,
     key_of,
     owners_of,
+    remains,
 )
 from store.engine import (
     Append,
@@ -247,7 +248,7 @@ class Members:
         id, user, role = doc["id"], member["user"], member["role"]
         gone: MemberChange = {"conversation": id, "user": user, "role": role}
         events = [NewEvent(MEMBER_REMOVED.name, {**gone})]
-        guards = [has_role(id, user, role)]
+        guards = [has_role(id, user, role), remains(id, doc["kind"])]
         changes: list[Change] = [Delete(MEMBERS, key_of(id, user))]
         values: Mapping[str, int | None] = {}
         heir: str | None = None

@@ -133,6 +133,10 @@ class Memberships:
             raise NotFound("There is no such conversation.")
         return facts
 
+    def forget_facts(self, conversation: str) -> None:
+        """A conversation is gone: keep nothing of it on this node."""
+        self._facts.pop(conversation, None)
+
     # -- users --------------------------------------------------------------------------------
 
     async def of_user(self, org: str, user: str) -> Sequence[str]:

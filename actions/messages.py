@@ -1,6 +1,5 @@
 """Sending, editing and deleting messages."""
 
-import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -29,7 +28,7 @@ from domain.messages import (
 )
 from domain.principals import Principal, Role
 from fanout.publisher import Publisher
-from store.conversations import has_role, is_member
+from store.conversations import has_role, is_member, remains
 from store.engine import (
     Append,
     Change,
@@ -238,23 +237,14 @@ class Messages:
 
     # -- editing ------------------------------------------------------------------------------
 
-    async def edit(
-        self,
-        principal: Principal,
-        message: str,
-        body: str,
-        version: int,
-        mentions: Sequence[str] | None = None,
-    ) -> Message:
-        """Change the body of one's own message, and whom it mentions.
+    async def edit(self, principal: Principal, message: str, body: str, version: int) -> Message:
+        """Change the body of one's own message.
 
         Args:
             version: of the message that was changed; a retry of an edit that was done succeeds.
-            mentions: ids of members, in place of those it had.
 
         Raises:
             NotFound: there is no such message for the caller.
-            Invalid: it has no content, or mentions somebody who is not in the conversation.
             Forbidden: it is somebody else's.
             Conflict: it has another version, or is deleted; the error's data has it as it is.
         """
@@ -263,10 +253,7 @@ class Messages:
             doc, facts = await self.find(principal, message)
             if doc["sender"] != principal.user:
                 raise Forbidden("Only its sender may edit a message.")
-            old: list[str] = doc["mentions"]
-            new = old if mentions is None else list(mentions)
-            is_so = doc["body"] == body and old == new and not doc["deleted_at"]
-            if doc["version"] == version + 1 and is_so:
+            if doc["version"] == version + 1 and doc["body"] == body and not doc["deleted_at"]:
                 return await self._views.one(principal.org, doc)
             if doc["version"] != version or doc["deleted_at"]:
                 raise Conflict(
@@ -278,20 +265,8 @@ class Messages:
             if not body and not doc["attachments"]:
                 raise Invalid.field("body", "a message needs a body or attachments")
             at = timestamp(self._clock.now())
-            change = {"body": body, "mentions": new, "edited_at": at, "version": version + 1}
-            added = [each for each in new if each not in old and each != principal.user]
-            gone = [each for each in old if each not in new]
-            conversation = doc["conversation"]
-            if await self.change(
-                principal,
-                facts,
-                doc,
-                at,
-                change,
-                MESSAGE_EDITED.name,
-                [*unmention(message, gone), *mention(message, conversation, added, doc["seq"])],
-                [is_member(conversation, each) for each in added],
-            ):
+            change = {"body": body, "edited_at": at, "version": version + 1}
+            if await self.change(principal, facts, doc, at, change, MESSAGE_EDITED.name):
                 return await self._views.one(principal.org, {**doc, **change})
         raise busy("message")
 
@@ -304,13 +279,9 @@ class Messages:
         values: Mapping[str, object],
         event: str,
         changes: Sequence[Change] = (),
-        more: Sequence[Guard] = (),
     ) -> bool:
         """Change a message and tell of it with the whole message; False if it is not as `doc` any
         more, and nothing was done.
-
-        Args:
-            more: what must hold too, of members.
 
         Raises:
             NotFound: the caller is not in the conversation any more.
@@ -339,7 +310,7 @@ class Messages:
                     at,
                     [NewEvent(event, {**view})],
                     [Update(MESSAGES, id, set=values), *changes, *trimmed, told.more()],
-                    [*guards, *more, as_read, told.is_all],
+                    [*guards, as_read, told.is_all],
                 )
             )
         except GuardFailed as failed:
@@ -361,11 +332,11 @@ class Messages:
                 admin.
         """
         org, user = principal.org, principal.user
-        doc, _ = await self.find(principal, message, hidden=True)
+        doc, facts = await self.find(principal, message)
         conversation = doc["conversation"]
         stream = stream_of(conversation)
         while not doc["deleted_at"]:
-            guard = is_member(conversation, user)
+            guard, there = is_member(conversation, user), remains(conversation, facts.kind.value)
             if doc["sender"] != user and not principal.role.at_least(Role.ADMIN):
                 guard = has_role(conversation, user, "owner")
             at = timestamp(self._clock.now())
@@ -391,6 +362,7 @@ class Messages:
                         ],
                         [
                             guard,
+                            there,
                             is_in(message, conversation, deleted_at=None, version=doc["version"]),
                             told.is_all,
                         ],
@@ -398,10 +370,12 @@ class Messages:
                     )
                 )
             except GuardFailed as failed:
+                if failed.guard == there:
+                    raise NotFound("There is no such message.") from None
                 if failed.guard == guard:
                     await self._memberships.require(principal, conversation)
                     raise Forbidden("Only its sender or an owner may delete a message.") from None
-                doc, _ = await self.find(principal, message, hidden=True)
+                doc, _ = await self.find(principal, message)
                 continue
             self._publisher.stored(appended.events)
             self._unread.deleted(
@@ -419,7 +393,7 @@ class Messages:
             NotFound: there is no such message for the caller.
         """
         org, user = principal.org, principal.user
-        doc, _ = await self.find(principal, message, hidden=True)
+        doc, _ = await self.find(principal, message)
         conversation = doc["conversation"]
         data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
         guard, insert = hide(doc, user)
@@ -443,22 +417,14 @@ class Messages:
 
     # -- finding ------------------------------------------------------------------------------
 
-    async def find(
-        self, principal: Principal, message: str, *, hidden: bool = False
-    ) -> tuple[Document, Facts]:
+    async def find(self, principal: Principal, message: str) -> tuple[Document, Facts]:
         """A message of a conversation the caller is in.
-
-        Args:
-            hidden: also one that the caller has deleted for the caller alone.
 
         Raises:
             NotFound: there is none.
         """
-        doc, gone = await asyncio.gather(
-            self._messages.get(principal.org, message),
-            self._messages.hidden(principal.org, () if hidden else [message], principal.user),
-        )
-        if doc is not None and not gone:
+        doc = await self._messages.get(principal.org, message)
+        if doc is not None:
             with contextlib.suppress(NotFound):
                 return doc, await self._memberships.require(principal, doc["conversation"])
         raise NotFound("There is no such message.")

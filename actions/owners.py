@@ -30,6 +30,7 @@ from store.conversations import (
     is_owned_as,
     key_of,
     owners_of,
+    remains,
 )
 from store.engine import Append, Change, Document, Engine, Guard, GuardFailed, NewEvent, Update
 
@@ -51,7 +52,7 @@ def manages(principal: Principal, doc: Document) -> Guard:
     if doc["kind"] == Kind.DIRECT:
         raise Invalid("A direct conversation is that of its two members; it cannot be changed.")
     if administers(principal, doc):
-        return Guard(CONVERSATIONS, doc["id"])
+        return remains(doc["id"], doc["kind"])
     return has_role(doc["id"], principal.user, "owner")
 
 
@@ -104,7 +105,9 @@ class Owners:
         return member is not None and member["role"] == "owner"
 
     async def refused(self, principal: Principal, doc: Document) -> Forbidden | NotFound:
-        """The error for one who does not manage a conversation."""
+        """The error for one who does not manage a conversation, or not any more."""
+        if await self._conversations.get(principal.org, doc["id"]) is None:
+            return NotFound("There is no such conversation.")
         if may_discover(principal, doc) or await self._memberships.is_member(
             principal.org, doc["id"], principal.user
         ):

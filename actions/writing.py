@@ -6,7 +6,7 @@ from domain.errors import Forbidden, Invalid, NotFound, ParleyError
 from domain.messages import Attachment, attachment_url
 from domain.principals import Principal
 from store.contacts import BLOCKS, ContactRepository, unblocked
-from store.conversations import MEMBERS, is_member, key_of
+from store.conversations import MEMBERS, is_member, key_of, remains
 from store.engine import Document, Guard
 from store.messages import MESSAGES
 from store.uploads import UPLOADS, length_of
@@ -15,6 +15,9 @@ from store.uploads import UPLOADS, length_of
 def may_write(facts: Facts, conversation: str, user: str) -> list[Guard]:
     """Holds as long as the user may write in the conversation."""
     guards = [is_member(conversation, user)]
+    if facts.kind is Kind.CHANNEL:
+        # Deleted, it may have its members for a moment yet.
+        guards.append(remains(conversation, facts.kind.value))
     if facts.kind is Kind.DIRECT:
         other = facts.other(user)
         if other is not None:

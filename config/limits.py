@@ -40,6 +40,7 @@ LIMITS: Mapping[str, Rate] = {
     "conversation.create": Rate(60, MINUTE),
     "conversation.list": Rate(20, SECOND),
     "conversation.update": Rate(10, SECOND),  # of a large group an event of 100 kB
+    "conversation.delete": Rate(20, MINUTE),
     "conversation.join": Rate(60, MINUTE),
     "conversation.leave": Rate(60, MINUTE),
     "member.add": Rate(20, SECOND),

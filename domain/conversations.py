@@ -102,6 +102,13 @@ class ConversationChange(TypedDict):
 
 
 @with_config(extra="forbid")
+class ConversationDeleted(TypedDict):
+    """Which conversation is gone."""
+
+    id: str
+
+
+@with_config(extra="forbid")
 class MemberChange(TypedDict):
     """Who came, went, or has another role now."""
 
@@ -125,6 +132,13 @@ CONVERSATION_UPDATED = EventType(
     "Title or topic changed (in the conversation's stream), or the user's own muting or archiving "
     "(in the user's stream).",
 )
+CONVERSATION_DELETED = EventType(
+    "conversation.deleted",
+    NAMESPACE,
+    Delivery.DURABLE,
+    ConversationDeleted,
+    "The conversation is gone, with all that was in it; its last event.",
+)
 MEMBER_ADDED = EventType(
     "member.added", NAMESPACE, Delivery.DURABLE, MemberChange, "Somebody joined or was added."
 )
@@ -142,6 +156,7 @@ MEMBER_UPDATED = EventType(
 EVENTS: tuple[EventType, ...] = (
     CONVERSATION_CREATED,
     CONVERSATION_UPDATED,
+    CONVERSATION_DELETED,
     MEMBER_ADDED,
     MEMBER_REMOVED,
     MEMBER_UPDATED,

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from actions.conversation_views import ConversationViews
 from actions.conversations import Conversations
+from actions.deletions import Deletions
 from domain.conversations import (
     MAX_GROUP_MEMBERS,
     MAX_TITLE,
@@ -54,12 +55,17 @@ class UpdateConversation(Request):
 
 
 class ConversationCommands(CommandSet):
-    """`conversation.create`, `conversation.list`, `conversation.get`, `conversation.update`."""
+    """`conversation.create`, `conversation.list`, `conversation.get`, `conversation.update`,
+    `conversation.delete`.
+    """
 
     namespace = "/messages"
 
-    def __init__(self, conversations: Conversations, views: ConversationViews) -> None:
+    def __init__(
+        self, conversations: Conversations, deletions: Deletions, views: ConversationViews
+    ) -> None:
         self._conversations = conversations
+        self._deletions = deletions
         self._views = views
 
     @command("conversation.create", route=Route("POST", "/conversations", 201))
@@ -114,3 +120,12 @@ class ConversationCommands(CommandSet):
         if not changes:
             raise Invalid("There is nothing to change.")
         return await self._conversations.update(context.principal, request.conversation, changes)
+
+    @command("conversation.delete", route=Route("DELETE", "/conversations/{conversation}", 204))
+    async def delete(self, context: Context, request: OneConversation) -> None:
+        """Delete a group or channel for everybody, with all that was said in it.
+
+        Owners may, in channels admins too. Files that were attached stay with those who uploaded
+        them.
+        """
+        await self._deletions.delete(context.principal, request.conversation)

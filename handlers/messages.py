@@ -49,10 +49,6 @@ class EditMessage(Request):
     message: Id
     body: str = Field(max_length=_MAX_TEXT)
     version: int = Field(ge=1, le=2**53)
-    mentions: Annotated[list[Id], AfterValidator(_once)] | None = Field(
-        None, max_length=MAX_MENTIONS
-    )
-    """Those it had, if left out."""
 
 
 class DeleteMessage(Request):
@@ -96,11 +92,10 @@ class MessageCommands(CommandSet):
         """Change the body of your own message.
 
         `version` is that of the message you changed; if it has another one by now, the answer is
-        `conflict`, with the message as it is in `data.message`. `mentions` takes the place of
-        those it had: who is no longer mentioned is counted no mention any more.
+        `conflict`, with the message as it is in `data.message`.
         """
         return await self._messages.edit(
-            context.principal, request.message, request.body, request.version, request.mentions
+            context.principal, request.message, request.body, request.version
         )
 
     @command("message.delete", route=Route("DELETE", "/messages/{message}"))
@@ -109,7 +104,7 @@ class MessageCommands(CommandSet):
 
         For everyone its sender may, the conversation's owner and admins: it stays in history
         without its content, and so do its events for whoever comes back later. For yourself it
-        is nowhere any more: not in history, lists, search or counts, nor in what is resumed.
+        is no longer in history or search.
         """
         if request.scope == "me":
             return await self._messages.hide(context.principal, request.message)

@@ -12,6 +12,7 @@ from actions.api_keys import ApiKeys
 from actions.contacts import Contacts
 from actions.conversation_views import ConversationViews
 from actions.conversations import Conversations
+from actions.deletions import Deletions
 from actions.elsewhere import Elsewhere
 from actions.expiry import Expirations
 from actions.guesses import Guesses
@@ -42,12 +43,11 @@ from actions.unread_totals import UnreadTotals
 from actions.uploads import Limits as UploadLimits
 from actions.uploads import Uploads
 from actions.users import Users
-from actions.veil import Veil
 from actions.writing import is_shut_out
 from config.load import SettingsError
 from config.settings import PasswordRule, Registration, Settings
 from domain import conversations, messages, presence, reactions, receipts, typing, unread
-from domain.conversations import CONVERSATION_UPDATED, MEMBER_REMOVED
+from domain.conversations import CONVERSATION_DELETED, CONVERSATION_UPDATED, MEMBER_REMOVED
 from domain.errors import Conflict, Invalid
 from domain.events import EventType
 from domain.presence import SEEN_EVERY
@@ -74,6 +74,7 @@ from server.gateway import Follower, Greeting
 from store import accounts as accounts_store
 from store import contacts as contacts_store
 from store import conversations as conversations_store
+from store import deletions as deletions_store
 from store import guesses as guesses_store
 from store import handovers as handovers_store
 from store import leases as leases_store
@@ -89,6 +90,7 @@ from store.accounts import AccountRepository
 from store.blobs import Blobs
 from store.contacts import ContactRepository
 from store.conversations import ConversationRepository
+from store.deletions import DeletionRepository
 from store.engine import Collection
 from store.guesses import GuessRepository
 from store.handovers import HandoverRepository
@@ -107,6 +109,7 @@ COLLECTIONS: tuple[Collection, ...] = (
     *contacts_store.COLLECTIONS,
     *conversations_store.COLLECTIONS,
     *handovers_store.COLLECTIONS,
+    *deletions_store.COLLECTIONS,
     *messages_store.COLLECTIONS,
     *receipts_store.COLLECTIONS,
     *unread_store.COLLECTIONS,
@@ -271,8 +274,6 @@ class Features:
         totals = UnreadTotals(counts, unread_counts, memberships, fabric.sequencer)
         self.greetings[conversations.NAMESPACE] = totals.at_ready
         fabric.sequencer.observe(CONVERSATION_UPDATED.name, totals.settings_changed)
-        fabric.sequencer.observe(messages.MESSAGE_DELETED.name, totals.hidden)
-        fabric.sequencer.observe(messages.MESSAGE_EDITED.name, totals.edited)
         message_views = MessageViews(rooms, memberships, positions, reacted)
         last = LastMessages(engine, posts)
         views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)
@@ -308,7 +309,22 @@ class Features:
         roles = MemberRoles(
             engine, rooms, self.people, views, members, owners, fabric.publisher, clock
         )
+        deletions = Deletions(
+            engine,
+            rooms,
+            DeletionRepository(engine),
+            memberships,
+            views,
+            owners,
+            fabric.hub,
+            fabric.streams,
+            fabric.publisher,
+            clock,
+        )
+        self.services.append(deletions.run)
+        self.jobs.append(Job("deletions", MINUTE, deletions.finish))
         fabric.sequencer.observe(MEMBER_REMOVED.name, members.removed)
+        fabric.sequencer.observe(CONVERSATION_DELETED.name, deletions.deleted)
         if not fabric.bus.alone:
             reconciler = Reconciler(
                 fabric.clients, fabric.rules, fabric.streams, fabric.user_control
@@ -360,7 +376,6 @@ class Features:
             memberships.later,
             tells=True,
         )
-        fabric.rules.veils.append(Veil(posts).drawn)
         shut_out = partial(is_shut_out, memberships, ContactRepository(engine))
         reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)
         fabric.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)
@@ -370,7 +385,7 @@ class Features:
         self.jobs.append(Job("uploads", HOUR, self.uploads.sweep))
         self.jobs.append(Job("creations", HOUR, opened.trim))
         self.command_sets += [
-            ConversationCommands(opened, views),
+            ConversationCommands(opened, deletions, views),
             MemberCommands(members, roles, views),
             MessageCommands(sent),
             HistoryCommands(history, search),

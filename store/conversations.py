@@ -25,7 +25,12 @@ from store.engine import (
 CONVERSATIONS = Collection("conversations", indexes=(Index(("kind", "id")),))
 """`{id, kind, title, topic, created_at, created_by, owners, size}`: `owners` is the number of
 members who are owners (0 in a direct one, or when nobody is left), `size` that of all members. What
-was made when there was but one has `owner` instead, that one's id or null: see `owners_of`."""
+was made when there was but one has `owner` instead, that one's id or null: see `owners_of`. One that
+was deleted stays, of the kind `DELETED` and without what was said of it, with `deleted_by`: it is
+not made again by who asks once more."""
+
+DELETED = "deleted"
+"""The kind of what was a conversation."""
 
 MEMBERS = Collection(
     "members",
@@ -102,9 +107,20 @@ def owners_of(conversation: Document) -> int:
 
 
 def is_owned_as(conversation: Document) -> Guard:
-    """Holds as long as a conversation has as many owners as its document says."""
-    fields = {name: conversation.get(name) for name in ("owners", "owner")}
+    """Holds as long as a conversation is there, with as many owners as its document says."""
+    fields = {name: conversation.get(name) for name in ("kind", "owners", "owner")}
     return Guard(CONVERSATIONS, conversation["id"], fields)
+
+
+def remains(conversation: str, kind: str) -> Guard:
+    """Holds as long as a conversation of this kind is not deleted."""
+    return Guard(CONVERSATIONS, conversation, {"kind": kind})
+
+
+def bury(conversation: str, user: str) -> Update:
+    """Makes a conversation one that a user has deleted."""
+    gone = {"kind": DELETED, "title": None, "topic": None, "size": 0, "deleted_by": user}
+    return Update(CONVERSATIONS, conversation, set={**gone, **count_owners(0)})
 
 
 def count_owners(count: int) -> dict[str, int | None]:
@@ -154,12 +170,23 @@ class ConversationRepository:
     # -- conversations ------------------------------------------------------------------------
 
     async def get(self, org: str, id: str) -> Document | None:
-        """One conversation."""
+        """One conversation; None if there is none, or it is deleted."""
+        doc = await self.made(org, id)
+        return doc if doc is not None and doc["kind"] != DELETED else None
+
+    async def made(self, org: str, id: str) -> Document | None:
+        """As `get`, also one that is deleted."""
         return await self._engine.get(org, CONVERSATIONS, id)
 
+    async def is_deleted_by(self, org: str, id: str, user: str) -> bool:
+        """Whether there was such a conversation, and this user has deleted it."""
+        doc = await self.made(org, id)
+        return doc is not None and doc["kind"] == DELETED and doc["deleted_by"] == user
+
     async def get_many(self, org: str, ids: Sequence[str]) -> dict[str, Document]:
-        """Conversations by id."""
-        return await self._engine.get_many(org, CONVERSATIONS, ids)
+        """Conversations by id; those that are deleted are left out."""
+        found = await self._engine.get_many(org, CONVERSATIONS, ids)
+        return {id: doc for id, doc in found.items() if doc["kind"] != DELETED}
 
     async def of_kind(
         self, org: str, kind: ConversationKind, *, after: str | None, limit: int

@@ -331,6 +331,12 @@ class Engine(ABC):
         as long as they are younger than `before`.
         """
 
+    @abstractmethod
+    async def trim_stream(self, org: str, stream: str) -> None:
+        """As `trim`, of one stream's log: drop all but its newest event, and keep the keys. What was
+        appended a moment before may be left for the next time.
+        """
+
     # -- documents ----------------------------------------------------------------------------
 
     @abstractmethod

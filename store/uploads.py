@@ -272,7 +272,7 @@ class UploadRepository:
         owner may.
         """
         doc: Document = {
-            "id": _link_id(upload, stream, message),
+            "id": link_id(upload, stream, message),
             "upload": upload,
             "stream": stream,
             "message": message,
@@ -285,7 +285,7 @@ class UploadRepository:
         """What takes back the right that `link` gave, for the append that takes the message's
         content away.
         """
-        return Update(LINKS, _link_id(upload, stream, message), set={"withdrawn_at": at})
+        return Update(LINKS, link_id(upload, stream, message), set={"withdrawn_at": at})
 
     async def streams(
         self, org: str, upload: str, *, after: str = "", limit: int = 100
@@ -302,9 +302,10 @@ class UploadRepository:
         """Whether an upload was ever attached to anything, or to anything of one stream."""
         where: dict[str, Any] = {"upload": upload}
         if stream is not None:
-            where["id"] = Is("prefix", _link_id(upload, stream, ""))
+            where["id"] = Is("prefix", link_id(upload, stream, ""))
         return bool(await self._engine.find(org, LINKS, where, order=("id",), limit=1))
 
 
-def _link_id(upload: str, stream: str, message: str) -> str:
+def link_id(upload: str, stream: str, message: str) -> str:
+    """The id of what attaches an upload to a message of a stream."""
     return f"{upload}:{stream}:{message}"

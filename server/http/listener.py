@@ -9,9 +9,7 @@ from aiohttp import web
 
 from domain.errors import Internal, Invalid
 from domain.ids import new_id
-from server.http.accepting import Acceptor
 from server.http.base_path import below
-from server.http.door import Door
 from server.http.problems import problem
 
 HEAD_SECONDS = 15.0
@@ -34,7 +32,7 @@ with one socket."""
 class HttpConnection(web.RequestHandler):
     """One connection, as long as it speaks HTTP."""
 
-    __slots__ = ("_door", "_head_seconds", "_head_timer", "_stall_seconds", "_stall_timer")
+    __slots__ = ("_head_seconds", "_head_timer", "_stall_seconds", "_stall_timer")
 
     def __init__(
         self,
@@ -42,11 +40,9 @@ class HttpConnection(web.RequestHandler):
         *,
         head_seconds: float = HEAD_SECONDS,
         stall_seconds: float = STALL_SECONDS,
-        door: Door | None = None,
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
-        self._door = door
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_seconds = stall_seconds
@@ -75,8 +71,6 @@ class HttpConnection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_waiting()
         self._drained()
-        if self._door is not None:
-            self._door.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -84,17 +78,13 @@ class HttpConnection(web.RequestHandler):
         super().data_received(data)
         if self._request_count != heads:
             self._stop_waiting()
-        elif self.idle and self._head_timer is None:
+        elif self._idle and self._head_timer is None:
             self._await_head()
 
     @property
-    def idle(self) -> bool:
+    def _idle(self) -> bool:
         """Whether no request is handled, and none has come whole."""
         return self._waiter is not None and not self._waiter.done()
-
-    def end(self) -> None:
-        """From the door: close the connection, others need its place."""
-        self.force_close()
 
     def _await_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_seconds, self._head_late)
@@ -106,7 +96,7 @@ class HttpConnection(web.RequestHandler):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        if self.idle:
+        if self._idle:
             self.force_close()
 
     def pause_writing(self) -> None:
@@ -145,14 +135,12 @@ async def listen(
     reuse_port: bool = False,
     head_seconds: float = HEAD_SECONDS,
     stall_seconds: float = STALL_SECONDS,
-    door: Door | None = None,
-) -> Acceptor:
+) -> asyncio.Server:
     """Serve the application of a runner that is set up; close what is returned to take no more
     connections. The runner's own cleanup ends those that are there.
 
     Args:
         base_path: left out of the addresses of requests that have it.
-        door: who may come in; None: everybody.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -169,31 +157,17 @@ async def listen(
         keepalive_timeout=KEEP_ALIVE,
         head_seconds=head_seconds,
         stall_seconds=stall_seconds,
-        door=door,
     )
-    return Acceptor(_bind(host, port, reuse_port), connection, door)
-
-
-def _bind(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
     if host == EVERY_ADDRESS and socket.has_dualstack_ipv6():
-        return [
-            socket.create_server(
-                (host, port),
-                family=socket.AF_INET6,
-                backlog=BACKLOG,
-                reuse_port=reuse_port,
-                dualstack_ipv6=True,
-            )
-        ]
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    bound: list[socket.socket] = []
-    try:
-        for family, where in dict.fromkeys((family, where) for family, *_, where in found):
-            bound.append(
-                socket.create_server(where, family=family, backlog=BACKLOG, reuse_port=reuse_port)
-            )
-    except OSError:
-        for each in bound:
-            each.close()
-        raise
-    return bound
+        # By itself the loop makes a socket for IPv6 alone of it.
+        both = socket.create_server(
+            (host, port),
+            family=socket.AF_INET6,
+            backlog=BACKLOG,
+            reuse_port=reuse_port,
+            dualstack_ipv6=True,
+        )
+        return await loop.create_server(connection, sock=both, backlog=BACKLOG)
+    return await loop.create_server(
+        connection, host, port, backlog=BACKLOG, reuse_port=reuse_port or None
+    )

@@ -35,7 +35,7 @@ from store.mongo.query import condition
 from store.mongo.search import search
 from store.mongo.streams import Place, Streams
 from store.mongo.sweeper import Sweeper
-from store.mongo.trim import trim
+from store.mongo.trim import trim, trim_stream
 
 Result = TypeVar("Result")
 
@@ -235,6 +235,12 @@ class MongoEngine(Engine):
         with self._database.working():
             await self._sweeper.mark()
             return await trim(self._database, self._conflicts, keep, before)
+
+    async def trim_stream(self, org: str, stream: str) -> None:
+        if await self.head(org, stream) is not None:
+            with self._database.working():
+                await self._sweeper.mark()
+                await trim_stream(self._database, stream)
 
     # -- documents ----------------------------------------------------------------------------
 

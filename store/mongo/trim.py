@@ -59,6 +59,13 @@ async def trim(database: Database, conflicts: Conflicts, keep: int, before: str)
     return dropped
 
 
+async def trim_stream(database: Database, stream: str) -> None:
+    """Drop all events of one stream but its newest."""
+    row = await database.streams.find_one({"_id": stream})
+    if row is not None and (row["head"] - row["trimmed"] > 1 or "dropping" in row):
+        await _cut(database, row, None, 1, "")
+
+
 async def _oldest(database: Database, streams: Sequence[Row]) -> dict[str, Row]:
     """The first row of each stream's log; without those that a trim has cut in the middle."""
     slots = [slot(stream["_id"], stream["trimmed"] + 1) for stream in streams]

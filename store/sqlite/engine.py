@@ -247,6 +247,15 @@ class SqliteEngine(Engine):
                 if last is None:
                     return dropped
 
+    async def trim_stream(self, org: str, stream: str) -> None:
+        async with self._trimming:
+            head = await self.head(org, stream)
+            oldest = await self.read(org, stream, 0, 1)
+            if head is None or not oldest or oldest[0].seq == head.seq:
+                return
+            for step in trim.batches([trim.Cut(stream, oldest[0].seq, head.seq - 1)]):
+                await self._writer.submit(TrimJob(step))
+
     # -- documents ----------------------------------------------------------------------------
 
     async def get(self, org: str, collection: Collection, id: str) -> Document | None:

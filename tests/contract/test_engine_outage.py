@@ -60,6 +60,7 @@ WRITES: dict[str, Call] = {
     "delete": lambda engine: engine.delete(ORG, PEOPLE, {"age": 1}),
     "delete_any_org": lambda engine: engine.delete_any_org(PEOPLE, {"age": 2}),
     "trim": lambda engine: engine.trim(keep=1, before="2020-01-01T00:00:00.000Z"),
+    "trim_stream": lambda engine: engine.trim_stream(ORG, STREAM),
     "new_epoch": lambda engine: engine.new_epoch(),
 }
 

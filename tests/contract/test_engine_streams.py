@@ -193,6 +193,25 @@ async def test_a_clock_that_went_back_makes_no_hole(engine: Engine) -> None:
     assert await seqs(engine) == [2, 3, 4, 5]
 
 
+async def test_trim_of_one_stream(stores: Stores, engine: Engine) -> None:
+    await engine.append(appending(STREAM, key=Key("k", "d")))
+    await fill(engine, 4)
+    await fill(engine, 3, "messages/r2")
+    await engine.trim_stream(OTHER, STREAM)
+    assert await seqs(engine) == [1, 2, 3, 4, 5]
+    for _ in range(2):
+        await engine.trim_stream(ORG, STREAM)
+    await engine.trim_stream(ORG, "messages/none")
+    async for store in stores.before_and_after_restart(engine):
+        assert await seqs(store) == [5]
+        head = await store.head(ORG, STREAM)
+        assert head is not None
+        assert (head.seq, head.trimmed) == (5, 4)
+        assert (await store.append(appending(STREAM, key=Key("k", "d")))).replayed
+        assert await seqs(store, "messages/r2") == [1, 2, 3]
+        assert await store.head(ORG, "messages/none") is None
+
+
 async def test_trim_of_more_than_one_step(engine: Engine) -> None:
     many = [NewEvent("a", {"n": n}) for n in range(700)]
     for stream in ("messages/a", "messages/b", "messages/c"):

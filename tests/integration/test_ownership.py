@@ -4,6 +4,7 @@ disabled.
 
 from collections.abc import AsyncIterator, Iterator
 
+import aiohttp
 import pytest
 
 from tests.support.client import connect
@@ -65,3 +66,48 @@ async def test_owners_are_made_and_a_group_does_not_stay_with_a_disabled_one(
         assert event["data"]["user"] == ann.id
         assert event["actor"]["kind"] == "system"
         await alice.call("conversation.update", {"conversation": group["id"], "title": "again"})
+
+
+@pytest.mark.parametrize("kind", ["group", "channel"])
+async def test_a_group_is_deleted_over_rest_and_a_channel_over_a_socket(
+    api: Api, root: Account, kind: str
+) -> None:
+    ann, bob = await api.register("Ann"), await api.register("Bob")
+    form = aiohttp.FormData()
+    form.add_field("file", b"hello", content_type="text/plain", filename="a.txt")
+    file = (await ann.api.request("POST", "/uploads", data=form)).expect(201)
+
+    async def downloads(who: Account) -> int:
+        return (await who.api.request("GET", f"/uploads/{file['id']}")).status
+
+    async with (
+        await connect(api.url, "/messages", ann.token) as alice,
+        await connect(api.url, "/messages", bob.token) as robert,
+        await connect(api.url, "/messages", root.token) as admin,
+    ):
+        room = {"kind": kind, "members": [bob.id], "client_id": kind}
+        id = (await alice.call("conversation.create", room))["id"]
+        said = {"conversation": id, "client_id": "m", "body": "x", "attachments": [file["id"]]}
+        await alice.call("message.send", said)
+        await robert.wait_for("message.created")
+        assert await downloads(bob) == 200
+        path = f"/conversations/{id}"
+        assert (await bob.api.request("DELETE", path)).status == 403
+        for _ in range(2):
+            if kind == "group":
+                await ann.api.delete(path)
+            else:
+                # In a channel admins may, also from outside.
+                assert await admin.call("conversation.delete", {"conversation": id}) is None
+        event = await robert.wait_for("conversation.deleted")
+        assert event["actor"]["id"] == (ann.id if kind == "group" else root.id)
+        assert (event["stream"], event["data"]) == (f"messages/{id}", {"id": id})
+        with pytest.raises(CommandFailed) as refused:
+            await alice.call("message.send", {**said, "client_id": "n"})
+        assert refused.value.code == "not_found"
+        answer = await bob.api.request("GET", f"{path}/messages")
+        assert (answer.status, answer.json["code"]) == (404, "not_found")
+        assert [await downloads(each) for each in (ann, bob)] == [200, 404]
+        assert (await ann.api.post("/conversations", room, 201))["id"] == id
+        assert (await bob.api.get("/conversations"))["items"] == []
+        assert (await bob.api.get("/unread"))["total"] == 0

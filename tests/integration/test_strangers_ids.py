@@ -89,6 +89,7 @@ REST = [
     ("conversation", "POST", "/conversations/{}/members", {"user": "{me}"}),
     ("conversation", "PATCH", "/conversations/{}/members/{me}", {"role": "owner"}),
     ("conversation", "DELETE", "/conversations/{}/members/{me}", None),
+    ("conversation", "DELETE", "/conversations/{}", None),
     ("conversation", "POST", "/conversations/{}/join", None),
     ("conversation", "POST", "/conversations/{}/leave", None),
     ("conversation", "GET", "/conversations/{}/pins", None),
@@ -147,6 +148,7 @@ async def test_over_rest(theirs: Theirs) -> None:
 SOCKET = [
     ("conversation", "/messages", "conversation.get", {"conversation": "{}"}),
     ("conversation", "/messages", "conversation.update", {"conversation": "{}", "muted": True}),
+    ("conversation", "/messages", "conversation.delete", {"conversation": "{}"}),
     ("conversation", "/messages", "conversation.join", {"conversation": "{}"}),
     ("conversation", "/messages", "conversation.leave", {"conversation": "{}"}),
     ("conversation", "/messages", "member.add", {"conversation": "{}", "user": "{me}"}),

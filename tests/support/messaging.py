@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from actions.clients import Client
 from actions.conversation_views import ConversationViews
 from actions.conversations import Conversations
+from actions.deletions import Deletions
 from actions.handovers import Handovers
 from actions.history import History, Wanted
 from actions.last_messages import LastMessages
@@ -22,7 +23,6 @@ from actions.owners import Owners
 from actions.pins import Pins
 from actions.search import Search
 from actions.streams import Position
-from actions.veil import Veil
 from domain import conversations as conversation_rules
 from domain import messages as message_rules
 from domain.conversations import Conversation, Kind
@@ -32,8 +32,19 @@ from domain.pages import Page
 from domain.principals import Principal, Role
 from fanout.bus import Bus, LocalBus
 from server.fabric import Fabric
-from store import contacts, conversations, handovers, messages, reactions, receipts, unread, uploads
+from store import (
+    contacts,
+    conversations,
+    deletions,
+    handovers,
+    messages,
+    reactions,
+    receipts,
+    unread,
+    uploads,
+)
 from store.conversations import ConversationRepository
+from store.deletions import DeletionRepository
 from store.engine import Engine
 from store.handovers import HandoverRepository
 from store.messages import MessageRepository
@@ -46,6 +57,7 @@ from tests.support.local import LocalOutlet, TurnedClock, encode, local_client
 COLLECTIONS = (
     *conversations.COLLECTIONS,
     *handovers.COLLECTIONS,
+    *deletions.COLLECTIONS,
     *messages.COLLECTIONS,
     *contacts.COLLECTIONS,
     *reactions.COLLECTIONS,
@@ -174,6 +186,18 @@ class MessagingWorld:
             self.publisher,
             clock,
         )
+        self.deletions = Deletions(
+            engine,
+            self.conversation_store,
+            DeletionRepository(engine),
+            self.memberships,
+            self.views,
+            self.owners,
+            self.hub,
+            self.streams,
+            self.publisher,
+            clock,
+        )
         self.messages = Messages(
             engine,
             self.message_store,
@@ -202,8 +226,8 @@ class MessagingWorld:
             self.memberships.later,
             tells=True,
         )
-        self.rules.veils.append(Veil(self.message_store).drawn)
         self.sequencer.observe(conversation_rules.MEMBER_REMOVED.name, self.members.removed)
+        self.sequencer.observe(conversation_rules.CONVERSATION_DELETED.name, self.deletions.deleted)
 
     def user(self, name: str, role: Role = Role.MEMBER, org: str = "org") -> Principal:
         """Somebody in an organization, with a login session."""

@@ -9,6 +9,7 @@ import pytest
 
 from actions import reconcile
 from domain.conversations import Kind
+from domain.errors import NotFound
 from domain.principals import Principal
 from tests.support.bus import LossyBus, Wire
 from tests.support.cluster import ClusterNode, Reader, cluster
@@ -464,21 +465,24 @@ async def test_one_who_cannot_be_looked_at_yet_keeps_nobody_waiting(
     assert not there.reconciler.quiet
 
 
-async def test_mentions_that_an_edit_on_another_node_adds_or_takes_away_are_told(
-    nodes: list[ClusterNode],
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("kind", [Kind.GROUP, Kind.CHANNEL])
+async def test_who_is_on_another_node_is_put_out_of_what_is_deleted(
+    nodes: list[ClusterNode], kind: Kind, lost: bool
 ) -> None:
-    here, there, _ = nodes
-    ann, ben = here.user("ann"), here.user("ben")
-    there.people.users = here.people.users
-    room = (await here.open(ann, ben))["id"]
-    reader = await Reader.connect(there, ben)
-
-    def told() -> list[int]:
-        return [each["mentions"] for each in reader.outlet.data("unread.updated")][-1:]
-
-    sent = await here.send(ann, room, "m")
-    await until(lambda: told() == [0])
-    await here.messages.edit(ann, sent["id"], "m!", 1, ["ben"])
-    await until(lambda: told() == [1])
-    await here.messages.edit(ann, sent["id"], "m!", 2, [])
-    await until(lambda: told() == [0])
+    here, there, third = nodes
+    ann, ben, cat = here.user("ann"), here.user("ben"), here.user("cat")
+    readers = [await Reader.connect(node, who) for node, who in ((there, ben), (third, cat))]
+    room = await here.open(ann, ben, cat, kind=kind)
+    stream = f"messages/{room['id']}"
+    await until(lambda: all(stream in reader.client.streams for reader in readers))
+    # If the bus says nothing, the others find out by themselves.
+    lossy(here).lossy = lost
+    await here.deletions.delete(ann, room["id"])
+    await until(lambda: all(reader.seqs(stream) == [1, 2] for reader in readers))
+    assert all(reader.outlet.received[-1][0] == "conversation.deleted" for reader in readers)
+    await until(lambda: not any(stream in reader.client.streams for reader in readers))
+    for node, who in ((there, ben), (third, cat)):
+        with pytest.raises(NotFound):
+            await node.send(who, room["id"], "hi")
+        assert await node.memberships.of_user("org", who.user) == ()
