@@ -141,6 +141,8 @@ def _contradictions(settings: Settings) -> list[Problem]:
         found.append(("PARLEY_ACCESS_TTL", "must not be longer than PARLEY_REFRESH_TTL"))
     if settings.send_queue > settings.send_queue_total:
         found.append(("PARLEY_SEND_QUEUE", "must not be larger than PARLEY_SEND_QUEUE_TOTAL"))
+    if settings.max_body > settings.max_body_total:
+        found.append(("PARLEY_MAX_BODY", "must not be larger than PARLEY_MAX_BODY_TOTAL"))
     if settings.upload_max > settings.upload_quota:
         found.append(("PARLEY_UPLOAD_MAX", "must not be larger than PARLEY_UPLOAD_QUOTA"))
     return found

@@ -243,6 +243,11 @@ class Settings(BaseSettings):
     max_body: Annotated[int, Bytes(KIB, 64 * MIB)] = Field(
         default=MIB, description="Largest body of a REST request, uploads aside."
     )
+    max_body_total: Annotated[int, Bytes(MIB, 1024 * GIB)] = Field(
+        default=64 * MIB,
+        description="What this node may hold of requests that have not come whole; what is beyond is "
+        "answered 503.",
+    )
 
     # -- store --------------------------------------------------------------------------------
 

@@ -53,14 +53,38 @@ class Dispatcher:
         self._limiter = limiter
         self._observer = observer
 
+    async def admit(self, command: Command, context: Context) -> None:
+        """Look at permission and rate limit alone, for who has yet to read what is asked: what is
+        refused need not be read. Then `run` it as admitted.
+
+        Raises:
+            ParleyError: always of this kind, whatever went wrong.
+        """
+        started = time.perf_counter()
+        try:
+            await self._admit(command, context)
+        except Exception as error:
+            answer = _answer(error, command, context)
+            self._observer.command(command.name, answer.code, time.perf_counter() - started)
+            if answer is error:
+                raise
+            raise answer from error
+
     async def run(
-        self, command: Command, context: Context, payload: Any, *, strict: bool = True
+        self,
+        command: Command,
+        context: Context,
+        payload: Any,
+        *,
+        strict: bool = True,
+        admitted: bool = False,
     ) -> Any:
         """Carry out one command.
 
         Args:
             payload: the request as decoded from JSON, or gathered from path, query and body.
             strict: False if values may have come as text, as those of a query do.
+            admitted: whether `admit` has let it pass.
 
         Raises:
             ParleyError: always of this kind, whatever went wrong.
@@ -68,22 +92,33 @@ class Dispatcher:
         started = time.perf_counter()
         outcome = "ok"
         try:
-            if command.role is not None:
-                _permit(context.principal, command.role)
-            caller = network_of(context.remote) if context.anonymous else context.principal.user
-            wait = await self._limiter.take(command.bucket, caller)
-            if wait > 0:
-                raise RateLimited(f"Too many {command.name} requests.", retry_after=wait)
+            if not admitted:
+                await self._admit(command, context)
             return await command.run(context, validate(command.request, payload, strict=strict))
         except ParleyError as error:
             outcome = error.code
             raise
         except Exception as error:
             outcome = Internal.code
-            log.exception("command_failed", command=command.name, request_id=context.request_id)
-            raise Internal("Something went wrong here; it has been logged.") from error
+            raise _answer(error, command, context) from error
         finally:
             self._observer.command(command.name, outcome, time.perf_counter() - started)
+
+    async def _admit(self, command: Command, context: Context) -> None:
+        if command.role is not None:
+            _permit(context.principal, command.role)
+        caller = network_of(context.remote) if context.anonymous else context.principal.user
+        wait = await self._limiter.take(command.bucket, caller)
+        if wait > 0:
+            raise RateLimited(f"Too many {command.name} requests.", retry_after=wait)
+
+
+def _answer(error: Exception, command: Command, context: Context) -> ParleyError:
+    """What the caller is told of an error; what is none of theirs is logged."""
+    if isinstance(error, ParleyError):
+        return error
+    log.error("command_failed", command=command.name, request_id=context.request_id, exc_info=error)
+    return Internal("Something went wrong here; it has been logged.")
 
 
 def _permit(principal: Principal, least: Role) -> None:

@@ -22,6 +22,7 @@ from handlers.command import Registry
 from handlers.connections import ConnectionCommands
 from handlers.dispatcher import Dispatcher
 from handlers.streams import StreamHead
+from server.arriving import Arriving
 from server.condition import READY_EVERY, SIZE_EVERY, BuildInfo, Condition
 from server.docs.asyncapi import asyncapi
 from server.docs.openapi import openapi
@@ -113,6 +114,7 @@ class Node:
         limiter = peers.share_limits(
             LocalRateLimiter(by_bucket, clock, default=default), by_bucket, default
         )
+        self._arriving = Arriving(settings.max_body_total)
         self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
         name = f"{socket.gethostname()}:{settings.port}"
         name += "" if seat is None else f" worker {seat.number}"
@@ -189,6 +191,7 @@ class Node:
             self.features.authenticator.authenticate,
             self._addresses,
             self._settings.max_body,
+            self._arriving,
         )
         UploadRoutes(
             rest,
@@ -235,6 +238,7 @@ class Node:
 
     def _expose_numbers(self) -> None:
         counters, hub = self.transport.counters, self.fabric.hub.counters
+        arriving = self._arriving
         for numbers in (
             Numbers("parley_sessions", "Open Socket.IO sessions.", lambda: counters.sessions),
             Numbers(
@@ -247,6 +251,17 @@ class Node:
                 "parley_queued_bytes",
                 "Bytes waiting for slow and polling clients.",
                 lambda: counters.queued_bytes,
+            ),
+            Numbers(
+                "parley_arriving_bytes",
+                "Bytes held of requests that have not come whole.",
+                lambda: arriving.held,
+            ),
+            Numbers(
+                "parley_arriving_refused",
+                "Requests refused because too much was held.",
+                lambda: arriving.refused,
+                counter=True,
             ),
             Numbers(
                 "parley_packets_received",

@@ -16,6 +16,16 @@ HEAD_SECONDS = 15.0
 """For a request's head: from the connection's begin, or from its own first bytes on a connection
 that has served one. Bodies have limits of their own."""
 
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head that has not come whole: what is longer is no client's."""
+
+MAX_BEHIND = 64 * 1024
+"""Bytes that may come behind a request that is being answered: hardly any client sends the next one
+before it has the answer, and nobody would read it."""
+
+BUFFER = 32 * 1024
+"""Bytes of a body that nobody reads at the time; twice as many, and the connection is read no further."""
+
 KEEP_ALIVE = 75.0
 """Seconds that a connection may be idle between requests: longer than proxies keep theirs."""
 
@@ -32,7 +42,15 @@ with one socket."""
 class HttpConnection(web.RequestHandler):
     """One connection, as long as it speaks HTTP."""
 
-    __slots__ = ("_head_seconds", "_head_timer", "_stall_seconds", "_stall_timer")
+    __slots__ = (
+        "_begun",
+        "_behind",
+        "_head_seconds",
+        "_head_size",
+        "_head_timer",
+        "_stall_seconds",
+        "_stall_timer",
+    )
 
     def __init__(
         self,
@@ -43,6 +61,12 @@ class HttpConnection(web.RequestHandler):
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
+        self._behind = 0
+        """Bytes that came behind the request that was answered last, or is."""
+        self._begun = 0
+        """How many requests had been begun with that one."""
+        self._head_size = 0
+        """Bytes of a head that has not come whole."""
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_seconds = stall_seconds
@@ -74,16 +98,45 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        heads = self._request_count
+        heads, idle = self._request_count, self._idle
+        if self._answering:
+            begun = heads - len(self._messages)
+            if begun != self._begun:
+                self._begun, self._behind = begun, 0
+            self._behind += len(data)
+            if self._behind > MAX_BEHIND:
+                self.force_close()
+                return
         super().data_received(data)
         if self._request_count != heads:
             self._stop_waiting()
-        elif self._idle and self._head_timer is None:
-            self._await_head()
+            self._head_size = 0
+        elif idle:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD:
+                self._refuse_head()
+            elif self._head_timer is None:
+                self._await_head()
+
+    @property
+    def _answering(self) -> bool:
+        """Whether a request is handled that has come whole."""
+        request = self._current_request
+        return request is not None and request.content.is_eof()
+
+    def _refuse_head(self) -> None:
+        if self.transport is not None:
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+                b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+            )
+        self.force_close()
 
     @property
     def _idle(self) -> bool:
         """Whether no request is handled, and none has come whole."""
+        if self._request_count == 0:
+            return True  # also before it began to wait
         return self._waiter is not None and not self._waiter.done()
 
     def _await_head(self) -> None:
@@ -155,6 +208,7 @@ async def listen(
         loop=loop,
         access_log=None,
         keepalive_timeout=KEEP_ALIVE,
+        read_bufsize=BUFFER,
         head_seconds=head_seconds,
         stall_seconds=stall_seconds,
     )

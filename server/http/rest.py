@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from domain.errors import Invalid, TooLarge, Unauthenticated
 from domain.principals import Principal
 from handlers.command import Command, Registry, Route
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher
+from server.arriving import Arriving
 from server.http.addresses import Addresses
 from server.http.middleware import ADDRESS, REQUEST_ID, USER
 from server.http.responses import json_response
@@ -20,6 +21,9 @@ PREFIX = "/api/v1"
 
 BODY_SECONDS = 30.0
 """For a JSON body to arrive whole; uploads have a rule of their own."""
+
+OPEN_BODY = 16 * 1024
+"""Bytes of a body where no token is asked for: anybody may send one."""
 
 Authenticate = Callable[[str, str], Awaitable[Principal]]
 """The principal of a token shown by a network address."""
@@ -35,12 +39,14 @@ class Rest:
         authenticate: Authenticate,
         addresses: Addresses,
         max_body: int,
+        arriving: Arriving,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._authenticate = authenticate
         self._addresses = addresses
         self._max_body = max_body
+        self._arriving = arriving
 
     def attach(self, app: web.Application) -> None:
         """Add all routes below `/api/v1`; the more literal path first."""
@@ -59,6 +65,7 @@ class Rest:
         lists = list_fields(command)
         named = frozenset(route.parameters)
         open_query = frozenset(route.query)
+        max_body = self._max_body if command.role is not None else min(self._max_body, OPEN_BODY)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             context = await self.context(request, needed=command.role is not None)
@@ -67,14 +74,20 @@ class Rest:
                 # Addresses are logged on their way, and any page can make a browser send one.
                 name = min(payload.keys() - open_query)
                 raise Invalid.field(name[:100], "belongs into the body, not into the address")
-            if not from_query or request.can_read_body:
-                payload |= await self._body(request)
+            # Whoever is refused anyway is refused before anything of theirs is held.
+            if admitted := request.can_read_body:
+                await self._dispatcher.admit(command, context)
+                payload |= await self._body(request, max_body)
             twice = named & payload.keys()
             if twice:
                 raise Invalid.field(min(twice), "is given by the path")
             payload |= request.match_info
             data = await self._dispatcher.run(
-                command, context, payload, strict=not (from_query or request.query_string)
+                command,
+                context,
+                payload,
+                strict=not (from_query or request.query_string),
+                admitted=admitted,
             )
             return json_response(request, data, route.status)
 
@@ -109,12 +122,12 @@ class Rest:
         request[USER] = principal.user
         return principal
 
-    async def _body(self, request: web.Request) -> dict[str, Any]:
-        if (request.content_length or 0) > self._max_body:
-            raise TooLarge(f"A body may have at most {self._max_body} bytes.")
+    async def _body(self, request: web.Request, limit: int) -> dict[str, Any]:
+        if (request.content_length or 0) > limit:
+            raise _too_large(limit)
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                raw = await request.read()
+                raw = await self._read(request.content, limit)
         except TimeoutError:
             raise web.HTTPRequestTimeout(
                 text=f"The body did not come within {BODY_SECONDS:g} seconds."
@@ -130,6 +143,21 @@ class Rest:
         if not isinstance(body, dict):
             raise Invalid("The body must be one JSON object.")
         return body
+
+    async def _read(self, content: StreamReader, limit: int) -> bytearray:
+        body = bytearray()
+        with self._arriving.share() as share:
+            while chunk := await content.readany():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+                if not content.is_eof():
+                    share.hold(len(body))
+        return body
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"A body may have at most {limit} bytes here.")
 
 
 def list_fields(command: Command) -> frozenset[str]:

@@ -25,6 +25,7 @@ from domain.streams import StreamName
 from handlers.command import Registry
 from handlers.dispatcher import Dispatcher
 from handlers.uploads import UploadCommands
+from server.arriving import Arriving
 from server.http.addresses import Addresses
 from server.http.middleware import Surroundings
 from server.http.rest import Rest
@@ -146,7 +147,7 @@ async def serving(path: Path) -> AsyncIterator[Site]:
     metrics = Metrics()
     dispatcher = Dispatcher(Unlimited(), metrics)
     registry = Registry([UploadCommands(uploads)], ["/messages"])
-    rest = Rest(registry, dispatcher, authenticate, Addresses(()), 100_000)
+    rest = Rest(registry, dispatcher, authenticate, Addresses(()), 100_000, Arriving(1 << 20))
     app = web.Application(middlewares=[Surroundings(metrics).surround], client_max_size=100_000)
     UploadRoutes(rest, dispatcher, uploads, LIMITS.size).attach(app)
     rest.attach(app)
