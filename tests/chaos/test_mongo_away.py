@@ -15,6 +15,7 @@ from tests.chaos.load import Load
 from tests.chaos.nodes import nodes_on
 from tests.conftest import StartServer
 from tests.support.mongod import Mongod
+from tests.support.outages import check_no_error
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
 
@@ -188,3 +189,5 @@ async def test_the_store_dies_and_comes_back(
             assert refused >= senders
             assert slowest < ANSWER_SECONDS
             assert lost == 0
+        for node in nodes:
+            check_no_error(node.log())

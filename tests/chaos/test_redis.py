@@ -20,6 +20,7 @@ from tests.chaos.nodes import nodes_on
 from tests.conftest import StartServer
 from tests.support.lossy import Loss, LossyProxy
 from tests.support.mongod import scratch
+from tests.support.outages import check_no_error
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import Api
 
@@ -100,6 +101,8 @@ def begin(mongodb: str, start_server: StartServer, tmp_path: Path, full: bool) -
             )
             await load.progress(ACKS)
             yield Scene(redis, load, [node.url for node in nodes])
+            for node in nodes:
+                check_no_error(node.log())
 
     return scene
 

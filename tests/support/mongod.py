@@ -10,6 +10,7 @@ import os
 import secrets
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -202,6 +203,18 @@ class Mongod:
     def kill(self) -> None:
         """SIGKILL: a crash."""
         self._end(kill=True)
+
+    def pause(self) -> None:
+        """It is there and does nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """It does again."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def _end(self, *, kill: bool) -> None:
         process, self._process = self._process, None
