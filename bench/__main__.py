@@ -1,7 +1,7 @@
 """`python -m bench`: measure the servers in turns and print how they compare.
 
 `python -m bench growth` measures clusters of them as nodes are added, `python -m bench lists` one
-with a million messages.
+with a million messages, `python -m bench appends` the stores alone.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import growth, lists, profile
+from bench import appends, growth, lists, profile
 from bench.options import names
 from bench.parley import Parley
 from bench.peers import (
@@ -74,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
         measure, options = growth.run, growth.arguments(argv[1:])
     elif argv[:1] == ["lists"]:
         measure, options = lists.run, lists.arguments(argv[1:])
+    elif argv[:1] == ["appends"]:
+        measure, options = appends.run, appends.arguments(argv[1:])
     else:
         measure, options = run, arguments(argv)
     # However it is ended, every server is stopped on the way out: also where the shell started this

@@ -16,19 +16,21 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from pymongo.errors import DuplicateKeyError
 
 from domain.errors import Unavailable
 from store.engine import Append, Appended, Duplicate, ForeignStream, GuardFailed, KeyReused
-from store.mongo.appends import Decided, Key, Prepared
+from store.mongo.appends import Decided, Key, Prepared, read_rows, reads
 from store.mongo.conflicts import ATTEMPTS, Conflicts, Moved
 from store.mongo.database import Database
 from store.mongo.faults import reaching
 from store.mongo.kinds import Kind, Row
+from store.mongo.lines import Lines
 from store.mongo.log import is_append, key_of, new_row, stored
 from store.mongo.projection import apply
+from store.mongo.rounds import Rounds
 from store.mongo.streams import Place, Streams, new_base
 
 PAUSE = 0.002
@@ -45,22 +47,11 @@ COURTESY = 0.05
 ASKED = 1000
 """Milliseconds for which its asking counts."""
 
-ASKS = 3
-"""Times the store is asked what became of an insert whose answer was lost."""
-
-
-class _Turn:
-    """A stream's lock, and how many hold it or wait for it."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.wanted = 0
-        self.after = 0.0
-        """Not before this moment of the clock."""
-
 
 class Appender:
-    """Appends, one at a time per stream and node, any number of streams at once."""
+    """Appends of one node, which do not race each other for a place in the log: those to one stream
+    take turns, or go together (see `rounds`).
+    """
 
     def __init__(
         self,
@@ -74,27 +65,12 @@ class Appender:
         self._streams = streams
         self._conflicts = conflicts
         self._applied = applied
-        self._turns: dict[str, _Turn] = {}
+        rounds = Rounds(database, streams, conflicts, applied, self._append, self._let_in)
+        self._lines = Lines(database.clock, self._append, rounds.carry_out)
 
     async def append(self, append: Append) -> Appended:
         """As the interface says."""
-        prepared = Prepared(self._database, append)
-        async with self._turn(append.stream):
-            return await self._append(prepared)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, stream: str) -> AsyncIterator[None]:
-        # Appends of one node do not race each other for a place in the log.
-        turn = self._turns.setdefault(stream, _Turn())
-        turn.wanted += 1
-        try:
-            async with turn.lock:
-                await asyncio.sleep(turn.after - self._database.clock.monotonic())
-                yield
-        finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[stream]
+        return await self._lines.append(Prepared(self._database, append))
 
     async def _append(self, prepared: Prepared) -> Appended:
         attempt = _Attempt(self._database, self._streams, self._conflicts, prepared)
@@ -137,8 +113,8 @@ class Appender:
             with contextlib.suppress(Unavailable), reaching():  # it ends by itself too
                 stream = {"_id": row["stream"], "wanted": wanted}
                 await self._database.streams.update_one(stream, {"$set": {"wanted": 0}})
-        elif wanted > self._database.milliseconds() - ASKED:
-            self._yield_to_others(row["stream"])
+        elif wanted:
+            self._let_in(row["stream"], wanted)
         after = Place(row["org"], row["base"], row["last"], place.trimmed)
         if row["seq"] == 1:  # another base counts if somebody else applied it
             after = await self._streams.place(row["stream"])
@@ -147,10 +123,10 @@ class Appender:
         epoch = self._database.epoch(after.base)
         return Appended(epoch, row["seq"], stored(row, epoch))
 
-    def _yield_to_others(self, stream: str) -> None:
-        turn = self._turns.get(stream)
-        if turn is not None:
-            turn.after = self._database.clock.monotonic() + COURTESY
+    def _let_in(self, stream: str, wanted: int) -> None:
+        # Another node asked at this moment, in Unix milliseconds.
+        if wanted > self._database.milliseconds() - ASKED:
+            self._lines.leave(stream, COURTESY)
 
     async def _carry_out(self, row: Row) -> int:
         """Apply what is in the log already, through a short outage too."""
@@ -192,7 +168,7 @@ class _Attempt:
             raise ForeignStream(append.stream)
         seq = place.seq + 1
         try:
-            rows = await self._read()
+            rows = await read_rows(self._database, reads([self._prepared]))
             self._prepared.judge(rows)
             decided = self._prepared.decide(rows, seq)
             await self._reserve(decided, seq, place.bar)
@@ -215,22 +191,6 @@ class _Attempt:
         if replay is None:
             raise Moved
         return replay
-
-    async def _read(self) -> dict[Key, Row]:
-        async def of(name: str, ids: set[str]) -> list[Row]:
-            return (
-                await self._database.rows(self._database.kinds[name])
-                .find({"_id": {"$in": list(ids)}})
-                .to_list()
-            )
-
-        wanted = self._prepared.reads()
-        found = await asyncio.gather(*(of(name, ids) for name, ids in wanted.items()))
-        return {
-            (name, row["_id"]): row
-            for name, rows in zip(wanted, found, strict=True)
-            for row in rows
-        }
 
     async def _reserve(self, decided: list[Decided], seq: int, bar: int) -> None:
         stream = self._prepared.append.stream
@@ -263,23 +223,7 @@ class _Attempt:
         except DuplicateKeyError:
             return False
         except Unavailable as error:
-            return await self._ask(row, bar, error)
-
-    async def _ask(self, row: Row, bar: int, error: Unavailable) -> bool:
-        """What became of an insert whose answer was lost. If it did not arrive, a bar makes sure
-        that it never will.
-        """
-        barred = False
-        for _ in range(ASKS):
-            with contextlib.suppress(Unavailable), reaching():
-                there = await self._database.log.find_one({"_id": row["_id"]})
-                if there is not None and there.get("void") != bar:
-                    return bool(is_append(there) and there["token"] == self._token)
-                barred = await self._conflicts.bar(row["_id"], bar)
-            if barred:
-                break
-            await asyncio.sleep(PAUSE)
-        raise error
+            return await self._conflicts.ask(row, bar, error)
 
     async def _replay(self) -> Appended | None:
         """The first result of the append's key, if it was used.

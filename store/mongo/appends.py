@@ -1,6 +1,7 @@
 """What an append does, worked out before anything is written: the documents as it leaves them."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from store.conditions import matches
@@ -39,16 +40,21 @@ class Prepared:
         """
         if not append.events:
             raise ValueError("an append needs an event")
-        encoded(append, 1)
         ordered(append, 1)
         self.append = append
+        self.simple = not append.redactions
+        """Whether it may go together with others: it takes nothing out of the log, and keeps no unique
+        value for itself."""
+        self.size = sum(len(event["data"]) for event in encoded(append, 1))
+        """Bytes of its events and documents, roughly."""
         self._database = database
         org = append.org
         self.changes: list[tuple[Kind, str, Change]] = []
         for change in append.changes:
             kind = database.kind(change.collection)
             if isinstance(change, Insert | Put):
-                kind.row(org, change.doc)
+                self.size += len(kind.row(org, change.doc)["_j"])
+                self.simple = self.simple and not kind.unique
                 id = change.doc["id"]
             else:
                 id = change.id
@@ -61,23 +67,6 @@ class Prepared:
             (database.kind(guard.collection), row_id(org, guard.id), guard)
             for guard in append.guards
         ]
-
-    def reads(self) -> dict[str, set[str]]:
-        """The `_id`s to be read, by collection.
-
-        A document that is only inserted need not be: one that is there already stays.
-        """
-        times: dict[Key, int] = {}
-        for kind, id, _ in self.changes:
-            times[kind.name, id] = times.get((kind.name, id), 0) + 1
-        wanted: dict[str, set[str]] = {}
-        for kind, id, change in self.changes:
-            alone = isinstance(change, Insert) and times[kind.name, id] == 1 and not kind.unique
-            if not alone:
-                wanted.setdefault(kind.name, set()).add(id)
-        for kind, id, _ in self.guards:
-            wanted.setdefault(kind.name, set()).add(id)
-        return wanted
 
     def judge(self, rows: Snapshot) -> None:
         """Hold the guards against what is there.
@@ -125,6 +114,42 @@ class Prepared:
                         raise Duplicate(draft.kind.name)
                     taken.add((draft.kind.name, field, value))
         return decided
+
+
+def reads(together: Iterable[Prepared]) -> dict[str, set[str]]:
+    """The `_id`s to be read for appends that are decided one after the other, by collection.
+
+    A document that is only inserted need not be: one that is there already stays.
+    """
+    times: dict[Key, int] = {}
+    wanted: dict[str, set[str]] = {}
+    inserted: list[Key] = []
+    for one in together:
+        for kind, id, change in one.changes:
+            key = (kind.name, id)
+            times[key] = times.get(key, 0) + 1
+            if isinstance(change, Insert) and not kind.unique:
+                inserted.append(key)
+            else:
+                wanted.setdefault(kind.name, set()).add(id)
+        for kind, id, _ in one.guards:
+            wanted.setdefault(kind.name, set()).add(id)
+    for name, id in inserted:
+        if times[name, id] > 1:
+            wanted.setdefault(name, set()).add(id)
+    return wanted
+
+
+async def read_rows(database: Database, wanted: Mapping[str, set[str]]) -> dict[Key, Row]:
+    """The rows of these `_id`s, by collection: one query for each, side by side."""
+
+    async def of(name: str, ids: set[str]) -> list[Row]:
+        return await database.rows(database.kinds[name]).find({"_id": {"$in": list(ids)}}).to_list()
+
+    found = await asyncio.gather(*(of(name, ids) for name, ids in wanted.items()))
+    return {
+        (name, row["_id"]): row for name, rows in zip(wanted, found, strict=True) for row in rows
+    }
 
 
 class _Draft:

@@ -12,12 +12,14 @@ is taken once, by an append that began after everything that could be in its way
 """
 
 import asyncio
+import contextlib
 
 from pymongo.errors import DuplicateKeyError
 
 from domain.errors import Unavailable
 from store.engine import Duplicate
 from store.mongo.database import Database
+from store.mongo.faults import reaching
 from store.mongo.kinds import Kind, Row, live, ownership, version
 from store.mongo.log import is_append, slot
 from store.mongo.projection import Image
@@ -28,6 +30,9 @@ PATIENCE = 0.5
 
 PAUSE = 0.02
 """Seconds between looks at a reservation."""
+
+ASKS = 3
+"""Times the store is asked what became of an insert whose answer was lost."""
 
 ATTEMPTS = 100
 """Times a write is tried when others get in its way."""
@@ -149,6 +154,25 @@ class Conflicts:
         except DuplicateKeyError:
             return False
         return True
+
+    async def ask(self, row: Row, bar: int, error: Unavailable) -> bool:
+        """What became of an insert whose answer was lost. If it did not arrive, a bar makes sure
+        that it never will. Whether it is there; False if another append is.
+
+        Raises:
+            Unavailable: it is not there and never will be; or the store stays away.
+        """
+        barred = False
+        for _ in range(ASKS):
+            with contextlib.suppress(Unavailable), reaching():
+                there = await self._database.log.find_one({"_id": row["_id"]})
+                if there is not None and there.get("void") != bar:
+                    return bool(is_append(there) and there["token"] == row["token"])
+                barred = await self.bar(row["_id"], bar)
+            if barred:
+                break
+            await asyncio.sleep(PAUSE)
+        raise error
 
     async def _drop(self, kind: Kind, row: Row) -> None:
         same = {"_id": row["_id"], "_v": row["_v"]}
