@@ -3,9 +3,9 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.engine import Append, Appended, StoreError
-from tests.support.store_model import STREAMS, Model, appends, outcome
-from tests.support.stores import NOTES, OTHER, Stores, gathered
+from store.engine import Append, StoreError
+from tests.support.store_model import STREAMS, Model, appends, at_once, crowds, outcome
+from tests.support.stores import OTHER, Stores
 
 LONG_AGO = "2000-01-01T00:00:00.000Z"
 
@@ -43,24 +43,12 @@ async def test_the_engine_does_what_the_model_does(stores: Stores, steps: list[o
     assert await engine.heads(OTHER, STREAMS) == {}
 
 
-@st.composite
-def crowds(draw: st.DrawFn) -> list[Append]:
-    """Appends of which no stream's has to do with another stream's."""
-    return [
-        append._replace(
-            changes=[each for each in append.changes if each.collection is NOTES],
-            redactions=append.redactions if draw(st.integers(0, 9)) == 0 else (),
-        )
-        for append in draw(st.lists(appends(), min_size=1, max_size=12))
-    ]
-
-
 @settings(
     max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(turns=st.lists(crowds(), min_size=1, max_size=4))
+@given(turns=st.lists(crowds(12), min_size=1, max_size=4))
 async def test_what_is_asked_at_once_happens_one_after_the_other(
     stores: Stores, turns: list[list[Append]]
 ) -> None:
@@ -68,18 +56,6 @@ async def test_what_is_asked_at_once_happens_one_after_the_other(
     engine = await stores.start()
     model = Model()
     for crowd in turns:
-        done = await gathered(*map(engine.append, crowd))
-        assert all(isinstance(each, Appended | StoreError) for each in done)
-        happened = [
-            (each.seq, append, each)
-            for append, each in zip(crowd, done, strict=True)
-            if isinstance(each, Appended) and not each.replayed
-        ]
-        for _, append, each in sorted(happened, key=lambda one: one[0]):
-            assert outcome(each) == model.append(append)
-        for append, each in zip(crowd, done, strict=True):
-            if isinstance(each, Appended) and each.replayed:
-                assert outcome(each) == model.append(append)
-        await model.check(engine)
+        await at_once(engine, model, crowd)
     engine = await stores.restart(engine)
     await model.check(engine)

@@ -1,5 +1,6 @@
 """What an engine must do, as a few dictionaries, and random operations for both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from store.engine import (
     Append,
+    Appended,
     Change,
     Delete,
     Duplicate,
@@ -19,9 +21,10 @@ from store.engine import (
     NewEvent,
     Put,
     Redaction,
+    StoreError,
     Update,
 )
-from tests.support.stores import ADA, AT, BOB, NOTES, ORG, PEOPLE, note
+from tests.support.stores import ADA, AT, BOB, NOTES, ORG, PEOPLE, gathered, note
 
 STREAMS = ("messages/a", "messages/b", "messages/c")
 
@@ -202,3 +205,30 @@ def outcome(result: Any) -> Any:
     if isinstance(result, BaseException):
         return type(result)
     return result.seq, len(result.events), result.replayed
+
+
+@st.composite
+def crowds(draw: st.DrawFn, most: int, *, keys: bool = True) -> list[Append]:
+    """Appends of which no stream's has to do with another stream's."""
+    return [
+        append._replace(
+            changes=[each for each in append.changes if each.collection is NOTES],
+            redactions=append.redactions if draw(st.integers(0, 9)) == 0 else (),
+            key=append.key if keys else None,
+        )
+        for append in draw(st.lists(appends(), min_size=1, max_size=most))
+    ]
+
+
+async def at_once(engine: Engine, model: Model, crowd: Sequence[Append]) -> None:
+    """Append all of them at the same time: what happened, happened one after the other."""
+    done = await gathered(*map(engine.append, crowd))
+    assert all(isinstance(each, Appended | StoreError) for each in done), done
+    happened = [
+        (append, each)
+        for append, each in zip(crowd, done, strict=True)
+        if isinstance(each, Appended)
+    ]
+    for append, each in sorted(happened, key=lambda one: (one[1].replayed, one[1].seq)):
+        assert outcome(each) == model.append(append)
+    await model.check(engine)
