@@ -11,7 +11,7 @@ PARLEY_URL ?= http://127.0.0.1:8000
 PORT ?= 8000
 PACKAGES := config domain store fanout actions handlers server
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 4
 SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 
 # Installed once per change of the lock file: each stamp is newer than the lock it stands for.
@@ -41,7 +41,7 @@ cluster: $(DEV) ## Three nodes behind HAProxy, with Redis (PORT=8000 is the bala
 cluster-demo: $(DEV) demo/node_modules/.package-lock.json ## The demo across two nodes, one of which is killed
 	@exec $(BIN)/python -m deploy.cluster --demo
 
-test: $(DEV) node-clients ## Run all tests (ARGS="-k presence" narrows), JOBS=2 of them side by side
+test: $(DEV) node-clients ## Run all tests (ARGS="-k presence" narrows), JOBS=4 of them side by side
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-full: $(DEV) node-clients ## Run all tests in their full size (many minutes)

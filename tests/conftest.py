@@ -43,7 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests marked `long` out, unless `--full` asks for them."""
+    """Leave tests marked `long` out, unless `--full` asks for them; begin with those that are `alone`."""
+    # One worker has them all in a row, and the others wait for them where their tests are short.
+    items.sort(key=lambda item: "alone" not in item.keywords)
     if config.getoption("--full"):
         return
     skip = pytest.mark.skip(reason="long: runs with --full")
