@@ -42,7 +42,7 @@ class Elsewhere:
     def _deleted(self, _org: str, event: StoredEvent) -> None:
         gone: MessageDeleted = event.content()
         if event.stream != stream_of(gone["conversation"]):
-            return  # in a user's own stream: for this user alone, and it still counts
+            return  # in a user's own stream: for this user alone (`UnreadTotals.hidden`)
         self._unread.deleted_elsewhere(gone["conversation"], gone["seq"])
 
     def _tell_moved(self, org: str, position: Position, kind: Kind) -> None:

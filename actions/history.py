@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from actions.memberships import Memberships
 from actions.message_views import MessageViews
 from actions.messages import Messages
-from domain.errors import Invalid, NotFound
+from domain.errors import Invalid
 from domain.messages import Message
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal
@@ -81,8 +81,6 @@ class History:
             NotFound: there is none the caller may see.
         """
         doc, _ = await self._messages.find(principal, message)
-        if await self._repository.hidden(principal.org, [message], principal.user):
-            raise NotFound("There is no such message.")
         return await self._views.one(principal.org, doc)
 
     async def page(

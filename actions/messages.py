@@ -1,5 +1,6 @@
 """Sending, editing and deleting messages."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -237,14 +238,23 @@ class Messages:
 
     # -- editing ------------------------------------------------------------------------------
 
-    async def edit(self, principal: Principal, message: str, body: str, version: int) -> Message:
-        """Change the body of one's own message.
+    async def edit(
+        self,
+        principal: Principal,
+        message: str,
+        body: str,
+        version: int,
+        mentions: Sequence[str] | None = None,
+    ) -> Message:
+        """Change the body of one's own message, and whom it mentions.
 
         Args:
             version: of the message that was changed; a retry of an edit that was done succeeds.
+            mentions: ids of members, in place of those it had.
 
         Raises:
             NotFound: there is no such message for the caller.
+            Invalid: it has no content, or mentions somebody who is not in the conversation.
             Forbidden: it is somebody else's.
             Conflict: it has another version, or is deleted; the error's data has it as it is.
         """
@@ -253,7 +263,10 @@ class Messages:
             doc, facts = await self.find(principal, message)
             if doc["sender"] != principal.user:
                 raise Forbidden("Only its sender may edit a message.")
-            if doc["version"] == version + 1 and doc["body"] == body and not doc["deleted_at"]:
+            old: list[str] = doc["mentions"]
+            new = old if mentions is None else list(mentions)
+            is_so = doc["body"] == body and old == new and not doc["deleted_at"]
+            if doc["version"] == version + 1 and is_so:
                 return await self._views.one(principal.org, doc)
             if doc["version"] != version or doc["deleted_at"]:
                 raise Conflict(
@@ -265,8 +278,20 @@ class Messages:
             if not body and not doc["attachments"]:
                 raise Invalid.field("body", "a message needs a body or attachments")
             at = timestamp(self._clock.now())
-            change = {"body": body, "edited_at": at, "version": version + 1}
-            if await self.change(principal, facts, doc, at, change, MESSAGE_EDITED.name):
+            change = {"body": body, "mentions": new, "edited_at": at, "version": version + 1}
+            added = [each for each in new if each not in old and each != principal.user]
+            gone = [each for each in old if each not in new]
+            conversation = doc["conversation"]
+            if await self.change(
+                principal,
+                facts,
+                doc,
+                at,
+                change,
+                MESSAGE_EDITED.name,
+                [*unmention(message, gone), *mention(message, conversation, added, doc["seq"])],
+                [is_member(conversation, each) for each in added],
+            ):
                 return await self._views.one(principal.org, {**doc, **change})
         raise busy("message")
 
@@ -279,9 +304,13 @@ class Messages:
         values: Mapping[str, object],
         event: str,
         changes: Sequence[Change] = (),
+        more: Sequence[Guard] = (),
     ) -> bool:
         """Change a message and tell of it with the whole message; False if it is not as `doc` any
         more, and nothing was done.
+
+        Args:
+            more: what must hold too, of members.
 
         Raises:
             NotFound: the caller is not in the conversation any more.
@@ -310,7 +339,7 @@ class Messages:
                     at,
                     [NewEvent(event, {**view})],
                     [Update(MESSAGES, id, set=values), *changes, *trimmed, told.more()],
-                    [*guards, as_read, told.is_all],
+                    [*guards, *more, as_read, told.is_all],
                 )
             )
         except GuardFailed as failed:
@@ -332,7 +361,7 @@ class Messages:
                 admin.
         """
         org, user = principal.org, principal.user
-        doc, facts = await self.find(principal, message)
+        doc, facts = await self.find(principal, message, hidden=True)
         conversation = doc["conversation"]
         stream = stream_of(conversation)
         while not doc["deleted_at"]:
@@ -375,7 +404,7 @@ class Messages:
                 if failed.guard == guard:
                     await self._memberships.require(principal, conversation)
                     raise Forbidden("Only its sender or an owner may delete a message.") from None
-                doc, _ = await self.find(principal, message)
+                doc, _ = await self.find(principal, message, hidden=True)
                 continue
             self._publisher.stored(appended.events)
             self._unread.deleted(
@@ -393,7 +422,7 @@ class Messages:
             NotFound: there is no such message for the caller.
         """
         org, user = principal.org, principal.user
-        doc, _ = await self.find(principal, message)
+        doc, _ = await self.find(principal, message, hidden=True)
         conversation = doc["conversation"]
         data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
         guard, insert = hide(doc, user)
@@ -417,14 +446,22 @@ class Messages:
 
     # -- finding ------------------------------------------------------------------------------
 
-    async def find(self, principal: Principal, message: str) -> tuple[Document, Facts]:
+    async def find(
+        self, principal: Principal, message: str, *, hidden: bool = False
+    ) -> tuple[Document, Facts]:
         """A message of a conversation the caller is in.
+
+        Args:
+            hidden: also one that the caller has deleted for the caller alone.
 
         Raises:
             NotFound: there is none.
         """
-        doc = await self._messages.get(principal.org, message)
-        if doc is not None:
+        doc, gone = await asyncio.gather(
+            self._messages.get(principal.org, message),
+            self._messages.hidden(principal.org, () if hidden else [message], principal.user),
+        )
+        if doc is not None and not gone:
             with contextlib.suppress(NotFound):
                 return doc, await self._memberships.require(principal, doc["conversation"])
         raise NotFound("There is no such message.")

@@ -148,7 +148,7 @@ class Receipts:
         Raises:
             NotFound: there is no such message for the caller.
         """
-        doc, _ = await self._messages.find(principal, message)
+        doc, _ = await self._messages.find(principal, message, hidden=True)
         return await self.move(principal, doc["conversation"], kind, doc["seq"])
 
     async def _capped(self, org: str, conversation: str, seq: int) -> int:

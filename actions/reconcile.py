@@ -117,11 +117,9 @@ class Reconciler:
             return False
         try:
             own = set(await self._rules.own(client.principal, client.namespace))
-            others = list(client.streams - own)
-            may = await asyncio.gather(
-                *(self._rules.may_read(client.principal, stream) for stream in others)
-            )
-            foreign = [stream for stream, yes in zip(others, may, strict=True) if not yes]
+            others = client.streams - own
+            readable = await self._rules.readable(client.principal, others)
+            foreign = [stream for stream in others if stream not in readable]
             settled = await self._take(client, foreign)
         except ParleyError as error:
             if not self._delayed:

@@ -53,6 +53,11 @@ MayRead = Callable[[Principal, StreamName], Awaitable[bool]]
 OwnStreams = Callable[[Principal], Awaitable[Sequence[str]]]
 """The streams a caller's connection to a namespace joins by itself."""
 
+Missed = Mapping[str, Sequence[StoredEvent]]
+
+Draw = Callable[[Principal, Missed], Awaitable[Missed]]
+"""Those of some streams of which a caller is told another event than others are."""
+
 
 class Position(NamedTuple):
     """Where a reader says it stands in a stream."""
@@ -87,6 +92,8 @@ class Rules:
         self._own: dict[str, OwnStreams] = {}
         self._later: dict[str, OwnStreams] = {}
         self._telling: set[str] = set()
+        self.veils: list[Draw] = []
+        """Each of its own namespace."""
 
     def declare(
         self,
@@ -123,6 +130,31 @@ class Rules:
         name = parse_stream(stream)
         rule = self._may_read.get(name.namespace) if name is not None else None
         return name is not None and rule is not None and await rule(principal, name)
+
+    async def drawn(
+        self, principal: Principal, backlogs: Mapping[str, "Backlog"]
+    ) -> Mapping[str, "Backlog"]:
+        """What was missed, as the caller is told it."""
+        missed = {stream: each.events for stream, each in backlogs.items() if each.events}
+        if not missed:
+            return backlogs
+        told = dict(backlogs)
+        for draw in self.veils:
+            for stream, events in (await draw(principal, missed)).items():
+                told[stream] = told[stream]._replace(events=events)
+        return told
+
+    async def readable(self, principal: Principal, streams: Iterable[str]) -> Set[str]:
+        """Those of some streams that the caller may read, asked together: rules that ask the store
+        do so for all who ask at the same moment.
+        """
+        found: set[str] = set()
+        asked = list(streams)
+        for start in range(0, len(asked), STEP):
+            step = asked[start : start + STEP]
+            may = await asyncio.gather(*(self.may_read(principal, stream) for stream in step))
+            found.update(stream for stream, yes in zip(step, may, strict=True) if yes)
+        return found
 
     async def own(self, principal: Principal, namespace: str) -> Sequence[str]:
         """The streams a connection to the namespace joins by itself."""
@@ -183,7 +215,9 @@ class Streams:
                 name = parse_stream(stream)
                 if name is None or name.namespace != client.namespace:
                     raise Invalid.field("streams", f"no stream of this namespace: {stream[:100]}")
-                if not await self._rules.may_read(client.principal, stream):
+            readable = await self._rules.readable(client.principal, wanted)
+            for stream in wanted:
+                if stream not in readable:
                     raise NotFound(f"There is no stream {stream}.")
             if len(client.streams | wanted.keys()) > MAX_STREAMS:
                 raise Invalid.field("streams", f"a connection may follow at most {MAX_STREAMS}")
@@ -221,6 +255,8 @@ class Streams:
                     # Asked in the turn: the wait for it may have been long.
                     allowed = await self._allowed(principal, positions)
                     backlogs = await self._backlogs(principal.org, allowed, room)
+        if backlogs:
+            backlogs = await self._rules.drawn(principal, backlogs)
         user = principal.user
         return {stream: each.to_wire(user) for stream, each in (backlogs or {}).items()}
 
@@ -231,11 +267,12 @@ class Streams:
         own: set[str] = set()
         for namespace in {stream.partition("/")[0] for stream in positions}:
             own.update(await self._rules.own(principal, namespace))
-        allowed: dict[str, Position | None] = {}
-        async for stream in _in_steps(positions):
-            if stream in own or await self._rules.may_read(principal, stream):
-                allowed[stream] = positions[stream]
-        return allowed
+        others = await self._rules.readable(principal, [s for s in positions if s not in own])
+        return {
+            stream: position
+            for stream, position in positions.items()
+            if stream in own or stream in others
+        }
 
     # -- at connect ---------------------------------------------------------------------------
 
@@ -258,9 +295,9 @@ class Streams:
             own = await self._rules.own(client.principal, client.namespace)
             later = await self._rules.later(client.principal, client.namespace)
             wanted: dict[str, Position | None] = {stream: resume.get(stream) for stream in own}
-            async for stream in _in_steps(resume):
-                if stream not in wanted and await self._may_resume(client, stream):
-                    wanted[stream] = resume[stream]
+            others = [each for each in resume if each not in wanted and _is_of(each, client)]
+            readable = await self._rules.readable(client.principal, others)
+            wanted.update((stream, resume[stream]) for stream in others if stream in readable)
             async with self._held(client, wanted, lost) as backlogs:
                 await self._tell(client, backlogs, later, ready, before)
         async for stream in _in_steps(backlogs):
@@ -320,14 +357,6 @@ class Streams:
             yield lost
         finally:
             del self._coming[client]
-
-    async def _may_resume(self, client: Client, stream: str) -> bool:
-        name = parse_stream(stream)
-        return (
-            name is not None
-            and name.namespace == client.namespace
-            and await self._rules.may_read(client.principal, stream)
-        )
 
     # -- asked for by other actions -----------------------------------------------------------
 
@@ -417,8 +446,9 @@ class Streams:
                     for stream in allowed:
                         self._sequencer.hold(org, stream, client.outlet)
                     client.streams.update(allowed)
-                    backlogs = await self._backlogs(org, allowed, room)
-                    if backlogs is not None:
+                    found = await self._backlogs(org, allowed, room)
+                    if found is not None:
+                        backlogs = await self._rules.drawn(client.principal, found)
                         # Put out of one meanwhile, the client hears no more of it.
                         yield {k: each for k, each in backlogs.items() if k in client.streams}
                         return
@@ -477,6 +507,12 @@ class Streams:
         # Trimmed or cut by size meanwhile: a partial replay is never presented as whole.
         whole = [event.seq for event in events] == list(range(position.seq + 1, head.seq + 1))
         return Backlog(head, True, events) if whole else None
+
+
+def _is_of(stream: str, client: Client) -> bool:
+    """Whether it is a stream of the client's namespace."""
+    name = parse_stream(stream)
+    return name is not None and name.namespace == client.namespace
 
 
 async def _in_steps(streams: Iterable[str]) -> AsyncIterator[str]:

@@ -129,12 +129,37 @@ class Unread:
         feed.recent = [fact for fact in feed.recent if fact.seq != seq]
         gone = Fact(seq, sender, mentions)
         for user, entry in feed.entries.items():
-            if entry.floor < seq <= entry.through and at > entry.counted:
+            if (
+                seq not in entry.hidden
+                and entry.floor < seq <= entry.through
+                and at > entry.counted
+            ):
                 if entry.counts.more:
                     self._want(entry.inbox, conversation)
                     continue
                 unread, mentioned = gone.adds(user)
                 entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
+        self._touch(feed)
+
+    def edited(self, conversation: str, seq: int, mentions: Sequence[str]) -> None:
+        """A message was changed, and may mention others than before."""
+        feed = self._feeds.get(conversation) or self._followed(conversation)
+        if feed is None:
+            return
+        self._count_again(feed)
+        place = bisect_right(feed.recent, seq - 1, key=lambda fact: fact.seq)
+        old: Sequence[str] | None = None
+        if place < len(feed.recent) and (fact := feed.recent[place]).seq == seq:
+            old = fact.mentions
+            feed.recent[place] = fact._replace(mentions=mentions)
+        for user, entry in feed.entries.items():
+            # What it mentioned before is known of the newest alone.
+            was = entry.counts.mentions > 0 if old is None else user in old
+            now = user in mentions
+            is_news = was or now if old is None else was is not now
+            if is_news and entry.floor < seq <= entry.through:
+                self._want(entry.inbox, conversation)
+        # Who is here and was not counted yet is.
         self._touch(feed)
 
     def deleted_elsewhere(self, conversation: str, seq: int) -> None:
@@ -420,6 +445,7 @@ class Unread:
             entry = inbox.entries[conversation] = feed.entries[inbox.user] = Entry(inbox, feed)
         entry.floor = counted.floor
         entry.through = entry.counted = counted.through
+        entry.hidden = counted.hidden
         entry.set(*counted.counts)
         entry.hush(counted.quiet)
         if conversation in inbox.tell or feed.changed:

@@ -1,7 +1,7 @@
 """What is kept in memory of what users have not read: pure counting, without I/O."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from domain.conversations import stream_of
@@ -95,7 +95,17 @@ class Inbox:
 class Entry:
     """One user's count in one conversation."""
 
-    __slots__ = ("counted", "counts", "feed", "floor", "inbox", "quiet", "sent", "through")
+    __slots__ = (
+        "counted",
+        "counts",
+        "feed",
+        "floor",
+        "hidden",
+        "inbox",
+        "quiet",
+        "sent",
+        "through",
+    )
 
     def __init__(self, inbox: Inbox, feed: Feed) -> None:
         self.inbox = inbox
@@ -107,6 +117,8 @@ class Entry:
         """What was deleted up to this seq is not in `counts`, though we may hear of it later: the
         store knows before we are told.
         """
+        self.hidden: Collection[int] = ()
+        """Seqs of messages that the user has deleted for this user alone: they do not count."""
         self.counts = NONE
         self.quiet = False
         """Whether it is left out of the total."""
@@ -158,6 +170,8 @@ class Entry:
     def _sum(self, facts: Sequence[Fact]) -> tuple[int, int]:
         unread = mentions = 0
         for fact in facts:
+            if fact.seq in self.hidden:
+                continue
             one, mention = fact.adds(self.inbox.user)
             unread += one
             mentions += mention

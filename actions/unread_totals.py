@@ -72,6 +72,17 @@ class UnreadTotals:
         mine = await self._memberships.of_user(org, user)
         return await self._counting.get(org, [(each, user) for each in mine])
 
+    def hidden(self, org: str, event: StoredEvent) -> None:
+        """A message was deleted: if for one user alone, it counts for this user no more."""
+        user = event.actor.id
+        if event.stream == personal_stream(user):
+            self._unread.recount(org, user, event.content()["conversation"])
+
+    def edited(self, _org: str, event: StoredEvent) -> None:
+        """A message was changed, and may mention others than before."""
+        message = event.content()
+        self._unread.edited(message["conversation"], message["seq"], message["mentions"])
+
     def settings_changed(self, org: str, event: StoredEvent) -> None:
         """A conversation was updated: if for one user alone, then muted or archived or no more."""
         data = event.content()

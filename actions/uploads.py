@@ -270,9 +270,8 @@ class Uploads:
             return True
         after = ""
         while streams := await self._repository.streams(principal.org, doc["id"], after=after):
-            for stream in dict.fromkeys(streams):
-                if await self._rules.may_read(principal, stream):
-                    return True
+            if await self._rules.readable(principal, dict.fromkeys(streams)):
+                return True
             after = streams[-1]
         return False
 

@@ -174,6 +174,10 @@ class Settings(BaseSettings):
         description="Processes that share the port. More than 1 needs Redis and MongoDB, and serves "
         "sockets over websocket only.",
     )
+    worker_timeout: Annotated[float, Seconds(1, 3600)] = Field(
+        default=30.0,
+        description="Time after which one of several workers whose event loop stands still is replaced.",
+    )
     node_name: NodeName = Field(
         default="",
         description="What a balancer knows this node by: each session id begins with it and a dot, "

@@ -184,7 +184,7 @@ def cluster(count: int, port: int | None, *, doors: bool) -> Iterator[Cluster]:
             ports = [free_port() for _ in nodes] if doors else []
             config = directory / "haproxy.cfg"
             config.write_text(configuration(TEMPLATE.read_text(), port, nodes, ports))
-            stack.enter_context(_haproxy(config))
+            stack.enter_context(haproxy(config))
         url = f"http://127.0.0.1:{port}"
         yield Cluster(url, nodes, [f"http://127.0.0.1:{each}" for each in ports])
 
@@ -212,7 +212,12 @@ def configuration(
 
 
 @contextmanager
-def _haproxy(config: Path) -> Iterator[None]:
+def haproxy(config: Path) -> Iterator[None]:
+    """HAProxy with this configuration; its log is beside it.
+
+    Raises:
+        Failed: it does not start.
+    """
     log = config.with_name("haproxy.log")
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -115,6 +115,12 @@ EVENTS: tuple[EventType, ...] = (
 )
 
 
+CARRIERS = frozenset(
+    each.name for each in (MESSAGE_CREATED, MESSAGE_EDITED, MESSAGE_PINNED, MESSAGE_UNPINNED)
+)
+"""Names of the events that carry a whole message."""
+
+
 def check_body(body: str) -> None:
     """Refuse what is no body. Text is kept exactly as sent.
 

@@ -180,7 +180,7 @@ class Sequencer:
             self._deliver(event.stream, line, event)
             return
         if line.last is not None and event.seq <= line.last:
-            self._keep_for_waiting(line, event)
+            self._keep_for_waiting(event.stream, line, event)
             return
         if len(line.early) < MOST_KEPT or (line.last is not None and event.seq == line.last + 1):
             line.early[event.seq] = event
@@ -225,7 +225,7 @@ class Sequencer:
         while (event := line.early.pop(line.last + 1, None)) is not None:
             self._deliver(stream, line, event)
         for seq in [seq for seq in line.early if seq <= line.last]:
-            self._keep_for_waiting(line, line.early.pop(seq))
+            self._keep_for_waiting(stream, line, line.early.pop(seq))
         self._repair_if_behind(stream, line)
 
     def _deliver(self, stream: str, line: _Line, event: StoredEvent) -> None:
@@ -269,11 +269,12 @@ class Sequencer:
         del line.waiting[subscriber]
         self._hub.join(stream, subscriber)
 
-    @staticmethod
-    def _keep_for_waiting(line: _Line, event: StoredEvent) -> None:
+    def _keep_for_waiting(self, stream: str, line: _Line, event: StoredEvent) -> None:
         """Keep what members here have or were told for those who may have been told less."""
-        for waiting in line.waiting.values():
+        for subscriber, waiting in list(line.waiting.items()):
             waiting.keep(event)
+            # Maybe it is all that was missing: who would fetch it finds nothing to do then.
+            self._admit(stream, line, subscriber, waiting)
 
     def _align(self, stream: str, line: _Line, head: Head) -> None:
         """Learn where the stream stands, if this node does not know yet."""

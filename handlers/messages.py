@@ -49,6 +49,10 @@ class EditMessage(Request):
     message: Id
     body: str = Field(max_length=_MAX_TEXT)
     version: int = Field(ge=1, le=2**53)
+    mentions: Annotated[list[Id], AfterValidator(_once)] | None = Field(
+        None, max_length=MAX_MENTIONS
+    )
+    """Those it had, if left out."""
 
 
 class DeleteMessage(Request):
@@ -92,10 +96,11 @@ class MessageCommands(CommandSet):
         """Change the body of your own message.
 
         `version` is that of the message you changed; if it has another one by now, the answer is
-        `conflict`, with the message as it is in `data.message`.
+        `conflict`, with the message as it is in `data.message`. `mentions` takes the place of
+        those it had: who is no longer mentioned is counted no mention any more.
         """
         return await self._messages.edit(
-            context.principal, request.message, request.body, request.version
+            context.principal, request.message, request.body, request.version, request.mentions
         )
 
     @command("message.delete", route=Route("DELETE", "/messages/{message}"))
@@ -104,7 +109,7 @@ class MessageCommands(CommandSet):
 
         For everyone its sender may, the conversation's owner and admins: it stays in history
         without its content, and so do its events for whoever comes back later. For yourself it
-        is no longer in history or search.
+        is nowhere any more: not in history, lists, search or counts, nor in what is resumed.
         """
         if request.scope == "me":
             return await self._messages.hide(context.principal, request.message)

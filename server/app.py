@@ -24,13 +24,14 @@ from fanout.redis_servers import open_servers
 from server import signals
 from server.condition import BACKUP_MARK
 from server.features import COLLECTIONS
+from server.http.accepting import raise_file_limit
 from server.http.listener import listen
 from server.http.places import CannotListen
 from server.metrics import Metrics
 from server.node import Node
 from server.numbers import bus_numbers
 from server.peers import Peers
-from server.seat import Seat
+from server.seat import TOLD_ALIVE, Seat
 from server.version import VERSION
 from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
@@ -62,6 +63,7 @@ async def serve(settings: Settings, seat: Seat | None = None) -> None:
     Raises:
         NotStarted: a setting cannot be used, the port is taken, or the store cannot be opened.
     """
+    raise_file_limit(3 * settings.max_connections + 1024)
     metrics = Metrics()
     engine = make_engine(settings, metrics)
     try:
@@ -123,6 +125,7 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
                 settings.port,
                 base_path=settings.base_path,
                 reuse_port=seat is not None,
+                door=node.door,
             )
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
@@ -130,7 +133,7 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
         if seat is None:
             welcome(settings, listener.sockets[0].getsockname()[1])
         else:
-            await _sit_down(seat, stop)
+            await _sit_down(seat, settings.worker_timeout, stop)
         await stop.wait()
         log.info("stopping", connections=node.transport.sessions)
         # New connections are taken for as long as somebody polls, whose requests may each come on
@@ -141,12 +144,14 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
     log.info("stopped")
 
 
-async def _sit_down(seat: Seat, stop: asyncio.Event) -> None:
-    """Tell the supervisor that this worker serves, and stop when the supervisor is gone."""
+async def _sit_down(seat: Seat, timeout: float, stop: asyncio.Event) -> None:
+    """Tell the supervisor that this worker serves, and then, several times within `timeout` seconds,
+    that it goes on, drained or not; stop when the supervisor is gone.
+    """
     log.info("started", version=VERSION, worker=seat.number)
     await seat.tell_ready()
-    orphaned = asyncio.ensure_future(seat.orphaned())
-    orphaned.add_done_callback(lambda _: stop.set())
+    for task in (seat.orphaned(), seat.tell_alive(timeout / TOLD_ALIVE)):
+        asyncio.ensure_future(task).add_done_callback(lambda _: stop.set())
 
 
 def welcome(settings: Settings, port: int) -> None:

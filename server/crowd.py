@@ -1,9 +1,9 @@
 """Who has how many of what there is a bounded number of, and who has most."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-Member = TypeVar("Member", bound=Hashable)
+Member = TypeVar("Member")
 
 
 class Crowd(Generic[Member]):
@@ -53,6 +53,11 @@ class Crowd(Generic[Member]):
     def largest(self) -> str | None:
         """Who has most, of several the one that has for longest; None if nobody has any."""
         return next(iter(self._by_size[self._most])) if self._most else None
+
+    def descending(self) -> Iterator[str]:
+        """Everybody, who has most first."""
+        for size in sorted(self._by_size, reverse=True):
+            yield from self._by_size[size]
 
     def of(self, party: str) -> Iterator[Member]:
         """What `party` has, oldest first."""

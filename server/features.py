@@ -43,6 +43,7 @@ from actions.unread_totals import UnreadTotals
 from actions.uploads import Limits as UploadLimits
 from actions.uploads import Uploads
 from actions.users import Users
+from actions.veil import Veil
 from actions.writing import is_shut_out
 from config.load import SettingsError
 from config.settings import PasswordRule, Registration, Settings
@@ -274,6 +275,8 @@ class Features:
         totals = UnreadTotals(counts, unread_counts, memberships, fabric.sequencer)
         self.greetings[conversations.NAMESPACE] = totals.at_ready
         fabric.sequencer.observe(CONVERSATION_UPDATED.name, totals.settings_changed)
+        fabric.sequencer.observe(messages.MESSAGE_DELETED.name, totals.hidden)
+        fabric.sequencer.observe(messages.MESSAGE_EDITED.name, totals.edited)
         message_views = MessageViews(rooms, memberships, positions, reacted)
         last = LastMessages(engine, posts)
         views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)
@@ -376,6 +379,7 @@ class Features:
             memberships.later,
             tells=True,
         )
+        fabric.rules.veils.append(Veil(posts).drawn)
         shut_out = partial(is_shut_out, memberships, ContactRepository(engine))
         reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)
         fabric.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)

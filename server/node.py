@@ -33,6 +33,7 @@ from server.gateway import Gateway
 from server.health import Health
 from server.http.addresses import Addresses
 from server.http.cors import Cors
+from server.http.door import Door
 from server.http.middleware import Surroundings
 from server.http.places import Places
 from server.http.rest import PREFIX, Rest
@@ -161,6 +162,12 @@ class Node:
         )
         self.app.on_response_prepare.append(surroundings.on_prepare)
         self.app.on_response_prepare.append(cors.on_prepare)
+        self.door = Door(
+            limit=2 * settings.max_connections,
+            per_address=2 * settings.max_connections_per_address,
+            unlimited=self._addresses.are_many,
+            refusals=self.transport.refusals,
+        )
         self.places = Places(self.app, surroundings, settings.base_path)
         self.transport.attach(self.app)
         self._attach_http(dispatcher)
@@ -238,6 +245,7 @@ class Node:
 
     def _expose_numbers(self) -> None:
         counters, hub = self.transport.counters, self.fabric.hub.counters
+        door = self.door
         arriving = self._arriving
         for numbers in (
             Numbers("parley_sessions", "Open Socket.IO sessions.", lambda: counters.sessions),
@@ -251,6 +259,18 @@ class Node:
                 "parley_queued_bytes",
                 "Bytes waiting for slow and polling clients.",
                 lambda: counters.queued_bytes,
+            ),
+            Numbers(
+                "parley_http_connections",
+                "Open connections that speak HTTP, polling among them and websockets not.",
+                lambda: len(door),
+            ),
+            Numbers(
+                "parley_http_connections_refused",
+                "Connections that were not let in, by reason.",
+                lambda: door.refused,
+                label="reason",
+                counter=True,
             ),
             Numbers(
                 "parley_arriving_bytes",
@@ -283,8 +303,8 @@ class Node:
             ),
             Numbers(
                 "parley_evictions",
-                "Sessions ended to make room for others, by whose they were.",
-                lambda: counters.evicted,
+                "Connections ended to make room for others: sessions by whose they were, and http.",
+                lambda: {"http": door.evicted, **counters.evicted},
                 label="kind",
                 counter=True,
             ),

@@ -24,6 +24,10 @@ SIBLING_TIMEOUT = 2.0
 """Seconds for a worker to answer another one that is scraped; beyond, it counts as down."""
 
 READY = b"r"
+ALIVE = b"a"
+TOLD_ALIVE = 20
+"""How often a worker says so within the time after which it would be taken for one that hangs."""
+
 PLAIN = "text/plain"
 
 
@@ -47,6 +51,16 @@ class Seat:
         """This worker serves."""
         self.supervisor.setblocking(False)
         await asyncio.get_running_loop().sock_sendall(self.supervisor, READY)
+
+    async def tell_alive(self, every: float) -> None:
+        """Tell the supervisor every so many seconds that this worker's event loop goes on."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await asyncio.sleep(every)
+                await loop.sock_sendall(self.supervisor, ALIVE)
+        except OSError:
+            return  # it is gone, and that ends this worker
 
     async def orphaned(self) -> None:
         """Return when the supervisor is gone, however it ended."""

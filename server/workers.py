@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -27,6 +28,11 @@ FIRST_DELAY = 0.25
 LONGEST_DELAY = 30.0
 SETTLED = 60.0
 """Seconds of service after which a worker's earlier crashes no longer count."""
+
+LOOKS = 5
+"""In how many parts the time is cut for which a worker may be silent: when the supervisor itself, or the
+whole machine, stood still, one of them is over at once and no more.
+"""
 
 KILL_AFTER = 5.0
 """Seconds beyond `PARLEY_SHUTDOWN_GRACE` until a worker that does not end is killed."""
@@ -75,7 +81,7 @@ class Supervisor:
         signals.heed(self._stop.set)
         # The first one alone: what keeps a worker from starting is then said once, and nobody
         # competes for migrations.
-        first = _Worker(1)
+        first = self._worker(1)
         await self._start(first)
         if not await first.ready():
             code = await first.ended()
@@ -83,7 +89,7 @@ class Supervisor:
         welcome(self._settings, self._port)
         keeping = [asyncio.create_task(self._keep(first))]
         keeping += [
-            asyncio.create_task(self._keep(_Worker(number)))
+            asyncio.create_task(self._keep(self._worker(number)))
             for number in range(2, self._settings.workers + 1)
         ]
         stopped = asyncio.create_task(self._stop.wait())
@@ -95,6 +101,20 @@ class Supervisor:
         log.info("stopped")
         return 0 if ended else 1
 
+    def _worker(self, number: int) -> "_Worker":
+        return _Worker(number, self._settings.worker_timeout, self._end_hanging)
+
+    def _end_hanging(self, worker: "_Worker") -> None:
+        """End a worker that hangs, so that it is started again; while all end, they have longer."""
+        if not self._stop.is_set():
+            log.error(
+                "worker_hangs",
+                number=worker.number,
+                pid=worker.pid,
+                silent=self._settings.worker_timeout,
+            )
+            worker.signal(signal.SIGKILL)
+
     async def _start(self, worker: "_Worker") -> None:
         arguments = [
             *("worker", str(worker.number), str(self._settings.workers)),
@@ -102,7 +122,7 @@ class Supervisor:
         ]
         self._running[worker.number] = await worker.start(arguments)
         if self._stop.is_set():
-            worker.terminate()
+            worker.signal(signal.SIGTERM)
 
     async def _keep(self, worker: "_Worker") -> None:
         """Have this worker run until all are told to stop."""
@@ -148,9 +168,14 @@ class Supervisor:
 class _Worker:
     """One place for a worker, and the process in it."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(
+        self, number: int, silent_after: float, on_silent: Callable[["_Worker"], None]
+    ) -> None:
+        """`on_silent` is called when the worker, once ready, has said nothing for so many seconds."""
         self.number = number
         self.pid = 0
+        self._silent_after = silent_after
+        self._on_silent = on_silent
         self.process: asyncio.subprocess.Process | None = None
         self._channel: socket.socket | None = None
         self._told = False
@@ -183,14 +208,37 @@ class _Worker:
         """Wait for its end. Returns its exit code, negative for a signal."""
         assert self.process is not None
         assert self._channel is not None
+        listening = asyncio.create_task(self._listen(self._channel)) if self._told else None
         code = await self.process.wait()
+        if listening is not None:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
         self._channel.close()
         self.process = None
         return code
 
-    def terminate(self) -> None:
+    async def _listen(self, channel: socket.socket) -> None:
+        """Until it has been silent for too long."""
+        loop = asyncio.get_running_loop()
+        silent = 0
+        while silent < LOOKS:
+            try:
+                async with asyncio.timeout(self._silent_after / LOOKS):
+                    said = await loop.sock_recv(channel, 4096)
+            except TimeoutError:
+                silent += 1
+                continue
+            except ConnectionError:
+                said = b""
+            if not said:  # it is about to end, if nothing keeps it from that
+                await asyncio.sleep(self._silent_after)
+                break
+            silent = 0
+        self._on_silent(self)
+
+    def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
-        _signal(self.process, signal.SIGTERM)
+        _signal(self.process, number)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

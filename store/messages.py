@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from domain.conversations import personal_stream
 from store.engine import (
     Collection,
     Delete,
@@ -185,6 +186,27 @@ class MessageRepository:
             limit=None,
         )
         return {doc["message"] for doc in found}
+
+    async def hiders(self, org: str, users: Sequence[str]) -> dict[str, bool]:
+        """Who of the users may have deleted a message for this user alone; the others are left out.
+
+        It is an event of the user's own stream, which most users do not have.
+        """
+        streams = {personal_stream(user): user for user in users}
+        heads = await self._engine.heads(org, list(streams), returned=True)
+        return {streams[stream]: True for stream in heads}
+
+    async def hidden_after(
+        self, org: str, user: str, conversations: Sequence[str], seq: int
+    ) -> list[Document]:
+        """`HIDDEN` of the messages with a greater seq in these conversations."""
+        return await self._engine.find(
+            org,
+            HIDDEN,
+            {"user": user, "conversation": Is("in", conversations), "seq": Is(">", seq)},
+            order=("conversation", "seq"),
+            limit=None,
+        )
 
     async def hidden(self, org: str, messages: Iterable[str], user: str) -> set[str]:
         """Which of the messages the user has deleted for this user alone."""

@@ -9,7 +9,9 @@ from aiohttp import web
 
 from domain.errors import Internal, Invalid
 from domain.ids import new_id
+from server.http.accepting import Acceptor
 from server.http.base_path import below
+from server.http.door import Door
 from server.http.problems import problem
 
 HEAD_SECONDS = 15.0
@@ -45,6 +47,7 @@ class HttpConnection(web.RequestHandler):
     __slots__ = (
         "_begun",
         "_behind",
+        "_door",
         "_head_seconds",
         "_head_size",
         "_head_timer",
@@ -58,9 +61,11 @@ class HttpConnection(web.RequestHandler):
         *,
         head_seconds: float = HEAD_SECONDS,
         stall_seconds: float = STALL_SECONDS,
+        door: Door | None = None,
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
+        self._door = door
         self._behind = 0
         """Bytes that came behind the request that was answered last, or is."""
         self._begun = 0
@@ -95,10 +100,12 @@ class HttpConnection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_waiting()
         self._drained()
+        if self._door is not None:
+            self._door.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        heads, idle = self._request_count, self._idle
+        heads, idle = self._request_count, self.idle
         if self._answering:
             begun = heads - len(self._messages)
             if begun != self._begun:
@@ -133,11 +140,15 @@ class HttpConnection(web.RequestHandler):
         self.force_close()
 
     @property
-    def _idle(self) -> bool:
+    def idle(self) -> bool:
         """Whether no request is handled, and none has come whole."""
         if self._request_count == 0:
             return True  # also before it began to wait
         return self._waiter is not None and not self._waiter.done()
+
+    def end(self) -> None:
+        """From the door: close the connection, others need its place."""
+        self.force_close()
 
     def _await_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_seconds, self._head_late)
@@ -149,7 +160,7 @@ class HttpConnection(web.RequestHandler):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        if self._idle:
+        if self.idle:
             self.force_close()
 
     def pause_writing(self) -> None:
@@ -188,12 +199,14 @@ async def listen(
     reuse_port: bool = False,
     head_seconds: float = HEAD_SECONDS,
     stall_seconds: float = STALL_SECONDS,
-) -> asyncio.Server:
+    door: Door | None = None,
+) -> Acceptor:
     """Serve the application of a runner that is set up; close what is returned to take no more
     connections. The runner's own cleanup ends those that are there.
 
     Args:
         base_path: left out of the addresses of requests that have it.
+        door: who may come in; None: everybody.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -211,17 +224,31 @@ async def listen(
         read_bufsize=BUFFER,
         head_seconds=head_seconds,
         stall_seconds=stall_seconds,
+        door=door,
     )
+    return Acceptor(_bind(host, port, reuse_port), connection, door)
+
+
+def _bind(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
     if host == EVERY_ADDRESS and socket.has_dualstack_ipv6():
-        # By itself the loop makes a socket for IPv6 alone of it.
-        both = socket.create_server(
-            (host, port),
-            family=socket.AF_INET6,
-            backlog=BACKLOG,
-            reuse_port=reuse_port,
-            dualstack_ipv6=True,
-        )
-        return await loop.create_server(connection, sock=both, backlog=BACKLOG)
-    return await loop.create_server(
-        connection, host, port, backlog=BACKLOG, reuse_port=reuse_port or None
-    )
+        return [
+            socket.create_server(
+                (host, port),
+                family=socket.AF_INET6,
+                backlog=BACKLOG,
+                reuse_port=reuse_port,
+                dualstack_ipv6=True,
+            )
+        ]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    try:
+        for family, where in dict.fromkeys((family, where) for family, *_, where in found):
+            bound.append(
+                socket.create_server(where, family=family, backlog=BACKLOG, reuse_port=reuse_port)
+            )
+    except OSError:
+        for each in bound:
+            each.close()
+        raise
+    return bound

@@ -60,7 +60,6 @@ async def fill(world: CountingWorld, ann: Principal, bob: Principal, id: str) ->
     reply = await world.send(bob, id, "in the thread", thread=first["id"], reply_to=first["id"])
     edited = await world.messages.edit(bob, reply["id"], "edited", 1)
     await world.pins.add(bob, first["id"])
-    await world.messages.hide(bob, first["id"])
     gone = await world.send(bob, id, "deleted", mentions=["ann"])
     await world.messages.delete(bob, gone["id"])
     reactions = Reactions(
@@ -72,6 +71,7 @@ async def fill(world: CountingWorld, ann: Principal, bob: Principal, id: str) ->
         world.clock,
     )
     await reactions.add(bob, first["id"], "👍")
+    await world.messages.hide(bob, first["id"])
     await world.moves.move(bob, id, "read", first["seq"])
     await world.conversations.update(bob, id, {"muted": True})
     return [first["id"], edited["id"], gone["id"]]

@@ -13,29 +13,29 @@ import socketio
 
 from tests.conftest import StartServer
 from tests.integration.test_docs import run
-from tests.support.nginx import Nginx
+from tests.support.nginx import Nginx, here
 from tests.support.node import connect_node
 from tests.support.ports import free_port
 from tests.support.rest import Api
 from tests.support.server import ServerFailed, ServerProcess
-from tests.support.snippets import block, script
+from tests.support.snippets import DOCS, block, named, script
 
 BASE = "/chat"
 SOCKETS = f"{BASE}/socket.io/"
 
-SITE = """
-map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-server {{
-    listen 127.0.0.1:{port};
-    location /chat/ {{
-        proxy_pass http://127.0.0.1:{server}{slash};
-        proxy_http_version 1.1;
-        proxy_set_header Host $http_host;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $connection_upgrade;
-    }}
-}}
-"""
+OPERATIONS = DOCS / "operations.md"
+
+
+def site(taken_away: bool) -> str:
+    """The documented site with the documented change."""
+    text = named(OPERATIONS, "nginx.conf")
+    place, passed, end = named(OPERATIONS, "nginx-below.conf").splitlines()
+    assert end.strip() == "}"
+    if taken_away:
+        passed = passed.replace("http://parley;", "http://parley/;")
+    text, places = re.subn(r"    location / \{\n +proxy_pass .*", f"{place}\n{passed}", text)
+    assert places == 1
+    return text.replace("location = /metrics", f"location = {BASE}/metrics")
 
 
 @pytest.fixture(params=["kept", "taken away"])
@@ -43,11 +43,11 @@ def below(
     request: pytest.FixtureRequest, start_server: StartServer, tmp_path: Path
 ) -> Iterator[tuple[str, ServerProcess]]:
     """A server's address below `/chat`, and the server."""
-    server = start_server(BASE_PATH=f"{BASE}/")
-    port = free_port()
-    slash = "/" if request.param == "taken away" else ""
-    site = SITE.format(port=port, server=server.port, slash=slash)
-    with Nginx(tmp_path / "nginx", site, port) as nginx:
+    server = start_server(BASE_PATH=f"{BASE}/", TRUSTED_PROXIES="127.0.0.1")
+    port, directory = free_port(), tmp_path / "nginx"
+    text = site(request.param == "taken away")
+    text = here(text, port, {"127.0.0.1:8000": server.port}, directory)
+    with Nginx(directory, text, port) as nginx:
         yield nginx.url + BASE, server
 
 
@@ -146,9 +146,10 @@ async def test_what_is_said_of_addresses_leads_there(
         assert asyncapi["servers"]["parley"]["pathname"] == SOCKETS
         for path in ("/health/live", "/health/ready", "/metrics"):
             async with session.get(url + path) as answer:
-                assert answer.status == 200, path
-            async with session.get(server.url + path) as answer:
-                assert answer.status == 200, f"{path} from inside"
+                assert answer.status == (404 if path == "/metrics" else 200), path
+            for inside in (server.url + path, server.url + BASE + path):
+                async with session.get(inside) as answer:
+                    assert answer.status == 200, inside
     assert f"is at {server.url}{BASE}\n" in server.log()
 
 
@@ -157,7 +158,8 @@ async def test_metrics_and_logs_name_routes_without_it(
 ) -> None:
     ann = await api.register("Ann")
     await ann.api.get("/users/me")
-    metrics = (await api.request("GET", "//metrics")).body.decode()
+    async with Api(below[1].url) as inside:
+        metrics = (await inside.request("GET", "//metrics")).body.decode()
     assert 'route="/api/v1/users/me"' in metrics
     assert BASE not in metrics
     assert "path=/api/v1/users/me" in re.sub(r"\x1b\[\d*m", "", below[1].log())

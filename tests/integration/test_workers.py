@@ -24,6 +24,9 @@ from tests.support.server import ROOT, ServerProcess
 
 WORKERS = 2
 
+HANGS_AFTER = 4.0
+"""Seconds; longer than a busy machine keeps a worker from its turn."""
+
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisProcess]:
@@ -38,7 +41,12 @@ def workers(
 ) -> Iterator[ServerProcess]:
     """A running supervisor; it is stopped by `start_server`, before the database is removed."""
     with scratch(mongodb) as database:
-        server = start_server(WORKERS=WORKERS, REDIS_URL=redis.url, STORE_URL=database.url)
+        server = start_server(
+            WORKERS=WORKERS,
+            WORKER_TIMEOUT=f"{HANGS_AFTER:g}s",
+            REDIS_URL=redis.url,
+            STORE_URL=database.url,
+        )
         yield server
         server.stop()
 
@@ -101,6 +109,32 @@ async def test_a_worker_is_killed_under_load_and_comes_back(workers: ServerProce
             await load.finish()
             await load.check()
     assert workers.stop() == 0
+
+
+async def test_a_worker_that_hangs_is_replaced(workers: ServerProcess) -> None:
+    async with Api(workers.url) as api:
+        await all_up(api)
+        hangs, goes_on = pids(workers)
+        began = time.monotonic()
+        os.kill(hangs, signal.SIGSTOP)
+        await wait_for(lambda: gone(hangs), "end of the worker", HANGS_AFTER * 3)
+        assert time.monotonic() - began > HANGS_AFTER / 2
+        await wait_for(lambda: len(pids(workers)) == WORKERS, "other worker")
+        await all_up(api)
+        assert goes_on in pids(workers)
+    told = [line for line in workers.log().splitlines() if "worker_hangs" in line]
+    assert len(told) == 1
+    assert f"pid={hangs}" in told[0]
+    # Where all stood still nobody hangs.
+    before = pids(workers)
+    for pid in (workers.pid, *before):
+        os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(HANGS_AFTER * 1.25)
+    for pid in (workers.pid, *before):
+        os.kill(pid, signal.SIGCONT)
+    await asyncio.sleep(HANGS_AFTER / 2)
+    assert pids(workers) == before
+    assert workers.log().count("worker_hangs") == 1
 
 
 async def test_sigterm_drains_all_workers(workers: ServerProcess) -> None:

@@ -46,6 +46,8 @@ class CountingWorld(MessagingWorld):
         self.sequencer.observe(
             conversations.CONVERSATION_UPDATED.name, self.totals.settings_changed
         )
+        self.sequencer.observe(messages.MESSAGE_DELETED.name, self.totals.hidden)
+        self.sequencer.observe(messages.MESSAGE_EDITED.name, self.totals.edited)
         self.messages = Messages(
             engine,
             self.message_store,

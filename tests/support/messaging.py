@@ -23,6 +23,7 @@ from actions.owners import Owners
 from actions.pins import Pins
 from actions.search import Search
 from actions.streams import Position
+from actions.veil import Veil
 from domain import conversations as conversation_rules
 from domain import messages as message_rules
 from domain.conversations import Conversation, Kind
@@ -226,6 +227,7 @@ class MessagingWorld:
             self.memberships.later,
             tells=True,
         )
+        self.rules.veils.append(Veil(self.message_store).drawn)
         self.sequencer.observe(conversation_rules.MEMBER_REMOVED.name, self.members.removed)
         self.sequencer.observe(conversation_rules.CONVERSATION_DELETED.name, self.deletions.deleted)
 

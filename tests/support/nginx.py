@@ -1,15 +1,19 @@
 """A real nginx in front of servers, ended with the test."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
+
+from tests.support.certificate import Certificate
 
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 """Debian keeps it where only an administrator's shell looks."""
@@ -33,13 +37,43 @@ http {{
 """What distributions have around a site, with everything in one directory."""
 
 
-def require_nginx() -> None:
-    """Skip the test where no nginx is installed; fail it in the build."""
-    if shutil.which("nginx", path=PATH) is None:
-        reason = "nginx is not installed: nothing behind it is tested"
+def require_proxy(program: str) -> None:
+    """Skip the test where `nginx` or `haproxy` is not installed; fail it in the build."""
+    if shutil.which(program, path=PATH) is None:
+        reason = f"{program} is not installed: nothing behind it is tested"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+def here(
+    text: str,
+    port: int,
+    servers: Mapping[str, int],
+    directory: Path,
+    certificate: Certificate | None = None,
+) -> str:
+    """A site of the documentation as it is, but on this machine.
+
+    Args:
+        text: the site, which listens on 443 with TLS.
+        port: what it listens on here.
+        servers: by what it calls them, the ports of those before which it stands.
+        directory: of its logs.
+        certificate: without one it serves without TLS.
+    """
+    assert text.count("listen 443 ssl http2;") == 1
+    if certificate is None:
+        text = text.replace("listen 443 ssl http2;", f"listen 127.0.0.1:{port};")
+        text = re.sub(r"    ssl_certificate.*\n", "", text)
+    else:
+        text = text.replace("listen 443 ", f"listen 127.0.0.1:{port} ")
+        text = re.sub(r"(ssl_certificate) .*;", rf"\1 {certificate.path};", text)
+        text = re.sub(r"(ssl_certificate_key) .*;", rf"\1 {certificate.key};", text)
+    for name, server in servers.items():
+        assert f"server {name}" in text
+        text = text.replace(f"server {name}", f"server 127.0.0.1:{server}")
+    return text.replace("/var/log/nginx/", f"{directory}/")
 
 
 class Nginx:
@@ -66,7 +100,7 @@ class Nginx:
         }
 
     def __enter__(self) -> Self:
-        require_nginx()
+        require_proxy("nginx")
         # Its workers are another user's where it is started as root: they come to their files.
         for place in (self.directory, *self.directory.parents):
             if place.stat().st_uid == os.geteuid() and place != Path("/"):

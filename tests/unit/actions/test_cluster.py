@@ -465,6 +465,26 @@ async def test_one_who_cannot_be_looked_at_yet_keeps_nobody_waiting(
     assert not there.reconciler.quiet
 
 
+async def test_mentions_that_an_edit_on_another_node_adds_or_takes_away_are_told(
+    nodes: list[ClusterNode],
+) -> None:
+    here, there, _ = nodes
+    ann, ben = here.user("ann"), here.user("ben")
+    there.people.users = here.people.users
+    room = (await here.open(ann, ben))["id"]
+    reader = await Reader.connect(there, ben)
+
+    def told() -> list[int]:
+        return [each["mentions"] for each in reader.outlet.data("unread.updated")][-1:]
+
+    sent = await here.send(ann, room, "m")
+    await until(lambda: told() == [0])
+    await here.messages.edit(ann, sent["id"], "m!", 1, ["ben"])
+    await until(lambda: told() == [1])
+    await here.messages.edit(ann, sent["id"], "m!", 2, [])
+    await until(lambda: told() == [0])
+
+
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("kind", [Kind.GROUP, Kind.CHANNEL])
 async def test_who_is_on_another_node_is_put_out_of_what_is_deleted(

@@ -1,10 +1,13 @@
 """Pictures lose what they tell besides the picture, stand upright, and are never decoded when large."""
 
 import asyncio
+import contextlib
 import threading
 from typing import Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from actions import pictures
 from actions.pictures import Picture, Pictures
@@ -25,6 +28,7 @@ from tests.support.pictures import (
 
 ALL = sorted(KINDS)
 TURNING = ["image/jpeg", "image/png", "image/webp"]
+_SMALL = {kind: photograph(kind, width=40, height=30) for kind in ALL}
 
 
 async def look(
@@ -247,3 +251,16 @@ async def test_one_of_too_many_bytes_is_not_even_read() -> None:
     found = await made.look("image/png", pictures.MAX_BYTES + 1, read)
     assert (found.data, found.shown, found.image) == (None, False, None)
     made.close()
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_changed_in_a_picture_it_is_taken_apart_or_damaged(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(ALL))
+    came = bytearray(_SMALL[kind])
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(came) - 1))
+        came[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    with contextlib.suppress(Damaged):
+        kept = bare(kind, bytes(came)).data
+        assert bare(kind, kept).data == kept

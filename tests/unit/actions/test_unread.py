@@ -11,6 +11,7 @@ import pytest
 
 from actions.streams import Position
 from domain.conversations import Kind, stream_of
+from domain.errors import Invalid
 from domain.unread import UNREAD_INTERVAL
 from tests.support.counting import EVENTS, CountingWorld, counting_world, until
 from tests.support.local import LocalOutlet, local_client
@@ -161,14 +162,39 @@ async def test_a_deleted_message_does_not_count(world: CountingWorld) -> None:
     assert await world.unread_of(bob, room) == await world.recount(bob, room) == (1, 0)
 
 
-async def test_what_one_deletes_for_oneself_counts_until_it_is_read(world: CountingWorld) -> None:
+async def test_what_one_deletes_for_oneself_counts_no_more(world: CountingWorld) -> None:
     ann, bob = world.user("ann"), world.user("bob")
     room = (await world.open(ann, bob))["id"]
-    sent = await world.send(ann, room, "one", mentions=["bob"])
-    await world.messages.hide(bob, sent["id"])
-    assert await world.unread_of(bob, room) == await world.recount(bob, room) == (1, 1)
-    await world.moves.move(bob, room, "read", sent["seq"])
-    assert await world.unread_of(bob, room) == await world.recount(bob, room) == (0, 0)
+    sent = [await world.send(ann, room, f"m{n}", mentions=["bob"]) for n in range(3)]
+    await world.messages.hide(bob, sent[0]["id"])
+    assert await world.unread_of(bob, room) == (2, 2)
+    _, at_bob = await world.connect(bob)
+    assert at_ready(at_bob) == {"total": 2, "mentions": 2, "more": False}
+    await world.messages.hide(bob, sent[2]["id"])
+    await until(lambda: last(at_bob, room) == (1, 1, 1))
+    # What is kept in memory knows of it too.
+    await world.messages.delete(ann, sent[2]["id"])
+    newest = await world.send(ann, room, "m3")
+    await until(lambda: last(at_bob, room) == (2, 1, 2))
+    await world.moves.move(bob, room, "read", sent[0]["seq"])
+    assert await world.unread_of(bob, room) == (2, 1)
+    await world.moves.move(bob, room, "read", newest["seq"])
+    assert await world.unread_of(bob, room) == (0, 0)
+
+
+async def test_the_end_of_counting_leaves_out_what_one_has_deleted(
+    world: CountingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.unread.COUNTED", 4)
+    monkeypatch.setattr("store.unread.READ_EACH", 2)
+    ann, bob = world.user("ann"), world.user("bob")
+    room = (await world.open(ann, bob))["id"]
+    sent = [await world.send(ann, room, f"m{n}", mentions=["bob"]) for n in range(6)]
+    assert await world.unread_of(bob, room) == (4, 4)
+    for message in sent[:3]:
+        await world.messages.hide(bob, message["id"])
+    assert await world.unread_of(bob, room) == (3, 3)
+    assert await world.unread_of(ann, room) == (0, 0)
 
 
 async def test_what_was_said_before_one_came_does_not_count(world: CountingWorld) -> None:
@@ -344,3 +370,35 @@ async def test_a_count_ends_at_a_bound_and_is_right_again_below_it(
     await until(lambda: told() == (3, False, 4))
     await world.moves.move(bob, one, "read", sent[5]["seq"])
     await until(lambda: told() == (1, False, 2))
+
+
+async def test_mentions_follow_edits(world: CountingWorld) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    world.user("dan")
+    room = (await world.open(ann, bob, cy))["id"]
+    old = await world.send(ann, room, "m", mentions=["bob"])
+    assert await world.unread_of(cy, room) == (1, 0)
+    (_, at_bob), (_, at_cy) = await world.connect(bob), await world.connect(cy)
+    new = await world.send(ann, room, "n", mentions=["cy"])
+    await until(lambda: last(at_bob, room) == (2, 1, 2) and last(at_cy, room) == (2, 1, 2))
+    # One that is kept in memory, and one that is not.
+    edited = await world.messages.edit(ann, new["id"], "n!", 1, ["bob", "ann"])
+    assert edited["mentions"] == ["bob", "ann"]
+    await until(lambda: last(at_bob, room) == (2, 2, 2) and last(at_cy, room) == (2, 0, 2))
+    assert await world.messages.edit(ann, new["id"], "n!", 1, ["bob", "ann"]) == edited
+    await world.messages.edit(ann, old["id"], "m!", 1, ["cy"])
+    await until(lambda: last(at_bob, room) == (2, 1, 2) and last(at_cy, room) == (2, 1, 2))
+    # Left out they stay; who is not there cannot be mentioned.
+    assert (await world.messages.edit(ann, old["id"], "m?", 2))["mentions"] == ["cy"]
+    with pytest.raises(Invalid) as refused:
+        await world.messages.edit(ann, old["id"], "m?", 3, ["dan"])
+    assert refused.value.errors[0]["field"] == "mentions"
+    # Counted from the store as in memory, and where it stands now.
+    for who, mentions in ((bob, 1), (cy, 1), (ann, 0)):
+        unread = 0 if who is ann else 2
+        assert await world.recount(who, room) == (unread, mentions)
+        assert await world.unread_of(who, room) == (unread, mentions)
+    await world.moves.move(cy, room, "read", old["seq"])
+    await until(lambda: last(at_cy, room) == (1, 0, 1))
+    await world.moves.move(bob, room, "read", old["seq"])
+    await until(lambda: last(at_bob, room) == (1, 1, 1))

@@ -17,6 +17,7 @@ FILES = {
 }
 CLUSTER = FILES["compose.yaml"]
 HAPROXY = (DEPLOY / "haproxy.cfg").read_text()
+NGINX = (DEPLOY / "nginx.conf").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 IMAGE = "parley:local"
@@ -108,6 +109,15 @@ def test_the_balancer_knows_the_nodes() -> None:
         assert set(re.findall(r"^ +server (\S+) ([^:\s]+):(\d+)", backend, re.MULTILINE)) == wanted
     for name, node in nodes("compose.yaml").items():
         assert node["environment"]["PARLEY_NODE_NAME"] == name, "sessions are found by it"
+
+
+def test_nginx_balances_the_same_nodes() -> None:
+    servers = re.findall(r"^ +server (\S+):8000", NGINX, re.MULTILINE)
+    assert servers == [*(["node1", "node2"] * 3), "node2", "node1"]
+    assert set(servers) == set(nodes("compose.yaml"))
+    found = re.search(r"proxy_read_timeout (\d+)s", NGINX)
+    assert found
+    assert float(found[1]) > default("ping_interval") + default("ping_timeout")
 
 
 def test_the_balancer_waits_longer_than_a_client_may_be_silent() -> None:

@@ -84,7 +84,7 @@ async def test_many_streams_are_asked_for_together_by_organization() -> None:
         for number in range(AT_ONCE + 100):
             sequencer.join("o", f"a/{number}", listener, Head("e", 0, 0))
         sequencer.join("p", "b/1", listener, Head("e", 0, 0))
-        await until(lambda: repair.queries == 3)
+        await until(lambda: repair.queries >= 3)
         assert sorted((org, len(streams)) for org, streams in log.asked[:3]) == [
             ("o", 100),
             ("o", AT_ONCE),

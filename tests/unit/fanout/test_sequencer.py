@@ -169,6 +169,21 @@ async def test_what_one_told_less_did_not_hear_is_fetched() -> None:
     assert log.reads == 3
 
 
+async def test_what_one_told_less_did_not_hear_comes_before_it_is_fetched() -> None:
+    log = Log(last=3)
+    _, sequencer = node(log)
+    less, more = Listener(), Listener()
+    for each in (less, more):
+        sequencer.hold("o", STREAM, each)
+    sequencer.release(STREAM, more, head(3))
+    sequencer.publish(event(2))
+    sequencer.release(STREAM, less, head(0))
+    sequencer.publish(event(3))
+    sequencer.publish(event(1))
+    await until_seen(less, [1, 2, 3])
+    assert log.reads == 0
+
+
 async def test_who_cannot_be_told_what_it_did_not_hear_is_sent_away() -> None:
     async def trimmed(org: str, stream: str, after: int) -> Sequence[StoredEvent]:
         return [event(3)]

@@ -26,6 +26,8 @@ def test_it_knows_who_has_most(moves: list[tuple[bool, str, int]]) -> None:
         for each in "abc":
             assert crowd.count(each) == counts[each]
             assert list(crowd.of(each)) == [one for one in there if one[0] == each]
+        order = [counts[party] for party in crowd.descending()]
+        assert order == sorted(counts.values(), reverse=True)
         largest = crowd.largest()
         assert (largest is None) == (not there)
         if largest is not None:
