@@ -3,17 +3,20 @@
 import asyncio
 import re
 import signal
+import ssl
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from deploy.cluster import configuration, haproxy
 from tests.conftest import StartServer
 from tests.integration.test_cluster_command import asked, opened, status_of
 from tests.integration.test_docs import run, sent
+from tests.support.certificate import make_certificate
 from tests.support.door import door
 from tests.support.mongod import scratch
 from tests.support.nginx import PATH, Nginx, here, require_proxy
@@ -22,6 +25,7 @@ from tests.support.ports import free_port
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import Api
 from tests.support.server import ROOT, ServerProcess
+from tests.support.snippets import block
 
 SETTINGS = {"SECRET_KEY": "of both nodes " * 3, "TRUSTED_PROXIES": "127.0.0.1"}
 
@@ -164,6 +168,30 @@ async def test_logs_have_no_ids_of_sessions(
     for name, text in logs.items():
         assert "sid=" not in text, name
         assert "EIO=" not in text, name
+
+
+async def test_haproxy_with_tls_as_documented(server: ServerProcess, tmp_path: Path) -> None:
+    require_proxy("haproxy")
+    certificate = make_certificate(tmp_path)
+    (tmp_path / "certs").mkdir()
+    both = certificate.path.read_text() + certificate.key.read_text()
+    (tmp_path / "certs" / "127.0.0.1.pem").write_text(both)
+    secure, plain = free_port(), free_port()
+    lines = block("cluster.md", "haproxy").replace("/etc/haproxy/certs", f"{tmp_path}/certs")
+    lines = lines.replace(":443", f"127.0.0.1:{secure}").replace(":80\n", f"127.0.0.1:{plain}\n")
+    template = (ROOT / "deploy" / "haproxy.cfg").read_text()
+    template = template.replace("frontend public\n    bind :8000\n", lines)
+    (tmp_path / "haproxy.cfg").write_text(configuration(template, 0, [server], ()))
+    context = ssl.create_default_context(cafile=str(certificate.path))
+    with haproxy(tmp_path / "haproxy.cfg"):
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+            async with session.get(f"https://127.0.0.1:{secure}/health/ready") as answer:
+                assert answer.status == 200
+                assert answer.headers["strict-transport-security"] == "max-age=31536000"
+            insecure = f"http://127.0.0.1:{plain}/docs?x=1"
+            async with session.get(insecure, allow_redirects=False) as answer:
+                assert answer.status == 308
+                assert answer.headers["location"] == f"https://127.0.0.1:{plain}/docs?x=1"
 
 
 async def until_sent(count: int, balanced: Balanced, client: "asyncio.Task[str]") -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+import textwrap
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.support.door import Door, door
-from tests.support.node import node, run_to_end
+from tests.support.node import NODE_DIR, node, run_to_end
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
-from tests.support.snippets import DOCS, named
+from tests.support.snippets import DOCS, block, named
 
 JAVASCRIPT = """
 const url = process.env.PARLEY_URL;
@@ -239,3 +240,66 @@ async def test_the_documented_client_holds_everything_once_in_order_and_stays_lo
     assert int(found[2]) == count + 1
     assert int(found[3]) >= refreshes
     assert found[4] == "0", output
+
+
+USED = {
+    "javascript": """
+const url = process.env.PARLEY_URL, body = "Hi";
+const post = async (path, body, headers) => (await fetch(`${url}/api/v1${path}`, {
+  method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body),
+})).json();
+const me = { email: `used.${Date.now()}@example.com`, password: "Ada likes 2 chat", name: "Ada" };
+const tokens = await post("/auth/register", me);
+const bearer = { Authorization: `Bearer ${tokens.access_token}` };
+const { id: conversation } = await post("/conversations", { kind: "group", client_id: "g" }, bearer);
+const nothing = () => {};
+const app = { save: nothing, ended: nothing, places: () => ({}), place: nothing, apply: nothing, load: nothing,
+  forget: nothing, show: nothing, failed: nothing };
+%s
+const page = await session.get(`/conversations/${conversation}/messages`);
+console.log(`sent ${page.items.map((each) => each.body)}`);
+process.exit(0);
+""",
+    "python": """
+import os, time, types, uuid
+
+async def main():
+    url = os.environ["PARLEY_URL"]
+    me = {"email": f"used.{time.time_ns()}@example.com", "password": "Ada likes 2 chat", "name": "Ada"}
+    async with aiohttp.request("POST", f"{url}/api/v1/auth/register", json=me) as answer:
+        tokens = await answer.json()
+    bearer, group = {"Authorization": f"Bearer {tokens['access_token']}"}, {"kind": "group", "client_id": "g"}
+    async with aiohttp.request("POST", f"{url}/api/v1/conversations", json=group, headers=bearer) as answer:
+        id = (await answer.json())["id"]
+    async def nothing(*_):
+        pass
+    async def places(_):
+        return {}
+    app = types.SimpleNamespace(save=nothing, ended=nothing, places=places, place=nothing, apply=nothing,
+        load=nothing, forget=nothing, show=lambda *_: None, failed=lambda _: None)
+%s
+    page = await session.get(f"/conversations/{id}/messages")
+    print("sent", *(each["body"] for each in page["items"]), flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+""",
+}
+
+
+@pytest.mark.parametrize(("language", "marked"), [("javascript", "js"), ("python", "python")])
+async def test_the_documented_client_is_used_as_shown(
+    server: ServerProcess, tmp_path: Path, language: str, marked: str
+) -> None:
+    client, use = block("clients.md", marked, 0), block("clients.md", marked, 1)
+    command: tuple[str, ...] = (node(), "--input-type=module", "-")
+    place = NODE_DIR
+    if language == "python":
+        use, command, place = textwrap.indent(use, "    "), (sys.executable, "-"), tmp_path
+    output = await run_to_end(
+        *command,
+        source=client + USED[language] % use,
+        environment={"PARLEY_URL": server.url},
+        cwd=place,
+    )
+    assert re.search(r"^sent Hi$", output, re.MULTILINE), output

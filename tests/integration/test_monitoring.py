@@ -20,6 +20,7 @@ from tests.support.mongod import scratch
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import Api
 from tests.support.server import ROOT, ServerProcess
+from tests.support.snippets import block
 
 RULES = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "parley.json").read_text())
@@ -111,15 +112,27 @@ async def test_the_age_of_the_last_backup(start_server: StartServer, tmp_path: P
     assert before <= taken <= time.time() + 1
 
 
-@pytest.mark.parametrize("command", [("check", "rules.yaml"), ("test", "rules.test.yaml")])
-def test_the_rules_hold(command: tuple[str, str]) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def promtool(kind: str, file: str, cwd: Path) -> None:
+    """Have it look at a file of rules."""
+    program = shutil.which("promtool")
+    if program is None:
         if os.environ.get("CI"):
             pytest.fail("promtool is missing: apt-get install prometheus")
         pytest.skip("promtool is not installed (Debian: prometheus)")
-    kind, file = command
     done = subprocess.run(
-        [promtool, kind, "rules", file], cwd=RULES, capture_output=True, text=True, check=False
+        [program, kind, "rules", file], cwd=cwd, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [("check", "rules.yaml"), ("test", "rules.test.yaml")])
+def test_the_rules_hold(command: tuple[str, str]) -> None:
+    promtool(*command, cwd=RULES)
+
+
+def test_the_documented_expression_is_one(tmp_path: Path) -> None:
+    rule = {"record": "lag", "expr": block("operations.md", "promql")}
+    (tmp_path / "rules.yaml").write_text(
+        json.dumps({"groups": [{"name": "documented", "rules": [rule]}]})
+    )
+    promtool("check", "rules.yaml", cwd=tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +12,70 @@ from tests.support.client import connect
 from tests.support.node import run_to_end
 from tests.support.rest import Account, Api
 from tests.support.server import ROOT, ServerProcess
-from tests.support.snippets import block, blocks, script
+from tests.support.snippets import DOCS, block, blocks, script
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\6\0\0\0\x1f\x15\xc4\x89\0\0\0\rIDATx\x9cc\xf8\xcf\xc0\xf0\x1f\0\5\0\1\xff\x89\x99=\x1d\0\0\0\0IEND\xaeB`\x82"
 
-INDEX = ROOT / "docs" / "README.md"
-PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {INDEX})]
+INDEX = DOCS / "README.md"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(set(DOCS.glob("*.md")) - {INDEX}),
+]
 
-NOT_RUN = {
-    "README.md console": "the demo's output, shortened: test_readme.py runs the demo",
-    "benchmarks.md sh": "takes minutes; the options are those of tests/unit/bench",
-    "cluster.md haproxy": "a fragment: test_cluster_command.py runs deploy/haproxy.cfg",
-    "cluster.md sh": "MongoDB's own tools, which are not here",
-    "operations.md promql": "needs a Prometheus",
-    "operations.md sh": "as another user, below /opt: test_backup.py runs the commands",
-    "workers.md sh": "test_workers.py starts the same",
+NOT_RUN = "not run: "
+BLOCKS = {
+    "README.md": [
+        f"console: {NOT_RUN}what the demo says, shortened; test_readme.py runs the demo",
+        f"sh: {NOT_RUN}the targets are here, and what they run in test_readme.py and every test",
+        "js: test_readme.py, test_cluster_command.py",
+        "python: test_readme.py, test_cluster_command.py",
+    ],
+    "CONTRIBUTING.md": [
+        f"sh: {NOT_RUN}it is what runs the tests; the targets are here",
+        f": {NOT_RUN}a list of directories",
+        "python: here",
+    ],
+    "architecture.md": [f": {NOT_RUN}a drawing", f": {NOT_RUN}a drawing"],
+    "authentication.md": [": here"],
+    "benchmarks.md": [
+        f"sh: {NOT_RUN}takes minutes; tests/unit/bench/test_report.py reads the options",
+        f"sh: {NOT_RUN}takes minutes; tests/unit/bench/test_report.py reads the options",
+    ],
+    "clients.md": [
+        "js: test_docs.py, test_balancers.py, test_base_path.py, test_proxy.py",
+        "js: test_docs.py",
+        "python: test_docs.py, test_balancers.py, test_base_path.py, test_proxy.py",
+        "python: test_docs.py",
+    ],
+    "cluster.md": [
+        "sh: test_typed.py",
+        "haproxy: test_balancers.py",
+        ": tests/unit/fanout/test_redis_user.py",
+        ": tests/unit/fanout/test_redis_user.py",
+        f"sh: {NOT_RUN}MongoDB's own tools, which are not in Debian",
+        f"sh: {NOT_RUN}MongoDB's own tools; test_backup.py runs new-epoch",
+    ],
+    "configuration.md": ["console: test_typed.py"],
+    "contacts.md": ["json: here"],
+    "operations.md": [
+        f"sh: {NOT_RUN}as another user, below /opt; .ci/run installs the lock",
+        "sh: test_typed.py",
+        "nginx: test_proxy.py, test_base_path.py",
+        "nginx: test_base_path.py",
+        "js: test_base_path.py",
+        "promql: test_monitoring.py",
+        "sh: test_typed.py",
+        "sh: test_typed.py",
+        "sh: test_typed.py",
+    ],
+    "presence.md": ["json: here"],
+    "receipts.md": ["json: here"],
+    "streams.md": ["json: here", "json: here", "js: here", "js: here", "sh: here"],
+    "uploads.md": ["sh: here", "json: here", "js: here"],
+    "workers.md": ["sh: test_typed.py", "js: here"],
 }
-"""Kinds of blocks that no test runs as they stand, by page, and why."""
-
-RUN = {
-    "README.md js": "test_readme.py",
-    "README.md python": "test_readme.py",
-    "README.md sh": "test_readme.py runs the demo, every test the server",
-    "clients.md js": "test_docs.py",
-    "clients.md python": "test_docs.py",
-    "configuration.md console": "test_settings.py, test_load.py",
-    "contacts.md json": "here",
-    "operations.md js": "test_base_path.py",
-    "operations.md nginx": "test_proxy.py, test_base_path.py",
-    "presence.md json": "here",
-    "receipts.md json": "here",
-    "streams.md js": "here",
-    "streams.md json": "here",
-    "streams.md sh": "here",
-    "uploads.md js": "here",
-    "uploads.md json": "here",
-    "uploads.md sh": "here",
-    "workers.md js": "here",
-}
-"""Those that a test runs."""
+"""By page, each block in its order: its language, and where it is run, or why not."""
 
 
 def shown(page: str, number: int = 0) -> dict[str, Any]:
@@ -59,15 +85,51 @@ def shown(page: str, number: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_every_kind_of_block_is_run_or_says_why_not(page: Path) -> None:
-    kinds = {f"{page.name} {language}" for language, _ in blocks(page)}
-    listed = {name for name in RUN | NOT_RUN if name.startswith(f"{page.name} ")}
-    assert kinds == listed
-    assert not RUN.keys() & NOT_RUN.keys()
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    told = BLOCKS.get(page.name, [])
+    assert [language for language, _ in blocks(page)] == [each.partition(":")[0] for each in told]
+    for each in told:
+        for path in re.findall(r"[\w/]+\.py", each):
+            where = ROOT if "/" in path else Path(__file__).parent
+            assert (where / path).is_file(), path
 
 
-def test_the_index_has_none() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_is_to_be_made_is_a_target(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?:`|^|\n|talk:  |run )make ([a-z][a-z-]*)", text)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(named) <= set(targets)
+
+
+def test_the_index_has_no_blocks() -> None:
     assert not list(blocks(INDEX))
+
+
+async def test_the_example_of_a_test_is_one(server: ServerProcess, api: Api) -> None:
+    (source,) = [text for kind, text in blocks(ROOT / "CONTRIBUTING.md") if kind == "python"]
+    names: dict[str, Any] = {"ServerProcess": ServerProcess, "Api": Api, "connect": connect}
+    exec(source, names)
+    await names["test_a_message_reaches_the_other"](server, api)
+
+
+async def test_the_ways_in_are_those(api: Api) -> None:
+    held: dict[str, Any] = {
+        "email": "ways.in@example.com",
+        "password": "Ada likes 2 chat",
+        "name": "Ada",
+    }
+    lines = block("authentication.md", "").splitlines()
+    for line in lines:
+        found = re.match(r"(\w+) (/\S+) +(?:\{(.*?)\})? *→ (201)?", line)
+        assert found, line
+        method, path, fields, status = found.groups()
+        body = {name: held[name] for name in fields.split(", ")} if fields else None
+        bearer = {"Authorization": f"Bearer {held.get('access_token')}"}
+        answer = await api.request(method, f"/{path}", json=body, headers={} if fields else bearer)
+        told = answer.expect(int(status or 200))
+        held.update(told or {})
+    assert len(lines) == 4
 
 
 @pytest.fixture

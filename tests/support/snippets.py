@@ -13,9 +13,9 @@ DOCS = ROOT / "docs"
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """Language and text of each block that is marked with one."""
+    """Language, if it says one, and text of each block."""
     text = page.read_text(encoding="utf-8")
-    yield from re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    yield from re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def block(page: str, language: str, number: int = 0) -> str:

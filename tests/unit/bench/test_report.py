@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import PEERS, make_peers
+from bench import growth
+from bench.__main__ import PEERS, arguments, make_peers
 from bench.report import (
     END,
     SHORT_END,
@@ -59,3 +60,16 @@ def test_the_readme_tells_of_the_run_that_the_page_shows() -> None:
     short = rows(README.read_text(), SHORT_START, SHORT_END)
     whole = rows(PAGE.read_text(), START, END)
     assert short == [[re.sub(r" \([^()]*–[^()]*\)$", "", cell) for cell in row] for row in whole]
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    commands = re.findall(
+        r"^make bench(?: ARGS=\"(.*?)\"| FULL=1)? ", PAGE.read_text(), re.MULTILINE
+    )
+    assert len(commands) == 9
+    for command in commands:
+        words = command.split()
+        if words[:1] == ["growth"]:
+            growth.arguments(words[1:])
+        else:
+            arguments(words)

@@ -1,6 +1,7 @@
 """A Redis where nodes have a user of their own, with the rights that the operator's page gives."""
 
 import re
+import shlex
 from pathlib import Path
 
 from structlog.testing import capture_logs
@@ -13,6 +14,7 @@ from tests.support.counting import until
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.registries import Registries, device
 from tests.support.server import ROOT
+from tests.support.snippets import block
 
 STRANGERS = "user default on nopass ~* &* +@all\n"
 
@@ -22,6 +24,24 @@ def documented_user() -> str:
     found = re.search(r"^user parley .*$", (ROOT / "docs" / "cluster.md").read_text(), re.MULTILINE)
     assert found
     return found[0]
+
+
+def test_the_documented_files_let_nobody_else_in(tmp_path: Path) -> None:
+    require_redis()
+    users = tmp_path / "users.acl"
+    users.write_text(block("cluster.md", "", 1))
+    config = block("cluster.md", "").replace("/etc/redis/users.acl", str(users))
+    options = [shlex.split(line) for line in config.splitlines()]
+    redis = RedisProcess(
+        tmp_path, *(word for name, *rest in options for word in (f"--{name}", *rest))
+    )
+    redis.password = "parley password"  # the user's name goes before it
+    with redis:
+        assert redis.say("SET", "parley:1", "x") == b"+OK\r\n"
+        assert redis.say("SET", "other", "x").startswith(b"-NOPERM")
+        assert redis.say("CONFIG", "GET", "save").startswith(b"-NOPERM")
+        redis.password = None
+        assert redis.say("GET", "parley:1").startswith(b"-NOAUTH")
 
 
 async def test_the_documented_user_may_do_all_that_nodes_do(tmp_path: Path) -> None:
