@@ -7,7 +7,7 @@ Claims belong to no organization (`SERVER`), since that is what makes them uniqu
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from store.engine import Collection, Document, Duplicate, Engine, Filter, Index, Is
+from store.engine import Collection, Document, Duplicate, Engine, Filter, Index, Is, Unindexed
 
 SERVER = "*"
 """In place of an organization, for what belongs to the server as a whole."""
@@ -19,13 +19,25 @@ cannot take it from each other at the same moment."""
 EMAILS = Collection("emails", fields=("user",))
 """`{id: key of the address, org_id, user, claimed_at}`, in `SERVER`."""
 
-USERS = Collection("users", indexes=(Index(("email",), unique=True),), text="name")
+USERS = Collection(
+    "users",
+    indexes=(Index(("email",), unique=True),),
+    text="name",
+    unindexed=(
+        Unindexed(("email",), ("-id",), "those whose address begins so, for administrators alone"),
+    ),
+)
 """`{id, email, name, role, avatar, settings, password, password_at, created_at, disabled_at}`."""
 
 INVITES = Collection(
     "invites",
     indexes=(Index(("hash",), unique=True), Index(("expires_at",), any_org=True)),
     fields=("used_by",),
+    unindexed=(
+        Unindexed(
+            ("used_by", "expires_at"), ("-id",), "invitations that are in force, a few days each"
+        ),
+    ),
 )
 """`{id, hash, email, role, created_by, created_at, expires_at, used_by}`."""
 

@@ -33,6 +33,19 @@ class Index:
     with the organization may need another one for it."""
 
 
+class Unindexed(NamedTuple):
+    """A query that no index answers alone: what it finds is read and sorted, or more is read than
+    found.
+    """
+
+    where: tuple[str, ...]
+    """The fields that it filters by, `id` aside."""
+    order: tuple[str, ...]
+    """As `Engine.find` is given it, with `id` at the end."""
+    reason: str
+    """Why that is never much."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
     """Declares a kind of document: which fields are queried and how."""
@@ -43,6 +56,8 @@ class Collection:
     """The field that `Engine.search` looks into."""
     fields: tuple[str, ...] = ()
     """Fields that are filtered by but lead no index."""
+    unindexed: tuple[Unindexed, ...] = ()
+    """What may be asked all the same; a test fails of whatever else is."""
     _columns: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -386,7 +401,8 @@ class Engine(ABC):
         self, collection: Collection, where: Filter, limit: int = 10
     ) -> list[Document]:
         """As `find`, across organizations: only for finding out *whose* something is, e.g. the
-        account of an email address or a token. Each document has its `org`.
+        account of an email address or a token, and for jobs. Each document has its `org`; they come
+        in no order.
         """
 
     @abstractmethod

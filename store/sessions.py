@@ -1,7 +1,7 @@
 """Login sessions, API keys, login attempts, and the notes that tell all nodes whose access changed."""
 
 from store.accounts import SERVER
-from store.engine import Collection, Document, Engine, Index, Is
+from store.engine import Collection, Document, Engine, Index, Is, Unindexed
 
 SESSIONS = Collection(
     "sessions",
@@ -11,6 +11,13 @@ SESSIONS = Collection(
         Index(("user", "revoked_at", "expires_at")),
         Index(("expires_at",), any_org=True),
     ),
+    unindexed=(
+        Unindexed(
+            ("user", "revoked_at", "expires_at"),
+            ("-id",),
+            "one person's sessions that are in force",
+        ),
+    ),
 )
 """`{id, user, created_at, last_used_at, expires_at, user_agent, remote, revoked_at, refresh, previous,
 rotated_at, generation, used}`; `refresh` is the hash of the refresh token that is good now, `previous`
@@ -19,7 +26,11 @@ whether an access token that came with the newest one was shown since."""
 
 API_KEYS = Collection(
     "api_keys",
-    indexes=(Index(("hash",), unique=True), Index(("created_by", "revoked_at"))),
+    indexes=(
+        Index(("hash",), unique=True),
+        Index(("created_by", "revoked_at")),
+        Index(("revoked_at",)),
+    ),
 )
 """`{id, hash, name, hint, kind, role, user, created_by, created_at, expires_at, revoked_at,
 last_used_at}`."""

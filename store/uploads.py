@@ -20,9 +20,9 @@ UPLOADS = Collection(
     indexes=(
         Index(("owner", "state", "id")),
         Index(("owner", "client_id"), unique=True),
-        Index(("state", "touched_at"), any_org=True),
+        Index(("state", "kept", "touched_at"), any_org=True),
     ),
-    fields=("size", "kept"),
+    fields=("size",),
 )
 """`{id, owner, name, content_type, size, sha256, conversation, client_id, state, kept, created_at,
 touched_at, length, received, image, thumbnails}`. `size` is what is counted for it: while it is being

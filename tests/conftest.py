@@ -16,6 +16,7 @@ import pytest
 from tests.support.mongo_stores import MongoStores
 from tests.support.mongod import Mongod, Unbuildable, binary, scratch
 from tests.support.nursery import Nursery
+from tests.support.plans import explained
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
 from tests.support.turns import turn
@@ -64,6 +65,13 @@ def nursery() -> Iterator[None]:
         ServerProcess.nursery = nursery
         yield
         ServerProcess.nursery = None
+
+
+@pytest.fixture(autouse=True)
+def plans() -> Iterator[None]:
+    """Whatever SQLite is asked in this process, an index answers it."""
+    with explained():
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

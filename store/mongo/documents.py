@@ -87,7 +87,7 @@ class Documents:
         """Documents of any organization, each with its `org`."""
         query = condition(kind, where, None)
         rows = self._database.rows(kind).find(query, {"_j": 1, "_o": 1})
-        found = await rows.sort([("id", 1)]).limit(limit).to_list()
+        found = await rows.limit(limit).to_list()
         return [{**document(row), "org": row["_o"]} for row in found]
 
     async def count(self, kind: Kind, org: str, where: Filter) -> int:

@@ -14,6 +14,7 @@ from store.engine import Appended, ForeignStream, GuardFailed, KeyReused
 from store.sqlite.cache import Key, Place
 from store.sqlite.prepare import Patch, Prepared, PreparedAppend, Whole
 from store.sqlite.query import Sql
+from store.sqlite.reads import ORGS
 from store.sqlite.rows import text_of
 from store.sqlite.tables import Table
 from store.sqlite.transaction import Transaction, UsedKey, new_epoch
@@ -202,7 +203,8 @@ class DeleteJob(Barrier):
     def decide(self, tx: Transaction) -> int:
         table = self._table
         name = table.collection.name
-        owner = "true" if self._org is None else "t._org = ?"
+        every = f"t._org IN {ORGS.format(table=table.name)}"
+        owner = every if self._org is None else "t._org = ?"
         params = [] if self._org is None else [self._org]
         found = tx.db.execute(
             f"SELECT t._rowid, t._org, t.id, CAST(t._doc AS BLOB) FROM {table.name} AS t "

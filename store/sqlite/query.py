@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 - names in statements come from declarations; values are always bound
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import orjson
@@ -92,12 +92,27 @@ def order_by(table: Table, order: Order) -> str:
     return " ORDER BY " + ", ".join(f"t.{table.column(name)}{way}" for name in order.fields)
 
 
-def behind(table: Table, order: Order, after: Sequence[Value]) -> list[Sql]:
+def never_null(where: Filter) -> Set[str]:
+    """The fields that a filter leaves no null in."""
+    return {
+        name
+        for name, wanted in where.items()
+        if (
+            wanted is not None
+            if not isinstance(wanted, Is)
+            else wanted.op != "!=" and not (wanted.op == "in" and None in wanted.value)
+        )
+    }
+
+
+def behind(
+    table: Table, order: Order, after: Sequence[Value], filled: Set[str] = frozenset()
+) -> list[Sql]:
     """Conditions that together, one after the other, give what sorts behind `after`.
 
     One condition is enough where nulls are out of the way: they sort first, and row values
     compare like an index. Otherwise there is one per field and place of the nulls, each of which
-    an index can answer.
+    an index can answer. In the fields `filled` there are no nulls.
 
     Raises:
         ValueError: `after` does not have a value for every sort field.
@@ -116,7 +131,7 @@ def behind(table: Table, order: Order, after: Sequence[Value]) -> list[Sql]:
         if order.descending:
             if value is not None:
                 conditions.append(Sql(f"{same} AND {column} < ?", [*params, value]))
-                if order.fields[last] != "id":
+                if order.fields[last] != "id" and order.fields[last] not in filled:
                     conditions.append(Sql(f"{same} AND {column} IS NULL", params))
         elif value is None:
             conditions.append(Sql(f"{same} AND {column} IS NOT NULL", params))

@@ -63,7 +63,9 @@ def find(
     """Documents that match, sorted."""
     sorting = query.order_of(table, order)
     filtered = query.condition(table, where)
-    parts = [query.Sql("", [])] if after is None else query.behind(table, sorting, after)
+    parts = [query.Sql("", [])]
+    if after is not None:
+        parts = query.behind(table, sorting, after, query.never_null(where))
     start = f"SELECT CAST(t._doc AS BLOB) FROM {table.name} AS t WHERE t._org = ?{filtered.text}"
     end = f"{query.order_by(table, sorting)} LIMIT ?"
 
@@ -98,7 +100,7 @@ def find_any_org(table: Table, where: Filter, limit: int) -> Read:
     filtered = query.condition(table, where)
     sql = (
         f"SELECT t._org, CAST(t._doc AS BLOB) FROM {table.name} AS t "
-        f"WHERE t._org IN {ORGS.format(table=table.name)}{filtered.text} ORDER BY t.id LIMIT ?"
+        f"WHERE t._org IN {ORGS.format(table=table.name)}{filtered.text} LIMIT ?"
     )
 
     def read(db: sqlite3.Connection) -> list[Document]:

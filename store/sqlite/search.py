@@ -70,6 +70,8 @@ def search(
         bound, place = ("", []) if before is None else (" AND t.id < ?", [before])
         params = [org, *filtered.params, *place]
         if few(db):
+            # Without the `+` all of the organization might be read by its ids.
+            bound = bound.replace("t.id", "+t.id")
             sql = f"{start} WHERE t._org = ?{filtered.text}{bound} ORDER BY +t.id DESC"
             return sift(db.execute(sql, params), limit)
         key = f'INDEXED BY "key {table.plain}"'
@@ -87,7 +89,7 @@ def search(
             f"SELECT CAST(t._doc AS BLOB) FROM {table.fts} AS f "
             f"CROSS JOIN {table.name} AS t ON t._rowid = f.rowid "
             f"WHERE {table.fts} MATCH ? AND t._org = ?{filtered.text} AND t.id <= ? "
-            "ORDER BY t.id DESC LIMIT ?"
+            "ORDER BY +t.id DESC LIMIT ?"  # FTS5 gives its hits in no order of ids
         )
         older = db.execute(sql, [matched, org, *filtered.params, *last, limit - len(found)])
         return found + [orjson.loads(doc) for (doc,) in older]

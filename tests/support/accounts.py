@@ -156,7 +156,9 @@ class AccountsNode:
         """What was recorded of logins to an address, oldest first."""
         engine = self.session_repository.engine
         where = {"account": email_key(wire.normalize_email(email))}
-        found = await engine.find(accounts_store.SERVER, sessions_store.ATTEMPTS, where)
+        found = await engine.find(
+            accounts_store.SERVER, sessions_store.ATTEMPTS, where, order=("network", "ok")
+        )
         return sorted(found, key=lambda each: str(each["id"]))
 
 

@@ -7,13 +7,16 @@ import pytest
 
 from domain.clock import SystemClock
 from server.features import COLLECTIONS
+from store.contacts import CONTACTS
 from store.conversations import CONVERSATIONS, MEMBERS
 from store.engine import Collection, Filter, Is
 from store.messages import HIDDEN, MESSAGES, PINS
 from store.receipts import POSITIONS, RECEIPTS
+from store.sessions import SESSIONS
 from store.sqlite import SqliteEngine, query
 from store.sqlite.tables import Table
 from store.unread import MENTIONS
+from tests.support import plans
 
 BEHIND = {"conversation": "c", "seq": Is(">", 1), "sender": Is("!=", "u"), "deleted_at": None}
 
@@ -64,6 +67,33 @@ async def test_no_list_is_sorted_by_itself_or_read_without_an_index(
     assert "TEMP B-TREE" not in found, found
     assert "INDEX" in found, found
     assert "SCAN" not in found, found
+
+
+async def test_a_statement_that_no_index_answers_fails_the_test_that_met_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "_seen", set())
+    monkeypatch.setattr(plans, "_slow", [])
+    engine = SqliteEngine(file, COLLECTIONS, clock=SystemClock())
+    slow: list[tuple[Collection, Filter, tuple[str, ...]]] = [
+        (MEMBERS, {"conversation": "c"}, ("user", "id")),  # sorted
+        (MESSAGES, {"created_at": "2026"}, ("id",)),  # all of the organization
+        (SESSIONS, {"expires_at": Is(">", "2026")}, ("-id",)),  # not what it declares
+    ]
+    quick: list[tuple[Collection, Filter, tuple[str, ...]]] = [
+        (SESSIONS, {"user": "u", "revoked_at": None, "expires_at": Is(">", "")}, ("-id",)),
+        (CONTACTS, {"owner": "u"}, ("user", "id")),
+        *LISTS,
+    ]
+    with plans.explained():
+        await engine.start()
+        for collection, where, order in quick:
+            await engine.find("o", collection, where, order=order)
+    for collection, where, order in slow:
+        with pytest.raises(AssertionError, match=f"c_{collection.name}"), plans.explained():
+            # the readers were opened before: they look at plans for good
+            await engine.find("o", collection, where, order=order)
+    await engine.stop()
 
 
 async def test_what_is_unread_is_counted_in_the_index_alone(file: Path) -> None:
