@@ -105,7 +105,7 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        heads, idle = self._request_count, self.idle
+        heads, idle = self._request_count, self._idle
         if self._answering:
             begun = heads - len(self._messages)
             if begun != self._begun:
@@ -141,10 +141,13 @@ class HttpConnection(web.RequestHandler):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is handled, and none has come whole."""
-        if self._request_count == 0:
-            return True  # also before it began to wait
+        """Whether it waits for a request: none is handled, and none has come whole."""
         return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def _idle(self) -> bool:
+        """The same, also before it began to wait for its first."""
+        return self._request_count == 0 or self.idle
 
     def end(self) -> None:
         """From the door: close the connection, others need its place."""
@@ -160,7 +163,7 @@ class HttpConnection(web.RequestHandler):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        if self.idle:
+        if self._idle:
             self.force_close()
 
     def pause_writing(self) -> None:
