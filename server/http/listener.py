@@ -225,6 +225,7 @@ async def listen(
         access_log=None,
         keepalive_timeout=KEEP_ALIVE,
         read_bufsize=BUFFER,
+        auto_decompress=False,  # who reads a body unpacks it: `server.unpacking`
         head_seconds=head_seconds,
         stall_seconds=stall_seconds,
         door=door,

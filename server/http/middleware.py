@@ -11,6 +11,7 @@ from domain.errors import Internal, Invalid, NotFound, ParleyError, TooLarge, Un
 from domain.ids import new_id
 from server.http.problems import problem
 from server.metrics import Metrics
+from server.unpacking import ENCODINGS, encoding_of
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +24,6 @@ ADDRESS: web.RequestKey[str] = web.RequestKey("address", str)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-_ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 SOCKETS = "/socket.io"
 _QUIET = ("/health/", "/metrics", SOCKETS)
 
@@ -104,8 +104,7 @@ def _of_session(request: web.Request) -> bool:
 
 
 def _check_encoding(request: web.Request) -> None:
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in _ENCODINGS and request.body_exists:
+    if encoding_of(request) not in ENCODINGS and request.body_exists:
         raise Invalid("Content-Encoding: a body may be packed with gzip or deflate.")
 
 

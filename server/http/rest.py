@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from aiohttp import StreamReader, web
+from aiohttp import web
 
 from domain.errors import Invalid, TooLarge, Unauthenticated
 from domain.principals import Principal
@@ -16,6 +16,7 @@ from server.arriving import Arriving
 from server.http.addresses import Addresses
 from server.http.middleware import ADDRESS, REQUEST_ID, USER
 from server.http.responses import json_response
+from server.unpacking import Body
 
 PREFIX = "/api/v1"
 
@@ -127,7 +128,7 @@ class Rest:
             raise _too_large(limit)
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                raw = await self._read(request.content, limit)
+                raw = await self._read(Body(request), limit)
         except TimeoutError:
             raise web.HTTPRequestTimeout(
                 text=f"The body did not come within {BODY_SECONDS:g} seconds."
@@ -144,16 +145,16 @@ class Rest:
             raise Invalid("The body must be one JSON object.")
         return body
 
-    async def _read(self, content: StreamReader, limit: int) -> bytearray:
-        body = bytearray()
+    async def _read(self, body: Body, limit: int) -> bytearray:
+        read = bytearray()
         with self._arriving.share() as share:
-            while chunk := await content.readany():
-                body += chunk
-                if len(body) > limit:
+            while piece := await body.read():
+                read += piece
+                if len(read) > limit:
                     raise _too_large(limit)
-                if not content.is_eof():
-                    share.hold(len(body))
-        return body
+                if not body.came:
+                    share.hold(len(read))
+        return read
 
 
 def _too_large(limit: int) -> TooLarge:

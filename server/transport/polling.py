@@ -7,6 +7,7 @@ from aiohttp import web
 from server.transport.large import ANSWERED, HEAD, MAX_PASSED_OVER, PREFIX, Place
 from server.transport.packets import SEPARATOR, MalformedPacket, decode_base64
 from server.transport.session import Session
+from server.unpacking import Body
 
 
 class PollingError(Exception):
@@ -82,14 +83,14 @@ class _Reading:
         Raises PollingError if it is too large or late, MalformedPacket for what breaks the
         protocol.
         """
-        session, content = self._session, request.content
+        session, body = self._session, Body(request)
         came = request.content_length or 0
         self._bound(came)
         came = 0
         silence = session.options.ping_interval + session.options.ping_timeout
         try:
             async with asyncio.timeout(silence) as limit:
-                while chunk := await content.readany():
+                while chunk := await body.read():
                     came += len(chunk)
                     self._bound(came)
                     *ended, rest = chunk.split(SEPARATOR)
