@@ -10,6 +10,7 @@ from actions.conversation_views import ConversationViews, change_of
 from actions.memberships import Memberships
 from actions.owners import Owners, manages
 from actions.people import People, require_users
+from actions.strangers import Strangers
 from actions.streams import Streams
 from domain.clock import Clock, timestamp
 from domain.conversations import (
@@ -79,6 +80,7 @@ class Conversations:
         memberships: Memberships,
         views: ConversationViews,
         owners: Owners,
+        strangers: Strangers,
         streams: Streams,
         publisher: Publisher,
         clock: Clock,
@@ -89,6 +91,7 @@ class Conversations:
         self._memberships = memberships
         self._views = views
         self._owners = owners
+        self._strangers = strangers
         self._streams = streams
         self._publisher = publisher
         self._clock = clock
@@ -112,6 +115,7 @@ class Conversations:
             Forbidden: one of them has blocked the caller; a guest opens a channel.
             Conflict: the `client_id` was used for another conversation.
             TooLarge: one of them is in `MAX_CONVERSATIONS` already; nobody is for a direct one.
+            RateLimited: one of them was put into conversations by strangers too often lately.
         """
         org, user = principal.org, principal.user
         others = [each for each in dict.fromkeys(members) if each != user]
@@ -153,33 +157,33 @@ class Conversations:
             raise too_many(principal, crowded[0])
         stream = stream_of(id)
         data = _opened(id, kind, title, roles, at)
+        opening = Append(
+            org,
+            stream,
+            principal.actor,
+            at,
+            [NewEvent(CONVERSATION_CREATED.name, {**data})],
+            [
+                Insert(
+                    CONVERSATIONS,
+                    {
+                        "id": id,
+                        "kind": kind.value,
+                        "title": title,
+                        "topic": None,
+                        "created_at": at,
+                        "created_by": user,
+                        "owners": owners,
+                        "size": len(roles),
+                    },
+                ),
+                *(add_member(id, each, role, at) for each, role in roles.items()),
+            ],
+            guards,
+        )
         try:
-            appended = await self._engine.append(
-                Append(
-                    org,
-                    stream,
-                    principal.actor,
-                    at,
-                    [NewEvent(CONVERSATION_CREATED.name, {**data})],
-                    [
-                        Insert(
-                            CONVERSATIONS,
-                            {
-                                "id": id,
-                                "kind": kind.value,
-                                "title": title,
-                                "topic": None,
-                                "created_at": at,
-                                "created_by": user,
-                                "owners": owners,
-                                "size": len(roles),
-                            },
-                        ),
-                        *(add_member(id, each, role, at) for each, role in roles.items()),
-                    ],
-                    guards,
-                )
-            )
+            async with self._strangers.adding(principal, others if owners else ()):
+                appended = await self._engine.append(opening)
         except GuardFailed as failed:
             if failed.guard.collection is BLOCKS:
                 raise shut_out(kind) from None

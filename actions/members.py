@@ -1,5 +1,6 @@
 """Coming into conversations and going out of them."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from actions.attempts import ATTEMPTS, busy
@@ -8,6 +9,7 @@ from actions.conversations import REACTIONS, Conversations, shut_out, too_many
 from actions.memberships import Memberships
 from actions.owners import Owners, manages
 from actions.people import People, require_users
+from actions.strangers import Strangers
 from actions.streams import Streams
 from domain.clock import Clock, timestamp
 from domain.conversations import (
@@ -15,13 +17,16 @@ from domain.conversations import (
     MAX_GROUP_MEMBERS,
     MEMBER_ADDED,
     MEMBER_REMOVED,
+    AllLeft,
     Conversation,
     Kind,
+    Left,
     MemberChange,
     MemberRole,
+    Refusal,
     stream_of,
 )
-from domain.errors import Invalid, NotFound, TooLarge
+from domain.errors import Invalid, NotFound, ParleyError, TooLarge
 from domain.events import StoredEvent
 from domain.principals import Principal
 from domain.streams import Head
@@ -53,6 +58,9 @@ from store.engine import (
     Update,
 )
 
+LEFT_AT_ONCE = 10
+"""Conversations that one command leaves at the same time."""
+
 
 class Members:
     """What can be done with the members of conversations."""
@@ -66,6 +74,7 @@ class Members:
         views: ConversationViews,
         opened: Conversations,
         owners: Owners,
+        strangers: Strangers,
         streams: Streams,
         publisher: Publisher,
         clock: Clock,
@@ -77,6 +86,7 @@ class Members:
         self._views = views
         self._opened = opened
         self._owners = owners
+        self._strangers = strangers
         self._streams = streams
         self._publisher = publisher
         self._clock = clock
@@ -109,7 +119,9 @@ class Members:
             Forbidden: the caller is none of its owners, nor an admin in a channel; the user has
                 blocked the caller.
             TooLarge: it is full, or the user is in as many conversations as one may be in.
+            RateLimited: the user was put into conversations by strangers too often lately.
         """
+        org = principal.org
         for _ in range(ATTEMPTS):
             doc = await self._views.visible(principal, conversation)
             guard = manages(principal, doc)
@@ -117,13 +129,15 @@ class Members:
             # changes after this.
             if not await self._owners.is_manager(principal, doc):
                 raise await self._owners.refused(principal, doc)
-            await require_users(self._people, principal.org, [user])
+            await require_users(self._people, org, [user])
             authority = [guard, unblocked(user, principal.user)]
+            there = await self._memberships.is_member(org, conversation, user)
             try:
-                done = await self.enter(principal, doc, user, authority)
+                async with self._strangers.adding(principal, () if there else [user]):
+                    done = await self.enter(principal, doc, user, authority)
             except GuardFailed as failed:
                 if failed.guard.collection is BLOCKS:
-                    if await self._memberships.is_member(principal.org, conversation, user):
+                    if await self._memberships.is_member(org, conversation, user):
                         return (await self._views.many(principal, [doc]))[0]
                     raise shut_out(Kind(doc["kind"])) from None
                 raise await self._owners.refused(principal, doc) from None
@@ -194,6 +208,24 @@ class Members:
         """
         doc = await self._take_out(principal, conversation, principal.user)
         return (await self._views.many(principal, [doc]))[0]
+
+    async def leave_many(self, principal: Principal, conversations: Sequence[str]) -> AllLeft:
+        """Go out of several groups and channels, each as with `leave`; what cannot be left, or not
+        now, keeps nobody from leaving the others.
+        """
+        turns = asyncio.Semaphore(LEFT_AT_ONCE)
+
+        async def leave(conversation: str) -> Left:
+            async with turns:
+                try:
+                    await self._take_out(principal, conversation, principal.user)
+                except ParleyError as error:
+                    refusal: Refusal = {"code": error.code, "message": error.message}
+                    return {"conversation": conversation, "ok": False, "error": refusal}
+            return {"conversation": conversation, "ok": True, "error": None}
+
+        wanted = list(dict.fromkeys(conversations))
+        return {"items": await asyncio.gather(*map(leave, wanted))}
 
     async def remove(self, principal: Principal, conversation: str, user: str) -> Conversation:
         """Put somebody out of a group or channel; oneself is as `leave`.

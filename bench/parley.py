@@ -21,6 +21,7 @@ LIMIT = "1000000/s"
 BUCKETS = (
     "auth.register",
     "conversation.create",
+    "member.added",
     "message.history",
     "message.send",
     "typing.start",

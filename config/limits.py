@@ -43,7 +43,9 @@ LIMITS: Mapping[str, Rate] = {
     "conversation.delete": Rate(20, MINUTE),
     "conversation.join": Rate(60, MINUTE),
     "conversation.leave": Rate(60, MINUTE),
+    "conversation.leave_many": Rate(10, MINUTE),  # up to 100 each
     "member.add": Rate(20, SECOND),
+    "member.added": Rate(100, HOUR),  # per user added: by those whom this one does not know
     "member.remove": Rate(20, SECOND),
     "member.update": Rate(20, SECOND),
     "stream.subscribe": Rate(20, SECOND),  # up to 1,000 streams and 4 MiB of events each

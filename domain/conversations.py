@@ -29,8 +29,14 @@ MAX_CHANNEL_MEMBERS = 100_000
 MAX_OWNERS = 100
 """Owners of a conversation."""
 
+MAX_BY_STRANGERS = 5_000
+"""Conversations of a user beyond which those whom the user does not know add no more."""
+
 MAX_CONVERSATIONS = 9_999
 """Conversations a user may be in: with the user's own stream as many as a connection may follow."""
+
+MAX_LEFT = 100
+"""Conversations that are left with one command."""
 
 ConversationKind = Literal["direct", "group", "channel"]
 MemberRole = Literal["owner", "member"]
@@ -106,6 +112,30 @@ class ConversationDeleted(TypedDict):
     """Which conversation is gone."""
 
     id: str
+
+
+@with_config(extra="forbid")
+class Refusal(TypedDict):
+    """Why one of several things was not done."""
+
+    code: str
+    message: str
+
+
+@with_config(extra="forbid")
+class Left(TypedDict):
+    """Whether one of several conversations was left; if not, why."""
+
+    conversation: str
+    ok: bool
+    error: Refusal | None
+
+
+@with_config(extra="forbid")
+class AllLeft(TypedDict):
+    """What came of leaving several conversations, in the order asked for."""
+
+    items: list[Left]
 
 
 @with_config(extra="forbid")

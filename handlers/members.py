@@ -1,14 +1,22 @@
 """Commands about who is in a conversation."""
 
+from pydantic import Field
+
 from actions.conversation_views import ConversationViews
 from actions.member_roles import MemberRoles
 from actions.members import Members
-from domain.conversations import Conversation, ConversationMember, MemberRole
+from domain.conversations import MAX_LEFT, AllLeft, Conversation, ConversationMember, MemberRole
 from domain.pages import Page
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 from handlers.conversations import OneConversation
 from handlers.fields import Id, PageRequest
+
+
+class SeveralConversations(Request):
+    """Some conversations."""
+
+    conversations: list[Id] = Field(min_length=1, max_length=MAX_LEFT)
 
 
 class ListMembers(PageRequest):
@@ -31,8 +39,8 @@ class UpdateMember(OneMember):
 
 
 class MemberCommands(CommandSet):
-    """`conversation.join`, `conversation.leave`, `member.list`, `member.add`, `member.update`,
-    `member.remove`.
+    """`conversation.join`, `conversation.leave`, `conversation.leave_many`, `member.list`,
+    `member.add`, `member.update`, `member.remove`.
     """
 
     namespace = "/messages"
@@ -58,6 +66,15 @@ class MemberCommands(CommandSet):
         is not disabled.
         """
         return await self._members.leave(context.principal, request.conversation)
+
+    @command("conversation.leave_many", route=Route("POST", "/users/me/conversations/leave"))
+    async def leave_many(self, context: Context, request: SeveralConversations) -> AllLeft:
+        """Leave several groups and channels at once.
+
+        Each is left as with `conversation.leave`, and has a result of its own: what cannot be left
+        does not hinder the others. One named twice is left once.
+        """
+        return await self._members.leave_many(context.principal, request.conversations)
 
     @command("member.list", route=Route("GET", "/conversations/{conversation}/members"))
     async def list(self, context: Context, request: ListMembers) -> Page[ConversationMember]:

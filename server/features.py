@@ -36,6 +36,7 @@ from actions.reconcile import Reconciler
 from actions.retention import Retention
 from actions.search import Search
 from actions.sessions import Sessions
+from actions.strangers import Strangers
 from actions.tokens import Tokens
 from actions.typing import Typing
 from actions.unread import Unread
@@ -180,7 +181,7 @@ class Features:
         )
         self.jobs.append(Job("retention", HOUR / 6, retention.run))
         self._add_accounts(limiter)
-        self._add_messaging(blobs)
+        self._add_messaging(blobs, limiter)
         self._add_presence(registry)
 
     def _add_accounts(self, limiter: RateLimiter) -> None:
@@ -255,7 +256,7 @@ class Features:
             ContactCommands(contacts),
         ]
 
-    def _add_messaging(self, blobs: Blobs) -> None:
+    def _add_messaging(self, blobs: Blobs, limiter: RateLimiter) -> None:
         fabric, settings = self._fabric, self._settings
         engine, clock = fabric.engine, fabric.clock
         rooms, posts = ConversationRepository(engine), MessageRepository(engine)
@@ -286,6 +287,7 @@ class Features:
         self.managed.on_disabled.append(handovers.go_on)
         self.services.append(handovers.run)
         self.jobs.append(Job("handovers", MINUTE, handovers.finish))
+        strangers = Strangers(ContactRepository(engine), rooms, posts, limiter)
         opened = Conversations(
             engine,
             rooms,
@@ -293,6 +295,7 @@ class Features:
             memberships,
             views,
             owners,
+            strangers,
             fabric.streams,
             fabric.publisher,
             clock,
@@ -305,6 +308,7 @@ class Features:
             views,
             opened,
             owners,
+            strangers,
             fabric.streams,
             fabric.publisher,
             clock,

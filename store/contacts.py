@@ -55,6 +55,11 @@ class ContactRepository:
         )
         return [contact["user"] for contact in found]
 
+    async def who_have(self, org: str, user: str, owners: Sequence[str]) -> set[str]:
+        """Which of these have the user among their contacts."""
+        ids = [pair(owner, user) for owner in owners]
+        return {doc["owner"] for doc in (await self._engine.get_many(org, CONTACTS, ids)).values()}
+
     async def blocked(self, org: str, blocker: str) -> list[str]:
         """All users whom this one has blocked."""
         found = await self._engine.find(

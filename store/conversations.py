@@ -222,19 +222,16 @@ class ConversationRepository:
         )
         return [doc["conversation"] for doc in found]
 
-    async def crowded(self, org: str, users: Sequence[str]) -> list[str]:
-        """Which of these users are in as many conversations as a user may be in."""
+    async def crowded(self, org: str, users: Sequence[str], limit: int | None = None) -> list[str]:
+        """Which of these users are in as many conversations as a user may be in, or in `limit`."""
+        limit = MAX_CONVERSATIONS if limit is None else limit
         found: list[str] = []
         for start in range(0, len(users), COUNTED_AT_ONCE):
             batch = users[start : start + COUNTED_AT_ONCE]
             counts = await asyncio.gather(
                 *(self._engine.count(org, MEMBERS, {"user": user}) for user in batch)
             )
-            found += [
-                user
-                for user, count in zip(batch, counts, strict=True)
-                if count >= MAX_CONVERSATIONS
-            ]
+            found += [user for user, count in zip(batch, counts, strict=True) if count >= limit]
         return found
 
     async def of_users(self, org: str, users: Sequence[str]) -> dict[str, list[str]]:
@@ -311,6 +308,14 @@ class ConversationRepository:
         """Whether the conversation of two users is made."""
         doc = await self._engine.get(org, DIRECTS, key_digest(org, *sorted((one, other))))
         return doc is not None and await self.get(org, doc["conversation"]) is not None
+
+    async def directs(self, org: str, user: str, others: Sequence[str]) -> dict[str, Document]:
+        """The conversations of a user with others, by the other; those not made are left out."""
+        ids = {key_digest(org, *sorted((user, each))): each for each in others}
+        found = await self._engine.get_many(org, DIRECTS, list(ids))
+        reserved = {doc["conversation"]: ids[id] for id, doc in found.items()}
+        made = await self.get_many(org, list(reserved))
+        return {reserved[id]: doc for id, doc in made.items()}
 
     async def creation(self, org: str, user: str, client_id: str) -> Creation | None:
         """What a user's `client_id` was used for, if it was."""

@@ -214,7 +214,9 @@ async def test_what_is_there_since_a_conversation_had_one_owner(stores: Stores) 
     assert await owners(world, "empty") == ["bob"]
 
 
-@pytest.mark.parametrize("how", ["demote", "leave", "disable", "demote_each_other"])
+@pytest.mark.parametrize(
+    "how", ["demote", "leave", "disable", "disable_both", "demote_each_other", "remove_each_other"]
+)
 async def test_two_owners_who_go_at_once_leave_one(stores: Stores, how: str) -> None:
     engine = await stores.start(COLLECTIONS)
     one = MessagingWorld(engine, TurnedClock())
@@ -227,11 +229,15 @@ async def test_two_owners_who_go_at_once_leave_one(stores: Stores, how: str) -> 
                 await node.roles.update(who, id, who.user, "member")
             elif how == "demote_each_other":
                 await node.roles.update(who, id, other, "member")
+            elif how == "remove_each_other":
+                await node.members.remove(who, id, other)
+            elif how == "disable_both":
+                await disable(node, who)
             elif how == "leave" or who.user.startswith("bob"):
                 await node.members.leave(who, id)
             else:
                 await disable(node, who)
-        except (Conflict, Forbidden):
+        except (Conflict, Forbidden, NotFound):
             pass
 
     for number in range(10):

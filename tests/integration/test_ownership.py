@@ -12,12 +12,16 @@ from tests.support.recorder import CommandFailed
 from tests.support.rest import PASSWORD, Account, Api
 from tests.support.server import ServerProcess
 
-ADMIN = {"ADMIN_EMAIL": "root@example.com", "ADMIN_PASSWORD": PASSWORD}
+SETTINGS = {
+    "ADMIN_EMAIL": "root@example.com",
+    "ADMIN_PASSWORD": PASSWORD,
+    "RATE_LIMITS": "member.added=3/h",
+}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("ownership"), ADMIN) as process:
+    with ServerProcess(tmp_path_factory.mktemp("ownership"), SETTINGS) as process:
         yield process
 
 
@@ -111,3 +115,38 @@ async def test_a_group_is_deleted_over_rest_and_a_channel_over_a_socket(
         assert (await ann.api.post("/conversations", room, 201))["id"] == id
         assert (await bob.api.get("/conversations"))["items"] == []
         assert (await bob.api.get("/unread"))["total"] == 0
+
+
+async def test_strangers_put_nobody_into_ever_more_groups_and_many_are_left_at_once(
+    api: Api, root: Account
+) -> None:
+    ann, eve = await api.register("Ann"), await api.register("Eve")
+    direct = {"kind": "direct", "members": [ann.id], "client_id": "direct"}
+    room = {**direct, "kind": "group"}
+    rooms: list[str] = []
+    for number in range(4):
+        room["client_id"] = str(number)
+        reply = await eve.api.request("POST", "/conversations", json=room)
+        if number < 3:
+            rooms.append(reply.expect(201)["id"])
+        else:
+            assert reply.expect(429)["code"] == "rate_limited"
+            assert int(reply.headers["retry-after"]) > 60
+    for who in (eve, root):
+        await who.api.post("/conversations", direct, 201)
+    await root.api.post("/conversations", {**direct, "kind": "group", "client_id": "g"}, 201)
+    await ann.api.post("/contacts", {"user": eve.id}, 201)
+    reply = (await eve.api.request("POST", "/conversations", json=room)).expect(201)
+    left = await ann.api.post("/users/me/conversations/leave", {"conversations": rooms})
+    assert left == {"items": [{"conversation": id, "ok": True, "error": None} for id in rooms]}
+    async with await connect(api.url, "/messages", ann.token) as client:
+        left = await client.call(
+            "conversation.leave_many", {"conversations": [rooms[0], reply["id"]]}
+        )
+        assert [each["ok"] for each in left["items"]] == [False, True]
+        assert left["items"][0]["error"]["code"] == "not_found"
+        with pytest.raises(CommandFailed) as refused:
+            await client.call("conversation.leave_many", {"conversations": rooms * 40})
+        assert refused.value.code == "invalid"
+    kinds = [each["kind"] for each in (await ann.api.get("/conversations"))["items"]]
+    assert sorted(kinds) == ["direct", "direct", "group"]

@@ -92,6 +92,7 @@ REST = [
     ("conversation", "DELETE", "/conversations/{}", None),
     ("conversation", "POST", "/conversations/{}/join", None),
     ("conversation", "POST", "/conversations/{}/leave", None),
+    ("conversation", "POST", "/users/me/conversations/leave", {"conversations": ["{}"]}),
     ("conversation", "GET", "/conversations/{}/pins", None),
     ("conversation", "PUT", "/conversations/{}/read", {"seq": 1}),
     ("conversation", "PUT", "/conversations/{}/delivered", {"seq": 1}),
@@ -151,6 +152,7 @@ SOCKET = [
     ("conversation", "/messages", "conversation.delete", {"conversation": "{}"}),
     ("conversation", "/messages", "conversation.join", {"conversation": "{}"}),
     ("conversation", "/messages", "conversation.leave", {"conversation": "{}"}),
+    ("conversation", "/messages", "conversation.leave_many", {"conversations": ["{}"]}),
     ("conversation", "/messages", "member.add", {"conversation": "{}", "user": "{me}"}),
     ("conversation", "/messages", "member.remove", {"conversation": "{}", "user": "{me}"}),
     (

@@ -22,6 +22,7 @@ from actions.messages import Draft, Messages
 from actions.owners import Owners
 from actions.pins import Pins
 from actions.search import Search
+from actions.strangers import Strangers
 from actions.streams import Position
 from actions.veil import Veil
 from domain import conversations as conversation_rules
@@ -32,6 +33,7 @@ from domain.messages import Message
 from domain.pages import Page
 from domain.principals import Principal, Role
 from fanout.bus import Bus, LocalBus
+from fanout.limits import LocalRateLimiter
 from server.fabric import Fabric
 from store import (
     contacts,
@@ -44,6 +46,7 @@ from store import (
     unread,
     uploads,
 )
+from store.contacts import ContactRepository
 from store.conversations import ConversationRepository
 from store.deletions import DeletionRepository
 from store.engine import Engine
@@ -66,6 +69,9 @@ COLLECTIONS = (
     *unread.COLLECTIONS,
     *uploads.COLLECTIONS,
 )
+STRANGERS = (1000, 3600.0)
+"""How often somebody is added by strangers."""
+
 EVENTS = (*conversation_rules.EVENTS, *message_rules.EVENTS)
 
 _CONVERSATION: TypeAdapter[Conversation] = TypeAdapter(Conversation)
@@ -154,6 +160,10 @@ class MessagingWorld:
             clock,
         )
         self.handovers = Handovers(HandoverRepository(engine), self.owners, self.people, clock)
+        self.limiter = LocalRateLimiter({"member.added": STRANGERS}, clock)
+        self.strangers = Strangers(
+            ContactRepository(engine), self.conversation_store, self.message_store, self.limiter
+        )
         self.conversations = Conversations(
             engine,
             self.conversation_store,
@@ -161,6 +171,7 @@ class MessagingWorld:
             self.memberships,
             self.views,
             self.owners,
+            self.strangers,
             self.streams,
             self.publisher,
             clock,
@@ -173,6 +184,7 @@ class MessagingWorld:
             self.views,
             self.conversations,
             self.owners,
+            self.strangers,
             self.streams,
             self.publisher,
             clock,
