@@ -70,9 +70,15 @@ class Contacts:
         other = await self._other(principal, user)
         org, owner = principal.org, principal.user
         there = (await self._contacts.relations(org, owner, [user]))[user].contact is not None
-        if not there and await self._contacts.count_contacts(org, owner) >= MAX_CONTACTS:
-            raise TooLarge(f"You may have at most {MAX_CONTACTS} contacts.")
-        await self._contacts.add(org, owner, user, self._now())
+        if not there:
+            full = TooLarge(f"You may have at most {MAX_CONTACTS} contacts.")
+            if await self._contacts.count_contacts(org, owner) >= MAX_CONTACTS:
+                raise full
+            added = await self._contacts.add(org, owner, user, self._now())
+            # Others may have been added at the same moment: who comes too late takes it back.
+            if added and await self._contacts.count_contacts(org, owner) > MAX_CONTACTS:
+                await self._contacts.remove(org, owner, user)
+                raise full
         return await self._now_kept(principal, other)
 
     async def remove(self, principal: Principal, user: str) -> Contact:
@@ -96,9 +102,14 @@ class Contacts:
         other = await self._other(principal, user)
         org, blocker = principal.org, principal.user
         there = (await self._contacts.relations(org, blocker, [user]))[user].block is not None
-        if not there and await self._contacts.count_blocks(org, blocker) >= MAX_BLOCKS:
-            raise TooLarge(f"You may have blocked at most {MAX_BLOCKS} users.")
-        await self._contacts.block(org, blocker, user, self._now())
+        if not there:
+            full = TooLarge(f"You may have blocked at most {MAX_BLOCKS} users.")
+            if await self._contacts.count_blocks(org, blocker) >= MAX_BLOCKS:
+                raise full
+            added = await self._contacts.block(org, blocker, user, self._now())
+            if added and await self._contacts.count_blocks(org, blocker) > MAX_BLOCKS:
+                await self._contacts.unblock(org, blocker, user)
+                raise full
         for callback in self.on_block:
             callback(org, blocker, user, True)
         return await self._now_kept(principal, other)

@@ -39,6 +39,7 @@ from store.conversations import (
     add_member,
     count_owners,
     has_role,
+    has_room,
     is_no_member,
     is_owned_as,
     key_of,
@@ -161,7 +162,8 @@ class Members:
         """
         org, id = principal.org, doc["id"]
         group = doc["kind"] == Kind.GROUP
-        full = doc["size"] >= (MAX_GROUP_MEMBERS if group else MAX_CHANNEL_MEMBERS)
+        most = MAX_GROUP_MEMBERS if group else MAX_CHANNEL_MEMBERS
+        full = doc["size"] >= most
         crowded = await self._conversations.crowded(org, [user])
         if (full or crowded) and not await self._memberships.is_member(org, id, user):
             raise TooLarge("This conversation is full.") if full else too_many(principal, user)
@@ -185,7 +187,7 @@ class Members:
                         add_member(id, user, role, at),
                         Update(CONVERSATIONS, id, set=owners, inc={"size": 1}),
                     ],
-                    [*authority, is_no_member(id, user), is_owned_as(doc)],
+                    [*authority, is_no_member(id, user), is_owned_as(doc), has_room(id, most)],
                 )
             )
         except GuardFailed as failed:

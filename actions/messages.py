@@ -18,6 +18,7 @@ from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.events import CLIENT_ID
 from domain.ids import key_digest, new_id
 from domain.messages import (
+    MAX_PINS,
     MESSAGE_CREATED,
     MESSAGE_DELETED,
     MESSAGE_EDITED,
@@ -305,12 +306,14 @@ class Messages:
         event: str,
         changes: Sequence[Change] = (),
         more: Sequence[Guard] = (),
+        retried: Sequence[Guard] = (),
     ) -> bool:
         """Change a message and tell of it with the whole message; False if it is not as `doc` any
         more, and nothing was done.
 
         Args:
             more: what must hold too, of members.
+            retried: what must hold too, or nothing was done.
 
         Raises:
             NotFound: the caller is not in the conversation any more.
@@ -339,11 +342,11 @@ class Messages:
                     at,
                     [NewEvent(event, {**view})],
                     [Update(MESSAGES, id, set=values), *changes, *trimmed, told.more()],
-                    [*guards, *more, as_read, told.is_all],
+                    [*guards, *more, *retried, as_read, told.is_all],
                 )
             )
         except GuardFailed as failed:
-            if failed.guard.collection in (MESSAGES, TOLD):
+            if failed.guard.collection in (MESSAGES, TOLD) or failed.guard in retried:
                 return False
             raise refused(failed.guard, conversation, principal.user) from None
         self._publisher.stored(appended.events)
@@ -371,6 +374,9 @@ class Messages:
             at = timestamp(self._clock.now())
             gone = emptied(at)
             told = await self._messages.told(org, message)
+            pins = []
+            if doc["pinned_at"]:
+                pins.append(await self._messages.pins(org, conversation, -1, MAX_PINS))
             data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
             try:
                 appended = await self._engine.append(
@@ -383,6 +389,7 @@ class Messages:
                         [
                             Update(MESSAGES, message, set=gone),
                             Delete(PINS, message),
+                            *(counted for _, counted in pins),
                             *unmention(message, doc["mentions"]),
                             *(
                                 self._uploads.withdraw(each["id"], stream, message, at)
@@ -392,8 +399,15 @@ class Messages:
                         [
                             guard,
                             there,
-                            is_in(message, conversation, deleted_at=None, version=doc["version"]),
+                            is_in(
+                                message,
+                                conversation,
+                                deleted_at=None,
+                                version=doc["version"],
+                                pinned_at=doc["pinned_at"],
+                            ),
                             told.is_all,
+                            *(room for room, _ in pins),
                         ],
                         redactions=[Redaction([doc["seq"], *told.seqs], gone)],
                     )

@@ -67,7 +67,20 @@ class Pins:
                 values = {"pinned_at": at, "pinned_by": principal.user}
                 change = Put(PINS, {"id": message, "conversation": conversation, "pinned_at": at})
             event = MESSAGE_PINNED if pinned else MESSAGE_UNPINNED
-            if await self._messages.change(principal, facts, doc, at, values, event.name, [change]):
+            # Others may pin at the same moment: the append itself counts.
+            room, counted = await self._repository.pins(
+                principal.org, conversation, 1 if pinned else -1, MAX_PINS
+            )
+            if await self._messages.change(
+                principal,
+                facts,
+                doc,
+                at,
+                values,
+                event.name,
+                [change, counted],
+                retried=[room],
+            ):
                 return await self._views.one(principal.org, {**doc, **values})
         raise Conflict("Others are changing this message at the same moment.")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from store.accounts import USERS
-from store.engine import Collection, Document, Engine, Guard, Index
+from store.engine import Collection, Document, Duplicate, Engine, Guard, Index
 
 CONTACTS = Collection("contacts", indexes=(Index(("owner", "user"), unique=True),))
 """`{id: "<owner>:<user>", owner, user, added_at}`."""
@@ -79,24 +79,31 @@ class ContactRepository:
         """How many users the user has blocked."""
         return await self._engine.count(org, BLOCKS, {"blocker": blocker})
 
-    async def add(self, org: str, owner: str, user: str, at: str) -> Document:
-        """Add a contact; the one there is if there is one."""
+    async def add(self, org: str, owner: str, user: str, at: str) -> bool:
+        """Add a contact; whether there was none yet."""
         doc: Document = {"id": pair(owner, user), "owner": owner, "user": user, "added_at": at}
-        return await self._engine.insert_or_get(org, CONTACTS, doc)
+        return await self._insert(org, CONTACTS, doc)
+
+    async def _insert(self, org: str, collection: Collection, doc: Document) -> bool:
+        try:
+            await self._engine.insert(org, collection, doc)
+        except Duplicate:
+            return False
+        return True
 
     async def remove(self, org: str, owner: str, user: str) -> bool:
         """Remove a contact; whether there was one."""
         return await self._engine.delete(org, CONTACTS, {"id": pair(owner, user)}) > 0
 
-    async def block(self, org: str, blocker: str, blocked: str, at: str) -> Document:
-        """Block a user; the block there is if there is one."""
+    async def block(self, org: str, blocker: str, blocked: str, at: str) -> bool:
+        """Block a user; whether there was no block yet."""
         doc: Document = {
             "id": pair(blocker, blocked),
             "blocker": blocker,
             "blocked": blocked,
             "blocked_at": at,
         }
-        return await self._engine.insert_or_get(org, BLOCKS, doc)
+        return await self._insert(org, BLOCKS, doc)
 
     async def unblock(self, org: str, blocker: str, blocked: str) -> bool:
         """Lift a block; whether there was one."""

@@ -23,7 +23,8 @@ from store.engine import (
 )
 
 CONVERSATIONS = Collection("conversations", indexes=(Index(("kind", "id")),))
-"""`{id, kind, title, topic, created_at, created_by, owners, size}`: `owners` is the number of
+"""`{id, kind, title, topic, created_at, created_by, owners, size, pins}`: `pins` is the number of
+pinned messages (none where none was pinned since they are counted), `owners` is the number of
 members who are owners (0 in a direct one, or when nobody is left), `size` that of all members. What
 was made when there was but one has `owner` instead, that one's id or null: see `owners_of`. One that
 was deleted stays, of the kind `DELETED` and without what was said of it, with `deleted_by`: it is
@@ -96,6 +97,11 @@ def is_new(conversation: str) -> Guard:
 def is_as(conversation: str, **fields: str | int | None) -> Guard:
     """Holds as long as the conversation's document has these values."""
     return Guard(CONVERSATIONS, conversation, fields)
+
+
+def has_room(conversation: str, most: int) -> Guard:
+    """Holds as long as the conversation has less members than it may have."""
+    return Guard(CONVERSATIONS, conversation, {"size": Is("<", most)})
 
 
 def owners_of(conversation: Document) -> int:

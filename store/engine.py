@@ -133,13 +133,13 @@ class Guard(NamedTuple):
     moment after the append was asked for: what was acknowledged before is seen, what happens beside
     it may not be (decision 0016).
 
-    `where` is compared with the document's fields (also undeclared ones, equality only). With
+    `where` is compared with the document's fields, also undeclared ones: equality or `Is`. With
     `absent`, there must be no such document.
     """
 
     collection: Collection
     id: str
-    where: Mapping[str, Value] = _NOTHING
+    where: Mapping[str, Any] = _NOTHING
     absent: bool = False
 
 

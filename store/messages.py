@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from domain.conversations import personal_stream
+from store.conversations import CONVERSATIONS
 from store.engine import (
     Collection,
     Delete,
@@ -20,6 +21,7 @@ from store.engine import (
     Index,
     Insert,
     Is,
+    Update,
     Value,
 )
 
@@ -326,6 +328,23 @@ class MessageRepository:
     async def count_pins(self, org: str, conversation: str) -> int:
         """How many messages of a conversation are pinned."""
         return await self._engine.count(org, PINS, {"conversation": conversation})
+
+    async def pins(self, org: str, conversation: str, by: int, most: int) -> tuple[Guard, Update]:
+        """What counts a pin that comes (`by` 1) or goes (-1) in the conversation's document; the guard
+        holds as long as there are not more than `most` then. What was made before pins were counted
+        has no count, and gets one.
+        """
+        doc = await self._engine.get(org, CONVERSATIONS, conversation)
+        if doc is not None and doc.get("pins") is None:
+            pins = await self.count_pins(org, conversation) + by
+            return (
+                Guard(CONVERSATIONS, conversation, {"pins": None}),
+                Update(CONVERSATIONS, conversation, set={"pins": pins}),
+            )
+        return (
+            Guard(CONVERSATIONS, conversation, {"pins": Is("<=", most - by)} if by > 0 else {}),
+            Update(CONVERSATIONS, conversation, inc={"pins": by}),
+        )
 
     async def pinned(
         self, org: str, conversation: str, *, after: tuple[str, str] | None, limit: int

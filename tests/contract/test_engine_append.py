@@ -1,6 +1,7 @@
 """`Engine.append`: events and state in one step, guards, idempotency keys."""
 
 import asyncio
+from typing import Any
 
 import orjson
 import pytest
@@ -14,12 +15,12 @@ from store.engine import (
     Guard,
     GuardFailed,
     Insert,
+    Is,
     Key,
     KeyReused,
     NewEvent,
     Put,
     Update,
-    Value,
 )
 from tests.support.stores import (
     ADA,
@@ -332,13 +333,20 @@ async def test_what_cannot_be_stored_is_refused_and_disturbs_nobody(engine: Engi
 
 async def test_guards_compare_fields_declared_or_not(engine: Engine) -> None:
     await engine.insert(ORG, ROOMS, {"id": "r", "kind": "group", "n": 1, "closed": None})
-    holds: list[dict[str, Value]] = [
+    holds: list[dict[str, Any]] = [
         {},
         {"kind": "group"},
         {"n": 1, "closed": None},
         {"never": None},
+        {"n": Is("<", 2), "kind": Is("in", ["group", "channel"])},
     ]
-    fails: list[dict[str, Value]] = [{"kind": "direct"}, {"n": 1, "kind": None}, {"never": 1}]
+    fails: list[dict[str, Any]] = [
+        {"kind": "direct"},
+        {"n": 1, "kind": None},
+        {"never": 1},
+        {"n": Is("<", 1)},
+        {"never": Is("<", 1)},
+    ]
     for where in holds:
         await engine.append(appending(STREAM, guards=[Guard(ROOMS, "r", where)]))
     for where in fails:
@@ -346,7 +354,7 @@ async def test_guards_compare_fields_declared_or_not(engine: Engine) -> None:
             await engine.append(appending(STREAM, guards=[Guard(ROOMS, "r", where)]))
     with pytest.raises(GuardFailed):
         await engine.append(appending(STREAM, guards=[Guard(ROOMS, "other")]))
-    assert await seqs(engine) == [1, 2, 3, 4]
+    assert await seqs(engine) == [1, 2, 3, 4, 5]
 
 
 async def test_an_absent_guard_holds_while_there_is_none(engine: Engine) -> None:
