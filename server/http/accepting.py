@@ -1,7 +1,7 @@
 """Taking connections from sockets that listen, also when file descriptors run out.
 
-The event loops' own servers do not do: uvloop's drops connections without a word when there are no
-descriptors left, and may stop listening for good.
+The event loops' own servers do not do: when there are no descriptors left, uvloop's says nothing,
+and whoever has taken the last ones leaves none to the store.
 """
 
 import asyncio
