@@ -80,6 +80,7 @@ check: lint types imports docs-check ## Everything that is checked without runni
 
 lock: $(DEV) ## Pin the newest versions that requirements*.in allow
 	@$(COMPILE) --upgrade requirements.in -o requirements.txt
+	@$(COMPILE) --upgrade requirements-telemetry.in -o requirements-telemetry.txt
 	@$(COMPILE) --upgrade requirements-dev.in -o requirements-dev.txt
 	@$(COMPILE) --upgrade requirements-pip.in -o requirements-pip.txt
 

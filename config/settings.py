@@ -24,7 +24,7 @@ from config.values import (
 )
 
 PREFIX = "PARLEY_"
-SECRETS = ("secret_key", "store_url", "redis_url", "admin_password")
+SECRETS = ("secret_key", "store_url", "redis_url", "admin_password", "sentry_dsn")
 """Fields whose values nobody shall read: each may be kept in a file, `PARLEY_…_FILE`."""
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -120,6 +120,10 @@ def _redis_url(value: object) -> str | None:
     for host in hosts.split(","):
         parse_url(_REDIS, f"{scheme}://{login}{at}{host}{slash}{path}{mark}{query}")
     return value
+
+
+def _otlp_endpoint(value: object) -> str | None:
+    return None if value is None else parse_url(("http", "https"), value)
 
 
 def _secret(value: SecretStr) -> SecretStr:
@@ -434,6 +438,24 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(
         default=LogFormat.AUTO,
         description="`auto` is `json` in production, `console` in development.",
+    )
+
+    # -- telemetry ----------------------------------------------------------------------------
+
+    sentry_dsn: SecretStr = Field(
+        default=SecretStr(""),
+        description="Where errors are sent, as Sentry names it: `https://key@host/1`. Needs "
+        "`requirements-telemetry.txt`.",
+        json_schema_extra={"section": "Telemetry", "default": "nowhere"},
+    )
+    otlp_endpoint: Annotated[str | None, BeforeValidator(_otlp_endpoint)] = Field(
+        default=None,
+        description="Collector that traces are sent to over OTLP/HTTP: `http://127.0.0.1:4318`. Needs "
+        "`requirements-telemetry.txt`.",
+        json_schema_extra={"default": "nowhere"},
+    )
+    trace_share: float = Field(
+        default=1.0, ge=0, le=1, description="Share of commands whose trace is sent: 0.01 is 1 %."
     )
 
     @property

@@ -10,6 +10,7 @@ import orjson
 
 from domain.delivery import Delivery
 from domain.events import SYSTEM, Actor, EventType, StoredEvent, envelope
+from domain.tracing import Tracing
 from fanout.bus import Bus
 from fanout.hub import Hub, Subscriber
 from fanout.sequencer import Sequencer
@@ -21,19 +22,39 @@ _STORED = b'{"delivery":"durable"}\n'
 class Publisher:
     """The way out for every event."""
 
-    def __init__(self, hub: Hub, sequencer: Sequencer, bus: Bus | None = None) -> None:
-        """`bus`: how other nodes are told. Without one, or with one that is alone, there are none."""
+    def __init__(
+        self,
+        hub: Hub,
+        sequencer: Sequencer,
+        bus: Bus | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        """`bus`: how other nodes are told. Without one, or with one that is alone, there are none.
+        `tracing`: how what is published is followed, to other nodes too.
+        """
+        self._tracing = tracing
         self._hub = hub
         self._sequencer = sequencer
         self._bus = None if bus is None or bus.alone else bus
 
     def stored(self, events: Iterable[StoredEvent]) -> None:
         """Publish durable events that an append returned."""
-        bus = self._bus
+        bus, tracing = self._bus, self._tracing
+        if tracing is not None and tracing.context() is not None:
+            self._stored_traced(events, tracing)
+            return
         for event in events:
             self._sequencer.publish(event)
             if bus is not None:
                 bus.publish(event.stream, _STORED + event.payload)
+
+    def _stored_traced(self, events: Iterable[StoredEvent], tracing: Tracing) -> None:
+        for event in events:
+            with tracing.span("publish", "producer", stream=event.stream, type=event.type):
+                self._sequencer.publish(event)
+                if self._bus is not None:
+                    told = orjson.dumps({"delivery": "durable", "trace": tracing.context()})
+                    self._bus.publish(event.stream, told + b"\n" + event.payload)
 
     def emit(
         self,
@@ -71,18 +92,27 @@ class Publisher:
             ValueError: it is no such message.
         """
         if message.startswith(_STORED):
-            event = StoredEvent.from_payload(message[len(_STORED) :])
-            if event.stream != room:
-                raise ValueError("an event of another stream")
-            self._sequencer.publish(event)
+            self._receive_stored(room, message[len(_STORED) :])
             return
         head, _, payload = message.partition(b"\n")
         told = orjson.loads(head)
         try:
             delivery = Delivery(told["delivery"])
-            self._hub.publish(room, told["type"], payload, delivery, told["key"])
+            if delivery is not Delivery.DURABLE:
+                self._hub.publish(room, told["type"], payload, delivery, told["key"])
+            elif self._tracing is None:
+                self._receive_stored(room, payload)
+            else:
+                with self._tracing.span("receive", "consumer", told["trace"], stream=room):
+                    self._receive_stored(room, payload)
         except (KeyError, TypeError) as error:
             raise ValueError("no event") from error
+
+    def _receive_stored(self, room: str, payload: bytes) -> None:
+        event = StoredEvent.from_payload(payload)
+        if event.stream != room:
+            raise ValueError("an event of another stream")
+        self._sequencer.publish(event)
 
     def send(
         self,

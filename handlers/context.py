@@ -43,6 +43,11 @@ class Context:
         return self._principal is None
 
     @property
+    def door(self) -> str:
+        """`socket` or `rest`: over which the command came."""
+        return "rest" if self._client is None else "socket"
+
+    @property
     def client(self) -> Client:
         """The socket connection the command came over.
 

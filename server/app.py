@@ -16,6 +16,7 @@ from config.settings import Settings, sqlite_path
 from config.values import redact_url
 from domain.clock import SystemClock
 from domain.errors import Unavailable
+from domain.tracing import Tracing
 from fanout.limits import Limit, LocalRateLimiter, RateLimiter
 from fanout.redis_bus import RedisBus
 from fanout.redis_limits import RedisRateLimiter
@@ -32,6 +33,7 @@ from server.node import Node
 from server.numbers import bus_numbers
 from server.peers import Peers
 from server.seat import TOLD_ALIVE, Seat
+from server.telemetry import NoTelemetry, node_name, telemetry
 from server.version import VERSION
 from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
@@ -63,6 +65,14 @@ async def serve(settings: Settings, seat: Seat | None = None) -> None:
     Raises:
         NotStarted: a setting cannot be used, the port is taken, or the store cannot be opened.
     """
+    try:
+        async with telemetry(settings, node_name(settings, seat)) as tracing:
+            await _serve(settings, seat, tracing)
+    except NoTelemetry as error:
+        raise NotStarted(str(error), settings=True) from None
+
+
+async def _serve(settings: Settings, seat: Seat | None, tracing: Tracing | None) -> None:
     raise_file_limit(3 * settings.max_connections + 1024)
     metrics = Metrics()
     engine = make_engine(settings, metrics)
@@ -75,7 +85,7 @@ async def serve(settings: Settings, seat: Seat | None = None) -> None:
         blobs = make_blobs(settings)
         peers = make_peers(settings, metrics)
         try:
-            node = Node(settings, engine, peers, blobs, SystemClock(), metrics, seat)
+            node = Node(settings, engine, peers, blobs, SystemClock(), metrics, seat, tracing)
             async with AsyncExitStack() as stack:
                 try:
                     await stack.enter_async_context(node.running())

@@ -13,6 +13,7 @@ from actions.user_control import CHANNEL as USER
 from actions.user_control import UserControl
 from domain.clock import Clock
 from domain.events import StoredEvent
+from domain.tracing import Tracing
 from fanout.bus import Bus
 from fanout.hub import Encoder, Hub, Subscriber
 from fanout.presence import CHANNELS as PRESENCE
@@ -39,6 +40,7 @@ class Fabric:
         encode: Encoder,
         *,
         head_check: float = 5.0,
+        tracing: Tracing | None = None,
     ) -> None:
         """`encode` makes an event's wire bytes. `head_check`: seconds within which what the bus
         has lost is noticed.
@@ -54,7 +56,7 @@ class Fabric:
             on_unfollow=bus.unsubscribe,
             on_gap=_send_away,
         )
-        self.publisher = Publisher(self.hub, self.sequencer, bus)
+        self.publisher = Publisher(self.hub, self.sequencer, bus, tracing)
         self.control = Control(bus)
         self.user_control = orders = UserControl(bus)
         self.clients = Clients(on_first=orders.follow, on_last=orders.unfollow)

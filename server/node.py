@@ -1,7 +1,6 @@
 """One node: its features, and the doors by which clients come to them."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NotRequired
@@ -16,6 +15,7 @@ from config.limits import DEFAULT, buckets, check_buckets
 from config.settings import Environment, Settings
 from domain.accounts import Expiry
 from domain.clock import Clock
+from domain.tracing import Tracing
 from domain.unread import UnreadTotal
 from fanout.limits import LocalRateLimiter
 from handlers.command import Registry
@@ -48,6 +48,7 @@ from server.peers import Peers
 from server.periodic import at_once_and_every, end_all, every
 from server.seat import Seat, WorkerMetrics
 from server.shared_jobs import SharedJobs
+from server.telemetry import node_name
 from server.transport.options import TransportOptions
 from server.transport.origins import OriginPolicy
 from server.transport.packets import encode_event
@@ -101,6 +102,7 @@ class Node:
         clock: Clock,
         metrics: Metrics,
         seat: Seat | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         bus = peers.bus
         self._settings = settings
@@ -108,7 +110,9 @@ class Node:
         self._blobs = blobs
         self._metrics = metrics
         self._worker_metrics = None if seat is None else WorkerMetrics(seat, metrics)
-        self.fabric = Fabric(engine, bus, clock, encode_event, head_check=settings.head_check)
+        self.fabric = Fabric(
+            engine, bus, clock, encode_event, head_check=settings.head_check, tracing=tracing
+        )
         limits = settings.rate_limits
         by_bucket = buckets(limits) if limits.enabled else {}
         default = DEFAULT if limits.enabled else None
@@ -117,8 +121,7 @@ class Node:
         )
         self._arriving = Arriving(settings.max_body_total)
         self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
-        name = f"{socket.gethostname()}:{settings.port}"
-        name += "" if seat is None else f" worker {seat.number}"
+        name = node_name(settings, seat)
         connections = Connections(self.fabric.clients, bus, self.fabric.control, name)
         self.fabric.listen(CONNECTIONS, connections.receive)
         self._shared_jobs: SharedJobs | None = None
@@ -133,6 +136,11 @@ class Node:
         )
         check_buckets(limits, (each.bucket for each in self.registry.commands))
         dispatcher = Dispatcher(limiter, metrics)
+        if tracing is not None:
+            from server.tracing import TracedDispatcher, trace_engine  # noqa: PLC0415 - an extra
+
+            dispatcher = TracedDispatcher(tracing, limiter, metrics)
+            trace_engine(engine, tracing)
         gateway = Gateway(
             self.features.authenticator.authenticate,
             self.registry,
