@@ -68,7 +68,11 @@ class RawSocket:
             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
             f"{headers}\r\n".encode()
         )
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (ConnectionError, asyncio.IncompleteReadError):
+            writer.transport.abort()
+            raise
         if not head.startswith(b"HTTP/1.1 101 "):
             writer.transport.abort()
             raise ConnectionRefusedError(head.split(b"\r\n")[0].decode())
