@@ -28,6 +28,7 @@ class Elsewhere:
         self._unread = unread
         self._receipts = receipts
         sequencer.observe(MESSAGE_CREATED.name, self._created)
+        unread.told_in_turn()
         sequencer.observe(MESSAGE_DELETED.name, self._deleted)
         receipts.on_moved.append(self._tell_moved)
         control.on(_MOVED, self._heard_moved)

@@ -54,7 +54,7 @@ from store.uploads import UPLOADS, UploadRepository
 class Unread(Protocol):
     """Where what users have not read is counted (`actions.unread`)."""
 
-    def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+    def sent(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
         """A message was published."""
         ...
 
@@ -207,7 +207,7 @@ class Messages:
         self._publisher.stored(appended.events)
         doc["seq"] = appended.seq
         self._last_messages.note(conversation, appended.epoch, Last(doc["id"], appended.seq, at))
-        self._unread.created(conversation, appended.seq, user, draft.mentions)
+        self._unread.sent(conversation, appended.seq, user, draft.mentions)
         return shown(doc)
 
     async def _attach(

@@ -58,6 +58,8 @@ class Unread:
         self._clients = clients
         self._publisher = publisher
         self._clock = clock
+        self._in_turn = False
+        """Whether `created` is called of all that is followed here, in order, whoever sent it."""
         self._feeds: dict[str, Feed] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._wanted: dict[Inbox, set[str]] = {}
@@ -99,6 +101,18 @@ class Unread:
         )
 
     # -- told ---------------------------------------------------------------------------------
+
+    def told_in_turn(self) -> None:
+        """From now on `created` is called of every message that somebody here follows, in order."""
+        self._in_turn = True
+
+    def sent(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+        """A message was sent here and published. Where it is told in its turn, that is not now if what
+        other nodes sent before it has not come yet: otherwise all who have counted it would have to
+        count again for each of those.
+        """
+        if not self._in_turn:
+            self.created(conversation, seq, sender, mentions)
 
     def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
         """A message was published."""

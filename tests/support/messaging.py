@@ -90,7 +90,7 @@ class NotedUnread:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
+    def sent(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
         self.told.append(("created", conversation, seq, sender, list(mentions)))
 
     def deleted(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -11,6 +12,7 @@ from actions import reconcile
 from domain.conversations import Kind
 from domain.errors import NotFound
 from domain.principals import Principal
+from store.messages import MESSAGES
 from tests.support.bus import LossyBus, Wire
 from tests.support.cluster import ClusterNode, Reader, cluster
 from tests.support.counting import until
@@ -307,6 +309,44 @@ async def test_counts_are_right_after_an_interruption(nodes: list[ClusterNode], 
     wire.cut = False
     lossy(there).rejoin()
     await until(lambda: reader.outlet.data("unread.updated")[-1]["unread"] == 2)
+
+
+async def test_counts_of_those_who_write_at_the_same_time_are_not_made_anew(
+    nodes: list[ClusterNode], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, _ = nodes
+    ann, ben, cat = (here.user(each) for each in ("ann", "ben", "cat"))
+    there.people.users = here.people.users
+    room = (await here.open(ann, ben, cat, kind=Kind.GROUP))["id"]
+    placed = ((ann, here), (cat, here), (ben, there))
+    readers = [await Reader.connect(node, who) for who, node in placed]
+    for reader, (_, node) in zip(readers, placed, strict=True):
+        node.counts.resend(reader.client, [room])
+    for number in range(30):
+        await here.send(ann, room, f"before {number}")
+    await until(lambda: all(each.outlet.data("unread.updated") for each in readers))
+    inboxes = [(node, node.counts.kept_of(who.user)) for who, node in placed]
+    await until(lambda: not any(node.counts.is_waiting(inbox) for node, inbox in inboxes if inbox))
+    reads = 0
+    find = here.engine.find
+
+    async def counted(*args: Any, **named: Any) -> Any:
+        nonlocal reads
+        reads += args[1] == MESSAGES
+        return await find(*args, **named)
+
+    monkeypatch.setattr(here.engine, "find", counted)
+    wire.cut = True  # nobody hears the other, and each finds out by looking
+    for number in range(20):
+        await there.send(ben, room, f"there {number}")
+        await here.send(ann, room, f"here {number}", mentions=["cat"])
+        await here.unread_of(cat, room)  # counts what has come
+        await asyncio.sleep(0.02)
+    stream = f"messages/{room}"
+    await until(lambda: all(each.seqs(stream)[-1:] == [71] for each in readers))
+    for who, node in placed:
+        assert await node.unread_of(who, room) == await node.recount(who, room)
+    assert reads == 3  # the three that were just made
 
 
 async def test_own_devices_on_other_nodes_hear_of_a_position_in_a_channel(
