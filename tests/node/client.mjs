@@ -27,7 +27,6 @@ const operations = {
     tokens.set(namespace, token);
     let connectedBefore = resume != null;
     const socket = io(url + namespace, {
-      forceNew: sockets.size === 0,
       reconnectionDelay: 100,
       reconnectionDelayMax: 500,
       ...options,
