@@ -326,6 +326,7 @@ class Messages:
             version=doc["version"],
             deleted_at=doc["deleted_at"],
             pinned_at=doc["pinned_at"],
+            attachments=doc["attachments"],
         )
         org, stream = principal.org, stream_of(conversation)
         view = await self._views.one(org, {**doc, **values})

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,10 @@ log = structlog.get_logger(__name__)
 
 PIECE = 128 * 1024
 """Bytes gathered before they are written."""
+
+
+OnRemoved = Callable[[str, Document], Awaitable[object]]
+"""(organization, an upload of it that is being removed)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class Uploads:
         self._clock = clock
         self._limits = limits
         self._files = UploadFiles(blobs, pictures)
+        self.on_removed: list[OnRemoved] = []
+        """Called before the bytes go; again, if something failed."""
         self._looked_at = KINDS if pictures is not None else frozenset[str]()
 
     # -- receiving ----------------------------------------------------------------------------
@@ -365,6 +371,8 @@ class Uploads:
     async def _remove(self, org: str, doc: Document) -> None:
         # Bytes first: as long as the document is there, a crash leaves something to find. Of one after
         # that, the count is found.
+        for callback in self.on_removed:
+            await callback(org, doc)
         await self._repository.work(org, doc["owner"], self._now())
         await self._files.erase(blobs_of(doc["id"], doc))
         await self._repository.remove(org, doc["id"], State.DELETING)

@@ -40,6 +40,8 @@ class Attachment(TypedDict):
     """Where to fetch it, with a token, relative to the server."""
     image: NotRequired[ImageSize]
     """Of a picture that can be shown: `?size=` gives thumbnails of it."""
+    deleted: NotRequired[bool]
+    """True once its owner has deleted the file: it cannot be fetched any more."""
 
 
 @with_config(extra="forbid")
@@ -90,7 +92,11 @@ MESSAGE_CREATED = EventType(
     "message.created", NAMESPACE, Delivery.DURABLE, Message, "Somebody sent a message."
 )
 MESSAGE_EDITED = EventType(
-    "message.edited", NAMESPACE, Delivery.DURABLE, Message, "The sender changed a message's body."
+    "message.edited",
+    NAMESPACE,
+    Delivery.DURABLE,
+    Message,
+    "The sender changed a message's body or mentions, or deleted a file of it.",
 )
 MESSAGE_DELETED = EventType(
     "message.deleted",

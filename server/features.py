@@ -20,6 +20,7 @@ from actions.handovers import Handovers
 from actions.hashing import PasswordHasher
 from actions.history import History
 from actions.last_messages import LastMessages
+from actions.lost_files import LostFiles
 from actions.member_roles import MemberRoles
 from actions.members import Members
 from actions.memberships import Memberships
@@ -376,6 +377,8 @@ class Features:
             UploadLimits(settings.upload_max, settings.upload_quota, settings.upload_unattached),
             self.pictures,
         )
+        lost = LostFiles(engine, posts, files, message_views, fabric.publisher, clock)
+        self.uploads.on_removed.append(lost.removed)
         fabric.rules.declare(
             conversations.NAMESPACE,
             memberships.may_read,

@@ -75,7 +75,7 @@ class Range:
     """Messages in this message's thread."""
 
 
-def is_in(message: str, conversation: str, **fields: Value) -> Guard:
+def is_in(message: str, conversation: str, **fields: Any) -> Guard:
     """Holds as long as the message is in the conversation and has these values."""
     return Guard(MESSAGES, message, {"conversation": conversation, **fields})
 

@@ -298,6 +298,15 @@ class UploadRepository:
         found = await self._engine.find(org, LINKS, where, order=("id",), limit=limit)
         return [link["stream"] for link in found]
 
+    async def links(
+        self, org: str, upload: str, *, after: str = "", limit: int = 100
+    ) -> list[Document]:
+        """What attaches an upload to messages, behind the link `after`."""
+        where: dict[str, Any] = {"upload": upload, "withdrawn_at": None}
+        if after:
+            where["id"] = Is(">", after)
+        return await self._engine.find(org, LINKS, where, order=("id",), limit=limit)
+
     async def was_attached(self, org: str, upload: str, stream: str | None = None) -> bool:
         """Whether an upload was ever attached to anything, or to anything of one stream."""
         where: dict[str, Any] = {"upload": upload}

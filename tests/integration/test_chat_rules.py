@@ -1,5 +1,6 @@
 """What people expect of a chat, through the doors that clients use, on both engines."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,3 +72,44 @@ async def test_mentions_follow_edits(api: Api) -> None:
     wrong = {"body": "hi", "version": 3, "mentions": [stranger.id]}
     problem = (await ann.api.request("PATCH", path, json=wrong)).expect(400)
     assert problem["errors"][0]["field"] == "mentions"
+
+
+FORM = "--x\r\nContent-Disposition: form-data; name=file; filename={}\r\n\r\nhello\r\n--x--\r\n"
+
+
+async def upload(who: Account, name: str = "a.txt") -> str:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    reply = await who.api.request(
+        "POST", "/uploads", data=FORM.format(name).encode(), headers=headers
+    )
+    return str(reply.expect(201)["id"])
+
+
+async def test_a_file_that_is_deleted_says_so_in_its_messages(api: Api) -> None:
+    ann, bob = await api.register("Ann"), await api.register("Bob")
+    room, other = await group(ann, bob), await group(bob)
+    await bob.api.post(f"/conversations/{other}/members", {"user": ann.id})
+    one, two = await upload(ann), await upload(ann)
+    sent = [
+        await send(ann, room, "first", attachments=[one, two]),
+        await send(ann, room, "second", attachments=[one]),
+        await send(ann, other, "third", attachments=[one]),
+    ]
+    # Also where its owner is no longer, and beside another file of the same message.
+    await ann.api.post(f"/conversations/{other}/leave")
+    async with await connect(api.url, "/messages", bob.token) as robert:
+        await asyncio.gather(*(ann.api.delete(f"/uploads/{each}", 200) for each in (one, two)))
+        await robert.until(lambda: len(robert.named("message.edited")) == 4)
+        told = robert.named("message.edited")
+        assert {each["actor"]["id"] for each in told} == {ann.id}
+        last = {each["data"]["id"]: each["data"] for each in told}
+    for message in sent:
+        now = await bob.api.get(f"/messages/{message['id']}")
+        assert now["attachments"] == [{**each, "deleted": True} for each in message["attachments"]]
+        assert (now["body"], now["version"], now["edited_at"]) == (message["body"], 1, None)
+        assert last[message["id"]] == now
+    # It can be edited and deleted as before.
+    change = {"body": "changed", "version": 1}
+    edited = await ann.api.patch(f"/messages/{sent[0]['id']}", change)
+    assert [each["deleted"] for each in edited["attachments"]] == [True, True]
+    assert (await ann.api.delete(f"/messages/{sent[0]['id']}", 200))["attachments"] == []
