@@ -218,7 +218,7 @@ class ConversationViews:
         their places.
         """
         org = principal.org
-        ids = await self._conversations.of_user(org, principal.user)
+        ids = await self._memberships.listed(org, principal.user)
         last = await self._last_messages.of(org, ids)
         wanted = ids if kind is not None else [id for id in ids if id not in last]
         docs = await self._conversations.get_many(org, wanted)

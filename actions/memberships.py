@@ -143,6 +143,14 @@ class Memberships:
         """The conversations a user is in."""
         return (await self._list(org, user)).conversations
 
+    async def listed(self, org: str, user: str) -> Sequence[str]:
+        """As `of_user`, with all that was answered before the call, on whichever node. With several
+        the store is asked: what another one changed is known here a moment later.
+        """
+        if self._control.alone:
+            return await self.of_user(org, user)
+        return await self._conversations.of_user(org, user)
+
     def changed(self, users: Sequence[str]) -> None:
         """These users came or went, or their own stream began: forget their lists everywhere."""
         self._control.send(users, _DROP)

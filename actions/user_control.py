@@ -149,6 +149,11 @@ class UserControl:
             for callback in self.on_missed:
                 callback(user)
 
+    @property
+    def alone(self) -> bool:
+        """Whether there are no other nodes."""
+        return self._bus.alone
+
     def hears(self, user: str) -> bool:
         """Whether all orders to a user come here: then what was read since may be kept."""
         if self._bus.alone:

@@ -14,7 +14,8 @@ from domain.conversations import Kind
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.principals import Role
 from store.contacts import BLOCKS
-from store.engine import Append, Appended, Document
+from store.conversations import MEMBERS
+from store.engine import Append, Appended, Collection, Document, Filter
 from tests.support.messaging import MessagingWorld, messaging_world
 
 
@@ -337,6 +338,34 @@ async def test_the_list_has_the_latest_message_first_and_pages(world: MessagingW
     await world.send(ann, expected[6], "up")
     second = await world.views.mine(ann, kind=None, archived=None, cursor=first["next"], limit=9)
     assert [each["id"] for each in second["items"]] == expected[3:6]
+
+
+async def test_the_next_page_reads_no_list_of_conversations_again(
+    world: MessagingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob, cy = world.user("ann"), world.user("bob"), world.user("cy")
+    opened = [(await world.open(ann, bob))["id"] for _ in range(3)]
+    reads = 0
+    find = world.engine.find
+
+    async def counted(org: str, collection: Collection, where: Filter, **more: Any) -> Any:
+        nonlocal reads
+        reads += collection is MEMBERS and "conversation" not in where
+        return await find(org, collection, where, **more)
+
+    monkeypatch.setattr(world.engine, "find", counted)
+    assert len(await world.mine(bob, limit=1)) == 3
+    assert reads == 1
+    # nor is anything older shown than what was answered before
+    await world.members.leave(bob, opened[0])
+    assert {each["id"] for each in await world.mine(bob)} == {*opened[1:]}
+    await world.members.add(ann, opened[0], "bob")
+    assert {each["id"] for each in await world.mine(bob)} == {*opened}
+    await world.members.remove(ann, opened[1], "bob")
+    assert {each["id"] for each in await world.mine(bob)} == {opened[0], opened[2]}
+    other = await world.open(cy, bob)
+    assert {each["id"] for each in await world.mine(bob)} == {opened[0], opened[2], other["id"]}
+    assert reads == 5
 
 
 async def test_the_list_shows_a_last_message_as_it_is_now(world: MessagingWorld) -> None:
