@@ -158,6 +158,7 @@ async def test_websockets_are_not_counted_here(start_server: StartServer) -> Non
     assert "parley_sessions 4.0" in metrics
     for each in sockets:
         each.abort()
+    await asyncio.sleep(0)
 
 
 def files(pid: int) -> int:
@@ -216,3 +217,4 @@ async def test_file_descriptors_run_out_and_come_back(start_server: StartServer)
     for _, writer in silent:
         writer.transport.abort()
     sockets[0].abort()
+    await asyncio.sleep(0)  # for those to end
