@@ -114,6 +114,7 @@ class Deletions:
                 if failed.guard == guard:
                     raise await self._owners.refused(principal, doc) from None
                 continue
+            self._memberships.forget_facts(conversation)
             self._publisher.stored(appended.events)
             self._put_out(users, conversation, appended.seq)
             log.info("conversation_deleted", conversation=conversation, by=principal.user)

@@ -133,6 +133,10 @@ class Memberships:
             raise NotFound("There is no such conversation.")
         return facts
 
+    async def is_there(self, org: str, conversation: str) -> bool:
+        """Whether a conversation is not deleted, as of the store."""
+        return await self._conversations.get(org, conversation) is not None
+
     def forget_facts(self, conversation: str) -> None:
         """A conversation is gone: keep nothing of it on this node."""
         self._facts.pop(conversation, None)

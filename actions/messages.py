@@ -198,6 +198,8 @@ class Messages:
         except KeyReused:
             raise Conflict("This client_id was used for another message.") from None
         if appended.replayed:
+            if not await self._memberships.is_there(org, conversation):
+                raise NotFound("There is no such conversation.")
             if appended.events:
                 return shown(appended.events[0].content())
             first = await self._messages.at(org, conversation, appended.seq)

@@ -106,7 +106,9 @@ class Uploads:
     async def receive(
         self, principal: Principal, incoming: Incoming, chunks: AsyncIterator[bytes]
     ) -> Upload:
-        """Store a file as it comes in. With an error nothing of it is kept.
+        """Store a file as it comes in. With an error nothing of it is kept. Sent again with the same
+        `client_id`, it is only compared with the first one, as long as that is there: whatever the
+        caller may no longer store or share.
 
         Args:
             chunks: its bytes; an error it raises ends the upload.
@@ -117,6 +119,12 @@ class Uploads:
             TooLarge: it exceeds the limit of a file or of the caller's quota.
             Conflict: the `client_id` was used for another file.
         """
+        if incoming.client_id is not None:
+            first = await self._repository.by_client_id(
+                principal.org, principal.user, incoming.client_id
+            )
+            if first is not None and first["state"] == State.READY:
+                return await self._again(first, incoming, chunks)
         if incoming.conversation is not None:
             await self._may_share(principal, incoming.conversation)
         if incoming.size is not None and incoming.size > self._limits.size:
@@ -129,6 +137,18 @@ class Uploads:
             # A sender that goes away cancels this; what it leaves is removed all the same.
             await asyncio.shield(self._discard(principal.org, principal.user, id))
             raise
+
+    async def _again(
+        self, first: Document, incoming: Incoming, chunks: AsyncIterator[bytes]
+    ) -> Upload:
+        digest = hashlib.sha256()
+        size = 0
+        async for piece in _gather(chunks):
+            size += len(piece)
+            if size > self._limits.size:
+                raise self._too_large()
+            digest.update(piece)
+        return _same(first, incoming, digest.hexdigest())
 
     def _fresh(self, id: str, principal: Principal, incoming: Incoming) -> Document:
         now = timestamp(self._clock.now())
@@ -210,10 +230,7 @@ class Uploads:
         doc = await self._repository.by_client_id(principal.org, principal.user, incoming.client_id)
         if doc is None:
             raise Unavailable("The first upload with this client_id is being removed.")
-        same = _received(doc) == _received(known) and doc["name"] == clean_name(incoming.name)
-        if not same or doc["state"] != State.READY:
-            raise Conflict("This client_id was used for another file.")
-        return view(doc)
+        return _same(doc, incoming, _received(known))
 
     async def _discard(self, org: str, owner: str, id: str) -> None:
         try:
@@ -395,6 +412,14 @@ def view(doc: Document) -> Upload:
         "conversation": doc["conversation"],
         "created_at": doc["created_at"],
     }
+
+
+def _same(first: Document, incoming: Incoming, received: Any) -> Upload:
+    """The answer to a file that came before, by the hash of what was sent now."""
+    same = _received(first) == received and first["name"] == clean_name(incoming.name)
+    if not same or first["state"] != State.READY:
+        raise Conflict("This client_id was used for another file.")
+    return view(first)
 
 
 def _received(doc: Document) -> Any:
