@@ -8,6 +8,7 @@ import orjson
 import structlog
 
 from actions.authority import Authority, without_key
+from actions.avatars import Avatars
 from actions.failures import counting_failures
 from actions.guesses import Guesses
 from actions.hashing import PasswordHasher
@@ -90,6 +91,7 @@ class Accounts:
         registration: Registration,
         guesses: Guesses,
         rules: PasswordRules = NO_RULES,
+        avatars: Avatars | None = None,
     ) -> None:
         """`rules`: what a new password needs besides."""
         self._accounts = accounts
@@ -102,6 +104,7 @@ class Accounts:
         self._authority = Authority(accounts, attempts, clock)
         self._guesses = guesses
         self._rules = rules
+        self._avatars = avatars
 
     def _check_password(self, password: str, *about: str) -> None:
         about = (*about, *self._rules.words)
@@ -307,9 +310,12 @@ class Accounts:
             clean["name"] = clean_name(clean["name"])
         if "avatar" in clean:
             clean["avatar"] = clean_avatar(clean["avatar"])
+            if self._avatars is not None:
+                await self._avatars.check(principal, clean["avatar"])
         if "settings" in clean:
             _check_settings(clean["settings"])
         user = await self._mine(principal)
+        before = user["avatar"]
         if password is not None:
             without_key(principal)
             user = await self._change_password(principal, user, password, current_password, clean)
@@ -317,6 +323,8 @@ class Accounts:
                 await self._sessions.end_keys(principal.org, principal.user)
         elif clean:
             user = await self._accounts.update_user(principal.org, principal.user, clean) or user
+        if self._avatars is not None:
+            await self._avatars.replaced(principal.org, before, user["avatar"])
         return own_view(user, principal.org)
 
     async def _change_password(

@@ -38,6 +38,9 @@ PIECE = 128 * 1024
 """Bytes gathered before they are written."""
 
 
+Shows = Callable[[str, Document], Awaitable[bool]]
+"""(organization, an upload of it)"""
+
 OnRemoved = Callable[[str, Document], Awaitable[object]]
 """(organization, an upload of it that is being removed)"""
 
@@ -97,6 +100,8 @@ class Uploads:
         self._clock = clock
         self._limits = limits
         self._files = UploadFiles(blobs, pictures)
+        self.shows: Shows = _nowhere
+        """Whether all of the organization may see an upload, which is kept then."""
         self.on_removed: list[OnRemoved] = []
         """Called before the bytes go; again, if something failed."""
         self._looked_at = KINDS if pictures is not None else frozenset[str]()
@@ -296,7 +301,7 @@ class Uploads:
             if await self._rules.readable(principal, dict.fromkeys(streams)):
                 return True
             after = streams[-1]
-        return False
+        return await self.shows(principal.org, doc)
 
     async def list(self, principal: Principal, cursor: str | None, limit: int) -> UploadPage:
         """The caller's own uploads, newest first."""
@@ -367,17 +372,20 @@ class Uploads:
 
     async def _remove_unattached(self, doc: Document) -> bool:
         org, id = doc["org"], doc["id"]
-        if await self._repository.was_attached(org, id):
+        if await self._is_needed(org, doc):
             await self._repository.keep(org, id)
             return False
         if not await self._repository.condemn(org, id, State.READY, self._now()):
             return False
         # Nothing can attach it from here on, but something may have just before.
-        if await self._repository.was_attached(org, id):
+        if await self._is_needed(org, doc):
             await self._repository.spare(org, id, self._now())
             return False
         await self._remove(org, doc)
         return True
+
+    async def _is_needed(self, org: str, doc: Document) -> bool:
+        return await self._repository.was_attached(org, doc["id"]) or await self.shows(org, doc)
 
     async def _clear(self, doc: Document, state: State) -> bool:
         if not await self._repository.condemn(doc["org"], doc["id"], state, self._now()):
@@ -397,6 +405,10 @@ class Uploads:
 
     def _now(self) -> str:
         return timestamp(self._clock.now())
+
+
+async def _nowhere(_org: str, _upload: Document) -> bool:
+    return False
 
 
 def view(doc: Document) -> Upload:

@@ -1,5 +1,6 @@
 """Uploaded files: their wire form, their names, and how a browser may be given them."""
 
+import re
 import unicodedata
 from urllib.parse import quote
 
@@ -105,6 +106,15 @@ def disposition(content_type: str, name: str, *, attachment: bool) -> str:
         # RFC 8187's attr-char: what quote() leaves, and these.
         value += f"; filename*=UTF-8''{quote(name, safe='!#$&+^`|')}"
     return value
+
+
+_UPLOAD = re.compile(r"(?:/[^?#]*)?/api/v1/uploads/([^/?#]+)(?:[?#].*)?\Z")
+
+
+def upload_of(path: str | None) -> str | None:
+    """The upload that a path of this server leads to, if it is that of one."""
+    found = _UPLOAD.match(path) if path is not None and path.startswith("/") else None
+    return found[1] if found is not None else None
 
 
 def renamed(name: str, content_type: str) -> str:

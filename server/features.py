@@ -9,6 +9,7 @@ from typing import NamedTuple
 from actions.access import Authenticator
 from actions.accounts import Accounts, PasswordRules
 from actions.api_keys import ApiKeys
+from actions.avatars import Avatars
 from actions.contacts import Contacts
 from actions.conversation_views import ConversationViews
 from actions.conversations import Conversations
@@ -222,6 +223,7 @@ class Features:
             settings.refresh_grace,
             settings.session_max_age,
         )
+        self.avatars = Avatars(users, UploadRepository(fabric.engine), fabric.clock)
         guesses = Guesses(GuessRepository(fabric.engine), fabric.clock)
         self.accounts = Accounts(
             users,
@@ -233,6 +235,7 @@ class Features:
             settings.registration.value,
             guesses,
             PasswordRules(settings.password_rule is PasswordRule.LENGTH, (settings.token_issuer,)),
+            self.avatars,
         )
         managed = Users(
             users,
@@ -378,7 +381,8 @@ class Features:
             self.pictures,
         )
         lost = LostFiles(engine, posts, files, message_views, fabric.publisher, clock)
-        self.uploads.on_removed.append(lost.removed)
+        self.uploads.on_removed += [lost.removed, self.avatars.removed]
+        self.uploads.shows = self.avatars.shows
         fabric.rules.declare(
             conversations.NAMESPACE,
             memberships.may_read,

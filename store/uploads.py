@@ -235,6 +235,19 @@ class UploadRepository:
         """Note that an upload is attached: no sweep needs to look at it again."""
         await self._engine.update(org, UPLOADS, id, set={"kept": True})
 
+    async def look_at_again(self, org: str, id: str, at: str) -> bool:
+        """Have a later sweep look whether a complete upload is still needed; False if it is not
+        there.
+        """
+        changed = await self._engine.update(
+            org,
+            UPLOADS,
+            id,
+            set={"kept": False, "touched_at": at},
+            where={"state": State.READY.value},
+        )
+        return changed is not None
+
     async def remove(self, org: str, id: str, state: State) -> None:
         """Remove an upload of this state, once its bytes are gone, and its links."""
         removed = await self._engine.delete(org, UPLOADS, {"id": id, "state": state.value})

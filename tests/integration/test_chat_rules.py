@@ -1,12 +1,15 @@
 """What people expect of a chat, through the doors that clients use, on both engines."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from PIL import Image
 
 from tests.support.client import connect
 from tests.support.mongod import scratch
@@ -113,3 +116,35 @@ async def test_a_file_that_is_deleted_says_so_in_its_messages(api: Api) -> None:
     edited = await ann.api.patch(f"/messages/{sent[0]['id']}", change)
     assert [each["deleted"] for each in edited["attachments"]] == [True, True]
     assert (await ann.api.delete(f"/messages/{sent[0]['id']}", 200))["attachments"] == []
+
+
+async def picture(who: Account) -> str:
+    form, file = aiohttp.FormData(), io.BytesIO()
+    Image.new("RGB", (300, 200), "red").save(file, "PNG")
+    form.add_field("file", file.getvalue(), filename="a.png", content_type="image/png")
+    return str((await who.api.request("POST", "/uploads", data=form)).expect(201)["id"])
+
+
+async def test_an_avatar_that_is_an_upload_is_seen_by_all_and_kept(api: Api) -> None:
+    ann, bob = await api.register("Ann"), await api.register("Bob")
+    one, two = await picture(ann), await picture(ann)
+    for id in (one, two):
+        (await bob.api.request("GET", f"/uploads/{id}")).expect(404)
+    mine = await ann.api.put("/users/me", {"avatar": f"/api/v1/uploads/{one}"})
+    assert (await bob.api.get(f"/users/{ann.id}"))["avatar"] == mine["avatar"]
+    seen = await bob.api.request("GET", mine["avatar"].removeprefix("/api/v1"))
+    assert (seen.status, seen.headers["content-type"]) == (200, "image/png")
+    assert (await bob.api.request("GET", f"/uploads/{one}?size=small")).status == 200
+    await ann.api.put("/users/me", {"name": "Anna"})
+    assert (await bob.api.request("GET", f"/uploads/{one}")).status == 200
+    # Only what is there, one's own, and a picture.
+    for wrong in (await picture(bob), await upload(ann), "nothing"):
+        bad = {"avatar": f"/api/v1/uploads/{wrong}"}
+        problem = (await ann.api.request("PUT", "/users/me", json=bad)).expect(400)
+        assert problem["errors"][0]["field"] == "avatar"
+    await ann.api.put("/users/me", {"avatar": f"/api/v1/uploads/{two}"})
+    assert (await bob.api.request("GET", f"/uploads/{one}")).status == 404
+    assert (await bob.api.request("GET", f"/uploads/{two}")).status == 200
+    # The file goes, and with it the avatar.
+    await ann.api.delete(f"/uploads/{two}", 200)
+    assert (await bob.api.get(f"/users/{ann.id}"))["avatar"] is None

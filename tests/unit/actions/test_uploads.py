@@ -20,7 +20,7 @@ from domain.principals import Principal, Role
 from domain.streams import StreamName
 from domain.uploads import Upload
 from store.blobs_disk import DiskBlobs
-from store.engine import Append, GuardFailed, NewEvent
+from store.engine import Append, Document, GuardFailed, NewEvent
 from store.sqlite import SqliteEngine
 from store.uploads import COLLECTIONS, State, UploadRepository
 from tests.support.pictures import SECRET, bomb, opened, photograph
@@ -577,3 +577,27 @@ async def test_a_picture_sent_again_answers_the_first(stage: Stage) -> None:
     with pytest.raises(Conflict):  # what is kept of it is another file
         await stage.put([await content(stage.uploads, ADA, first["id"])], client_id="k")
     assert len(stage.files()) == 1 + 2
+
+
+async def test_what_is_shown_elsewhere_is_kept_for_as_long(stage: Stage) -> None:
+    upload = await stage.put([b"x"])
+    shown = True
+
+    async def shows(org: str, doc: Document) -> bool:
+        assert (org, doc["owner"]) == ("default", "ada")
+        return shown
+
+    stage.uploads.shows = shows
+    assert await stage.uploads.get(BOB, upload["id"]) == upload
+    for _ in range(2):
+        stage.clock.time += LIMITS.unattached + 1
+        assert await stage.uploads.sweep() == 0
+    shown = False
+    # As `Avatars.replaced` has it looked at.
+    at = timestamp(stage.clock.now())
+    assert await stage.repository.look_at_again("default", upload["id"], at)
+    assert await stage.uploads.sweep() == 0
+    stage.clock.time += LIMITS.unattached + 1
+    assert await stage.uploads.sweep() == 1
+    await stage.check_nothing_left()
+    assert not await stage.repository.look_at_again("default", upload["id"], at)
