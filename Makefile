@@ -41,6 +41,8 @@ cluster: $(DEV) ## Three nodes behind HAProxy, with Redis (PORT=8000 is the bala
 cluster-demo: $(DEV) demo/node_modules/.package-lock.json ## The demo across two nodes, one of which is killed
 	@exec $(BIN)/python -m deploy.cluster --demo
 
+# Where bytecode is not kept, each worker and each server compiles everything anew.
+test coverage: export PYTHONDONTWRITEBYTECODE =
 test: $(DEV) node-clients ## Run all tests (ARGS="-k presence" narrows), JOBS=4 of them side by side
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 

@@ -51,7 +51,8 @@ async def test_problem_documents(api: Api) -> None:
     problem(reply, 413, "too_large")
 
 
-PACKED = gzip.compress(b'{"q": "x"}')
+# These name tests, and the workers compare names: no time is written into them.
+PACKED = gzip.compress(b'{"q": "x"}', mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ PACKED = gzip.compress(b'{"q": "x"}')
         ("br", b"\x0b\x02\x80", 400),
         ("zstd", b"\x28\xb5\x2f\xfd", 400),
         ("rot13", b'{"q": "x"}', 400),
-        ("gzip, gzip", gzip.compress(PACKED), 400),
+        ("gzip, gzip", gzip.compress(PACKED, mtime=0), 400),
     ],
 )
 async def test_a_body_that_cannot_be_unpacked(
