@@ -3,7 +3,7 @@
 Only actions call this, and only with what the store has acknowledged.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -78,6 +78,8 @@ class Publisher:
         self._hub.publish(room, kind.name, payload, kind.delivery, key)
         if self._bus is not None and stream is not None:
             told = {"delivery": kind.delivery, "type": kind.name, "key": key}
+            if self._tracing is not None and (trace := self._tracing.context()) is not None:
+                told["trace"] = trace
             self._bus.publish(
                 room,
                 orjson.dumps(told) + b"\n" + payload,
@@ -97,16 +99,20 @@ class Publisher:
         head, _, payload = message.partition(b"\n")
         told = orjson.loads(head)
         try:
-            delivery = Delivery(told["delivery"])
-            if delivery is not Delivery.DURABLE:
-                self._hub.publish(room, told["type"], payload, delivery, told["key"])
-            elif self._tracing is None:
-                self._receive_stored(room, payload)
+            if self._tracing is None or "trace" not in told:
+                self._receive(room, told, payload)
             else:
                 with self._tracing.span("receive", "consumer", told["trace"], stream=room):
-                    self._receive_stored(room, payload)
+                    self._receive(room, told, payload)
         except (KeyError, TypeError) as error:
             raise ValueError("no event") from error
+
+    def _receive(self, room: str, told: Mapping[str, Any], payload: bytes) -> None:
+        delivery = Delivery(told["delivery"])
+        if delivery is Delivery.DURABLE:
+            self._receive_stored(room, payload)
+        else:
+            self._hub.publish(room, told["type"], payload, delivery, told["key"])
 
     def _receive_stored(self, room: str, payload: bytes) -> None:
         event = StoredEvent.from_payload(payload)

@@ -76,6 +76,8 @@ async def test_a_trace_follows_a_command_to_the_last_node(
             there = await connect(other.url, "/messages", ben.token)
             await say(here, conversation, "a secret")
             await there.wait_for("message.created")
+            await here.call("typing.start", {"conversation": conversation})
+            await there.wait_for("typing.changed", lambda event: event["data"]["typing"])
             await here.close()
             await there.close()
             # What is left is sent before the end.
@@ -108,6 +110,12 @@ async def test_a_trace_follows_a_command_to_the_last_node(
     assert within(published, command)
     assert by_id[received.span.parent_span_id] is published
     assert received.node != command.node == published.node
+    typing = next(each for each in seen if each.span.name == "typing.start")
+    assert any(
+        each.span.trace_id == typing.span.trace_id and each.node == received.node
+        for each in seen
+        if each.span.name == "receive"
+    )
     assert not any(b"a secret" in each.span.SerializeToString() for each in seen)
 
 
