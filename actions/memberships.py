@@ -88,6 +88,11 @@ class Memberships:
 
     # -- conversations ------------------------------------------------------------------------
 
+    def is_of(self, org: str, conversation: str, one: str, other: str) -> bool:
+        """Whether a conversation is known here as the direct one of two users."""
+        facts = self.known(org, conversation)
+        return facts is not None and facts.other(one) == other and one in (facts.pair or ())
+
     def known(self, org: str, conversation: str) -> Facts | None:
         """What is in memory of a conversation."""
         facts = self._facts.get(conversation)

@@ -1,6 +1,7 @@
 """Typing: told to whoever is there, kept nowhere."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from actions.clients import Client
 from actions.timeouts import Timeouts
@@ -38,10 +39,13 @@ class Typing:
         publisher: Publisher,
         is_shut_out: Callable[[Principal, str], Awaitable[bool]],
         clock: Clock,
+        is_of: Callable[[str, str, str, str], bool] = lambda *_: False,
     ) -> None:
         """`is_shut_out` says whether a user may not write in a conversation because the other one
-        of it does not want to hear from that user.
+        of it does not want to hear from that user; `is_of`, whether an organization's conversation,
+        of which the former was asked, is that of two users.
         """
+        self._is_of = is_of
         self._publisher = publisher
         self._is_shut_out = is_shut_out
         self._clock = clock
@@ -112,6 +116,15 @@ class Typing:
         for client in list(typist.clients):
             self._timeouts.stop((typist, client))
             self._ended((typist, client))
+
+    def blocked(self, user: str, order: Mapping[str, Any]) -> None:
+        """Somebody does not want to hear from a user any more: as `end`, in the conversation of the
+        two.
+        """
+        mine = [typist for (_, who), typist in self._typists.items() if who == user]
+        for typist in mine:
+            if self._is_of(order["org"], typist.conversation, user, order["by"]):
+                self.end(user, typist.stream)
 
     def _ended(self, key: tuple[_Typist, Client]) -> None:
         typist, client = key

@@ -136,6 +136,9 @@ EVENTS: tuple[EventType, ...] = (
 )
 """Everything that is told."""
 
+TYPING_BLOCKED = "typing.blocked"
+"""The order to end what a user types to somebody who has blocked this user."""
+
 HOUR = 3600.0
 MINUTE = 60.0
 LEASE_RENEWED = 5.0
@@ -394,7 +397,14 @@ class Features:
         shut_out = partial(is_shut_out, memberships, ContactRepository(engine))
         reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)
         fabric.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)
-        writing = Typing(fabric.publisher, shut_out, clock)
+        writing = Typing(fabric.publisher, shut_out, clock, memberships.is_of)
+        fabric.user_control.on(TYPING_BLOCKED, writing.blocked)
+
+        def blocked(org: str, blocker: str, blocked: str, there: bool) -> None:
+            if there:
+                fabric.user_control.send([blocked], TYPING_BLOCKED, org=org, by=blocker)
+
+        self.contacts.on_block.append(blocked)
         fabric.sequencer.observe(messages.MESSAGE_CREATED.name, writing.sent)
         fabric.streams.on_expelled.append(writing.end)
         self.jobs.append(Job("uploads", HOUR, self.uploads.sweep))

@@ -148,3 +148,32 @@ async def test_an_avatar_that_is_an_upload_is_seen_by_all_and_kept(api: Api) -> 
     # The file goes, and with it the avatar.
     await ann.api.delete(f"/uploads/{two}", 200)
     assert (await bob.api.get(f"/users/{ann.id}"))["avatar"] is None
+
+
+async def test_typing_ends_with_the_right_to_write(api: Api) -> None:
+    ann, bob, cy = [await api.register(name) for name in ("Ann", "Bob", "Cy")]
+    body = {"kind": "direct", "members": [bob.id], "client_id": "d"}
+    direct = (await ann.api.post("/conversations", body, 201))["id"]
+    room = await group(cy, ann, bob)
+    async with (
+        await connect(api.url, "/messages", ann.token) as alice,
+        await connect(api.url, "/messages", bob.token) as robert,
+    ):
+
+        async def types(conversation: str) -> None:
+            await alice.call("typing.start", {"conversation": conversation})
+            await robert.wait_for("typing.changed", is_typing(conversation, True))
+
+        def is_typing(conversation: str, typing: bool) -> Any:
+            told = {"conversation": conversation, "user": ann.id, "typing": typing}
+            return lambda event: event["data"] == told
+
+        await types(direct)
+        await types(room)
+        # A block ends it in the conversation of the two alone, sooner than by itself.
+        async with asyncio.timeout(4):
+            await bob.api.put(f"/contacts/{ann.id}/block")
+            await robert.wait_for("typing.changed", is_typing(direct, False))
+            assert not any(is_typing(room, False)(each) for each in robert.named("typing.changed"))
+            await cy.api.delete(f"/conversations/{room}/members/{ann.id}", 200)
+            await robert.wait_for("typing.changed", is_typing(room, False))
