@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from tests.support.client import connect
 from tests.support.node import run_to_end
 from tests.support.rest import Account, Api
-from tests.support.server import ROOT, ServerProcess
+from tests.support.server import ROOT, ServerProcess, clean_environment
 from tests.support.snippets import DOCS, block, blocks, script
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\6\0\0\0\x1f\x15\xc4\x89\0\0\0\rIDATx\x9cc\xf8\xcf\xc0\xf0\x1f\0\5\0\1\xff\x89\x99=\x1d\0\0\0\0IEND\xaeB`\x82"
@@ -66,7 +68,7 @@ BLOCKS = {
         "js: test_base_path.py",
         "promql: test_monitoring.py",
         "sh: test_typed.py",
-        "sh: test_typed.py",
+        "sh: test_typed.py, with cp in place of rsync",
         "sh: test_typed.py",
     ],
     "presence.md": ["json: here"],
@@ -100,6 +102,24 @@ def test_what_is_to_be_made_is_a_target(page: Path) -> None:
     named = re.findall(r"(?:`|^|\n|talk:  |run )make ([a-z][a-z-]*)", text)
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(named) <= set(targets)
+
+
+def test_what_the_server_is_asked_to_do_is_a_command() -> None:
+    named = {
+        command
+        for page in [*PAGES, INDEX]
+        for command in re.findall(r"python -m server ([a-z][a-z-]*)", page.read_text())
+    }
+    helped = subprocess.run(
+        [sys.executable, "-m", "server", "--help"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert named <= set(re.findall(r"^    ([a-z][a-z-]*)", helped, re.MULTILINE))
+    assert {"backup", "restore", "new-epoch"} <= named
 
 
 def test_the_index_has_no_blocks() -> None:
