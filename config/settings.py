@@ -253,8 +253,8 @@ class Settings(BaseSettings):
     )
     max_body_total: Annotated[int, Bytes(MIB, 1024 * GIB)] = Field(
         default=64 * MIB,
-        description="What this node may hold of requests that have not come whole; what is beyond is "
-        "answered 503.",
+        description="What this node may hold of requests and messages that have not come whole; half "
+        "of it for those without a token. What is beyond is refused as `unavailable` (503).",
     )
 
     # -- store --------------------------------------------------------------------------------

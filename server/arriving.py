@@ -21,7 +21,8 @@ class Arriving:
     What comes whole at once is never counted, and never refused.
 
     Args:
-        limit: bytes, of all together.
+        limit: bytes, of all together. Those whom nobody knows may have half of it, so that they
+            cannot keep the others out.
         clock: seconds, monotonic.
     """
 
@@ -30,26 +31,33 @@ class Arriving:
         """Bytes, now."""
         self.refused = 0
         """Since the start."""
+        self._strange = 0
+        """Of those, whom nobody knows."""
         self._limit = limit
         self._clock = clock
         self._told: float | None = None
         self._not_told = 0
 
-    def share(self) -> "Share":
-        """The part of one request."""
-        return Share(self)
+    def share(self, *, stranger: bool) -> "Share":
+        """The part of one request, whose sender is known or not."""
+        return Share(self, stranger)
 
-    def resize(self, before: int, after: int) -> None:
+    def resize(self, before: int, after: int, *, stranger: bool) -> None:
         """For `Share`: one holds `after` bytes instead of `before`.
 
         Raises:
             Unavailable: it would be more than there may be; nothing has changed.
         """
-        if after > before and self.held + after - before > self._limit:
+        more = after - before
+        if more > 0 and (
+            self.held + more > self._limit or (stranger and self._strange + more > self._limit // 2)
+        ):
             self.refused += 1
             self._tell()
             raise Unavailable("Too many requests are on their way here at once: try again.")
-        self.held += after - before
+        self.held += more
+        if stranger:
+            self._strange += more
 
     def _tell(self) -> None:
         now = self._clock()
@@ -64,10 +72,11 @@ class Arriving:
 class Share:
     """What is held of one request."""
 
-    __slots__ = ("_all", "_held")
+    __slots__ = ("_all", "_held", "_stranger")
 
-    def __init__(self, everything: Arriving) -> None:
+    def __init__(self, everything: Arriving, stranger: bool) -> None:
         self._all = everything
+        self._stranger = stranger
         self._held = 0
 
     def hold(self, size: int) -> None:
@@ -77,7 +86,7 @@ class Share:
             Unavailable: too much is held already, of all together.
         """
         if size != self._held:
-            self._all.resize(self._held, size)
+            self._all.resize(self._held, size, stranger=self._stranger)
             self._held = size
 
     def leave(self) -> None:

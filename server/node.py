@@ -155,7 +155,10 @@ class Node:
             settings.trusted_proxies, warn=settings.env is Environment.PRODUCTION
         )
         self.transport = Transport(
-            gateway, self.fabric.hub, _transport_options(settings, self._addresses)
+            gateway,
+            self.fabric.hub,
+            _transport_options(settings, self._addresses),
+            self._arriving,
         )
         access = self.features.authenticator.check
         checks = {"store": engine.ping, "uploads": blobs.ping, "access": access}

@@ -5,7 +5,7 @@ more of it than a piece.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -13,6 +13,7 @@ from aiohttp import BodyPartReader, ClientError, MultipartReader, StreamReader, 
 from aiohttp.http_exceptions import HttpProcessingError
 
 from domain.errors import Invalid, TooLarge, Unavailable
+from server.arriving import Share
 
 FORM = "multipart/form-data"
 
@@ -39,13 +40,14 @@ _PLAIN_ENCODINGS = {"", "binary", "8bit", "7bit"}
 class FileForm:
     """A form whose last part is a file: its other fields, what is said of the file, its bytes."""
 
-    def __init__(self, request: web.Request, max_file: int) -> None:
+    def __init__(self, request: web.Request, max_file: int, share: Share) -> None:
         """
         Args:
             max_file: bytes; a form whose length says that its file has more is not read.
+            share: of what is on its way; a form that comes in pieces takes one piece of it.
         """
         self._length = request.content_length
-        self._body = _Body(request.content, max_file + OVERHEAD)
+        self._body = _Body(request.content, max_file + OVERHEAD, share)
         self._max = max_file + OVERHEAD
         self._request = request
         self._reader: MultipartReader | None = None
@@ -123,9 +125,10 @@ class FileForm:
 class _Body:
     """A request's body, as far as `MultipartReader` uses it, bounded in bytes and in time."""
 
-    def __init__(self, content: StreamReader, limit: int) -> None:
+    def __init__(self, content: StreamReader, limit: int, share: Share) -> None:
         self._content = content
         self._limit = limit
+        self._share = share
         self._started = time.monotonic()
         self.taken = 0
         """Bytes read and not given back."""
@@ -144,10 +147,16 @@ class _Body:
     def at_eof(self) -> bool:
         return self._content.at_eof()
 
-    async def _in_time(self, coming: Any) -> bytes:
+    async def _in_time(self, coming: Coroutine[Any, Any, bytes]) -> bytes:
+        try:
+            if not self._content.is_eof():
+                self._share.hold(PIECE)
+        except Unavailable:
+            coming.close()
+            raise
         try:
             async with asyncio.timeout(IDLE):
-                return cast(bytes, await coming)
+                return await coming
         except TimeoutError:
             raise Unavailable(f"Nothing came for {IDLE:g} seconds.") from None
 

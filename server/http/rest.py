@@ -47,7 +47,8 @@ class Rest:
         self._authenticate = authenticate
         self._addresses = addresses
         self._max_body = max_body
-        self._arriving = arriving
+        self.arriving = arriving
+        """What is held of all requests that have not come whole."""
 
     def attach(self, app: web.Application) -> None:
         """Add all routes below `/api/v1`; the more literal path first."""
@@ -78,7 +79,7 @@ class Rest:
             # Whoever is refused anyway is refused before anything of theirs is held.
             if admitted := request.can_read_body:
                 await self._dispatcher.admit(command, context)
-                payload |= await self._body(request, max_body)
+                payload |= await self._body(request, max_body, context.anonymous)
             twice = named & payload.keys()
             if twice:
                 raise Invalid.field(min(twice), "is given by the path")
@@ -123,12 +124,12 @@ class Rest:
         request[USER] = principal.user
         return principal
 
-    async def _body(self, request: web.Request, limit: int) -> dict[str, Any]:
+    async def _body(self, request: web.Request, limit: int, stranger: bool) -> dict[str, Any]:
         if (request.content_length or 0) > limit:
             raise _too_large(limit)
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                raw = await self._read(Body(request), limit)
+                raw = await self._read(Body(request), limit, stranger)
         except TimeoutError:
             raise web.HTTPRequestTimeout(
                 text=f"The body did not come within {BODY_SECONDS:g} seconds."
@@ -145,9 +146,9 @@ class Rest:
             raise Invalid("The body must be one JSON object.")
         return body
 
-    async def _read(self, body: Body, limit: int) -> bytearray:
+    async def _read(self, body: Body, limit: int, stranger: bool) -> bytearray:
         read = bytearray()
-        with self._arriving.share() as share:
+        with self.arriving.share(stranger=stranger) as share:
             while piece := await body.read():
                 read += piece
                 if len(read) > limit:

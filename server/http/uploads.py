@@ -92,17 +92,18 @@ class UploadRoutes:
             )
 
         async def receive(context: Context, _: Empty) -> Upload:
-            form = FileForm(request, self._max_file)
-            await form.open(frozenset(UploadFields.model_fields))
-            fields = validate(UploadFields, form.fields)
-            incoming = Incoming(
-                name=form.name,
-                content_type=form.content_type,
-                conversation=fields.conversation,
-                client_id=fields.client_id,
-                size=form.size,
-            )
-            return await self._uploads.receive(context.principal, incoming, form.chunks())
+            with self._rest.arriving.share(stranger=False) as share:
+                form = FileForm(request, self._max_file, share)
+                await form.open(frozenset(UploadFields.model_fields))
+                fields = validate(UploadFields, form.fields)
+                incoming = Incoming(
+                    name=form.name,
+                    content_type=form.content_type,
+                    conversation=fields.conversation,
+                    client_id=fields.client_id,
+                    size=form.size,
+                )
+                return await self._uploads.receive(context.principal, incoming, form.chunks())
 
         upload = await self._dispatcher.run(
             _command("upload.create", Empty, Upload, receive), context, {}

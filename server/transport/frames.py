@@ -22,6 +22,7 @@ PROTOCOL_ERROR = 1002
 INVALID_DATA = 1007
 POLICY_VIOLATION = 1008
 TOO_BIG = 1009
+TRY_AGAIN = 1013
 
 _FIN = 0x80
 _MASKED = 0x80
@@ -197,6 +198,16 @@ class FrameReader:
             self._position = 0
         else:
             self._data = data
+
+    @property
+    def held(self) -> int:
+        """Bytes of messages that have not come whole."""
+        held = len(self._data) - self._position
+        if self._partial is not None:
+            held += len(self._partial)
+        if self._message is not None:
+            held += len(self._message)
+        return held
 
     def messages(self) -> Iterator[tuple[int, bytes]]:
         """What is complete so far. The caller may stop anywhere and call again later."""

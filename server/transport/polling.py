@@ -4,6 +4,7 @@ import asyncio
 
 from aiohttp import web
 
+from domain.errors import Unavailable
 from server.transport.large import ANSWERED, HEAD, MAX_PASSED_OVER, PREFIX, Place
 from server.transport.packets import SEPARATOR, MalformedPacket, decode_base64
 from server.transport.session import Session
@@ -52,6 +53,9 @@ async def bring(session: Session, request: web.Request) -> None:
     try:
         await reading.read(request)
         await session.has_room()
+    except Unavailable as error:
+        session.lost("transport error")
+        raise PollingError(error.message, status=503) from None
     except MalformedPacket as error:
         session.fail(str(error))
         raise PollingError(str(error)) from None
@@ -70,6 +74,7 @@ class _Reading:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._share = session.arriving()
         self._place: Place | None = None
         """Of a large CONNECT that is coming."""
         self._packet = bytearray()
@@ -81,7 +86,7 @@ class _Reading:
         """Take in the body.
 
         Raises PollingError if it is too large or late, MalformedPacket for what breaks the
-        protocol.
+        protocol, Unavailable if too much is on its way already, of all clients together.
         """
         session, body = self._session, Body(request)
         came = request.content_length or 0
@@ -100,9 +105,12 @@ class _Reading:
                         if session.blocked:
                             left = (limit.when() or 0.0) - asyncio.get_running_loop().time()
                             limit.reschedule(None)
+                            self._share.hold(len(chunk))
                             await session.has_room()
                             limit.reschedule(asyncio.get_running_loop().time() + left)
                     self._add(rest)
+                    if not body.came:
+                        self._share.hold(len(self._packet))
         except TimeoutError:
             session.fail("a request's body did not come")
             raise PollingError("the body did not come", status=408) from None
@@ -166,6 +174,7 @@ class _Reading:
 
     def leave(self) -> None:
         """The request is over; a large packet that did not come whole takes no place."""
+        self._share.leave()
         if self._place is not None:
             self._place.leave()
             self._place = None

@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from fanout.hub import Hub
+from server.arriving import Arriving
 from server.transport.application import Application
 from server.transport.heartbeat import Heartbeat
 from server.transport.large import Places
@@ -25,6 +26,7 @@ class Services(Protocol):
     pressure: Pressure
     heartbeat: Heartbeat
     places: Places
+    arriving: Arriving
     refusals: Refusals
     loop: asyncio.AbstractEventLoop
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from domain.delivery import Delivery
 from fanout.hub import Hub, Outgoing
+from server.arriving import Share
 from server.transport import frames, packets
 from server.transport.application import ConnectRefused
 from server.transport.assembly import Assembly
@@ -318,6 +319,22 @@ class Session:
 
     def _attachments_late(self) -> None:
         self.fail("attachments did not come")
+
+    @property
+    def known(self) -> bool:
+        """Whether a connection of it was accepted."""
+        return any(each.accepted for each in self.connections.values())
+
+    def arriving(self) -> Share:
+        """A share of what may be on its way, for what comes next."""
+        return self._services.arriving.share(stranger=not self.known)
+
+    def crowded(self) -> None:
+        """Too much is on its way, of all clients together, for what this one began to send."""
+        if self.known:
+            self.close("unavailable", reconnect=True)
+        else:
+            self.lost("unavailable", frames.TRY_AGAIN)
 
     async def has_room(self) -> None:
         """Wait until the application has caught up with what was taken in."""

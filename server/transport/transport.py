@@ -10,6 +10,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from fanout.hub import Hub
+from server.arriving import Arriving
 from server.transport import polling
 from server.transport.admission import FULL, SAME_ADDRESS, Admission
 from server.transport.application import Application
@@ -47,6 +48,8 @@ NODE_HEADER = "Parley-Node"
 """In the answer to a polling handshake: the name that the new session's id begins with, for balancers
 that learn which node it is and do not know their names beforehand."""
 
+_MAX_ARRIVING = 64 * 1024 * 1024
+
 _UPGRADE_SECONDS = 60.0
 """After its handshake a session may be upgraded for so long."""
 
@@ -62,9 +65,14 @@ class Transport:
     """
 
     def __init__(
-        self, application: Application, hub: Hub, options: TransportOptions | None = None
+        self,
+        application: Application,
+        hub: Hub,
+        options: TransportOptions | None = None,
+        arriving: Arriving | None = None,
     ) -> None:
         self.application = application
+        self.arriving = arriving or Arriving(_MAX_ARRIVING)
         self.hub = hub
         self.options = options or TransportOptions()
         self.counters = TransportCounters()

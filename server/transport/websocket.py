@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from aiohttp import hdrs, web
 
+from domain.errors import Unavailable
+from server.arriving import Share
 from server.transport import frames
 from server.transport.frames import FrameError, FrameReader, text_frame
 from server.transport.large import ANSWERED, PREFIX, Place
@@ -114,13 +116,24 @@ def take_over(request: web.Request, protocol: "WebSocket", head: bytes) -> Taken
 class WebSocket(asyncio.Protocol):
     """One websocket: the transport of a session, or of one about to be upgraded to it."""
 
-    __slots__ = ("_blocked", "_place", "_probing", "_reader", "_timer", "_transport", "session")
+    __slots__ = (
+        "_blocked",
+        "_place",
+        "_probing",
+        "_reader",
+        "_share",
+        "_timer",
+        "_transport",
+        "session",
+    )
 
     def __init__(self, session: "Session", *, probing: bool) -> None:
         self.session: Session | None = session
         self._reader = FrameReader(session.options.max_frame, self._admit)
         self._place: Place | None = None
         """Of a large packet that is coming."""
+        self._share: Share | None = None
+        """Of what is on its way, while a message has not come whole."""
         self._transport: asyncio.Transport | None = None
         self._probing = probing
         self._blocked = False
@@ -162,6 +175,7 @@ class WebSocket(asyncio.Protocol):
         # It knows this object, which would be kept by it.
         self._reader = FrameReader(0)
         self._leave_place()
+        self._leave_share()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -184,6 +198,7 @@ class WebSocket(asyncio.Protocol):
             self._blocked = False
             self._transport.resume_reading()
             self._consume()
+            self._account()
 
     def data_received(self, data: bytes) -> None:
         session = self.session
@@ -192,6 +207,29 @@ class WebSocket(asyncio.Protocol):
         self._reader.feed(data)
         if not self._blocked:
             self._consume()
+        self._account()
+
+    def _account(self) -> None:
+        """Account for what is held of messages that have not come whole."""
+        held, session = self._reader.held, self.session
+        if not held or session is None or session.closing:
+            self._leave_share()
+            return
+        if self._share is None:
+            self._share = session.arriving()
+        try:
+            self._share.hold(held)
+        except Unavailable:
+            self._leave_share()
+            if self._probing:
+                self.refuse(frames.TRY_AGAIN)
+            else:
+                session.crowded()
+
+    def _leave_share(self) -> None:
+        if self._share is not None:
+            self._share.leave()
+            self._share = None
 
     def _consume(self) -> None:
         session = self.session

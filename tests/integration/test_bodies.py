@@ -3,19 +3,24 @@
 import asyncio
 import http.client
 import io
+import json
 import re
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from tests.conftest import StartServer
 from tests.integration.test_memory_of_connections import rss
+from tests.integration.transport.clients import RawSocket, frame
+from tests.support.client import connect
 from tests.support.rest import Account, Api
 from tests.support.server import ServerProcess
 
 KIB, MIB = 1 << 10, 1 << 20
 LOGIN = "/api/v1/auth/login"
+Value = TypeVar("Value")
 JSON = "Content-Type: application/json"
 
 
@@ -107,6 +112,77 @@ async def test_connections_that_stop_in_the_middle_are_held_within_one_budget(
             while await number(api, "parley_arriving_bytes"):
                 await asyncio.sleep(0.05)
         assert server.log_path.read_text().count("too_much_arriving") == 1
+
+
+async def test_sockets_and_uploads_are_held_within_the_same_budget(
+    start_server: StartServer,
+) -> None:
+    server = start_server(MAX_BODY_TOTAL="2MiB", MAX_BODY="1MiB")
+    polling = "/socket.io/?EIO=4&transport=polling"
+    part = frame(b"4" + b"x" * 60_000)[:50_000]
+    async with Api(server.url) as api, AsyncExitStack() as stack:
+        ann = await api.register("Ann")
+        token = json.dumps({"token": ann.token})
+        # Strangers have half of it, over whichever door they come.
+        polled = []
+        for _ in range(40):
+            raw = await Raw.open(server, stack)
+            raw.ask(polling, b"", method="GET")
+            sid = orjson.loads((await raw.answer())[2][1:])["sid"]
+            raw.ask(f"{polling}&sid={sid}", b"4" + b"x" * 50_000, f"Content-Length: {60_000}")
+            polled.append(raw)
+        await refused_at_least(api, 40 - MIB // 50_000)
+        strangers = [await RawSocket.open(server.port) for _ in range(5)]
+        for socket in strangers:
+            socket.send_raw(part)
+            assert await socket.close_code() == 1013
+            socket.abort()
+        assert await number(api, "parley_arriving_bytes") <= MIB
+        # Those who are known have the other half.
+        known = [await RawSocket.open(server.port) for _ in range(40)]
+        for socket in known:
+            stack.callback(socket.abort)
+            socket.send(f"40/messages,{token}")
+            while not (await socket.receive()).startswith('42/messages,["ready"'):
+                pass
+        gone = await number(api, "parley_arriving_refused_total")
+        for socket in known:
+            socket.send_raw(part)
+        await refused_at_least(api, int(gone) + 40 - MIB // 50_000 - 1)
+        closing = '42/messages,["closing",{"code":"unavailable","reconnect":true}]'
+        for messages in await first_of([socket.rest() for socket in known], 15):
+            assert messages[-1] == closing
+        raw = await Raw.open(server, stack)
+        form = ("Content-Type: multipart/form-data; boundary=x", f"Content-Length: {MIB}")
+        raw.ask("/api/v1/uploads", b"--x\r\n", *form, f"Authorization: Bearer {ann.token}")
+        assert (await raw.answer())[2]["code"] == "unavailable"
+        # What comes whole is served.
+        await create(ann, "meanwhile")
+        async with await connect(server.url, "/messages", ann.token) as here:
+            await here.call("conversation.list", {})
+        for answer in await first_of([raw.answer() for raw in polled], 15):
+            assert answer[0] == 503
+    async with Api(server.url) as api, asyncio.timeout(20):
+        while await number(api, "parley_arriving_bytes"):
+            await asyncio.sleep(0.05)
+
+
+async def first_of(coming: Iterable[Coroutine[Any, Any, Value]], count: int) -> list[Value]:
+    """What so many of these come to, or more; the others are given up."""
+    tasks = [asyncio.ensure_future(each) for each in coming]
+    async with asyncio.timeout(20):
+        while sum(task.done() for task in tasks) < count:
+            await asyncio.sleep(0.01)
+    done = [task for task in tasks if task.done()]
+    for task in tasks:
+        task.cancel()
+    return [task.result() for task in done]
+
+
+async def refused_at_least(api: Api, count: int) -> None:
+    async with asyncio.timeout(30):
+        while await number(api, "parley_arriving_refused_total") < count:
+            await asyncio.sleep(0.05)
 
 
 async def test_strangers_send_little(server: ServerProcess) -> None:

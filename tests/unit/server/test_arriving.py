@@ -9,7 +9,7 @@ from server.arriving import TELL_EVERY, Arriving
 
 def test_all_shares_together_have_a_bound() -> None:
     arriving = Arriving(100)
-    with arriving.share() as one, arriving.share() as other:
+    with arriving.share(stranger=False) as one, arriving.share(stranger=False) as other:
         one.hold(60)
         other.hold(40)
         with pytest.raises(Unavailable):
@@ -23,11 +23,25 @@ def test_all_shares_together_have_a_bound() -> None:
     assert arriving.held == 0
 
 
+def test_strangers_have_half_of_it() -> None:
+    arriving = Arriving(100)
+    with arriving.share(stranger=True) as one, arriving.share(stranger=True) as other:
+        one.hold(30)
+        with pytest.raises(Unavailable):
+            other.hold(21)
+        other.hold(20)
+        with arriving.share(stranger=False) as known:
+            known.hold(50)
+        one.leave()
+        other.hold(50)
+    assert arriving.held == 0
+
+
 def test_a_share_is_given_back_whatever_happens() -> None:
     arriving = Arriving(100)
-    with arriving.share() as other:
+    with arriving.share(stranger=False) as other:
         other.hold(50)
-        with pytest.raises(Unavailable), arriving.share() as share:
+        with pytest.raises(Unavailable), arriving.share(stranger=False) as share:
             share.hold(51)
     assert arriving.held == 0
 
@@ -39,7 +53,7 @@ def test_refusals_are_told_once_in_a_while() -> None:
         for at in (0.0, 1.0, 2.0, TELL_EVERY + 1):
             now = at
             with pytest.raises(Unavailable):
-                arriving.share().hold(2)
+                arriving.share(stranger=False).hold(2)
     assert [(each["event"], each["not_logged"]) for each in lines] == [
         ("too_much_arriving", 0),
         ("too_much_arriving", 2),

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from domain.errors import ParleyError
+from server.arriving import Arriving
 from server.http import multipart
 from server.http.multipart import OVERHEAD, FileForm
 
@@ -40,7 +41,7 @@ class Reader:
         self.error: ParleyError | None = None
 
     async def handle(self, request: web.Request) -> web.Response:
-        form = FileForm(request, MAX_FILE)
+        form = FileForm(request, MAX_FILE, Arriving(1 << 20).share(stranger=False))
         try:
             await form.open(frozenset({"conversation"}))
             size = form.size
