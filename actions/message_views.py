@@ -2,15 +2,19 @@
 
 import asyncio
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 from actions.memberships import Memberships
+from actions.people import People
 from domain.conversations import Kind
 from domain.events import CLIENT_ID
 from domain.messages import Message, MessageStatus, status_of
 from store.conversations import ConversationRepository
 from store.engine import Document
+
+LOOKED_AT = 3
+"""Members of a conversation of whom it is found out first whether they are disabled."""
 
 
 class Positions(Protocol):
@@ -39,33 +43,73 @@ class ReactionCounts(Protocol):
         ...
 
 
-class _Reached:
-    """How far all members of a conversation but one have come, for any one."""
+class _Place(NamedTuple):
+    """How far a member has come; what was there before does not count."""
 
-    __slots__ = ("_delivered", "_joined", "_read")
+    user: str
+    joined: int
+    delivered: int
+    read: int
+
+
+class _Lowest:
+    """How far the two of some members have come who have come least far: one of the two is not the
+    one left out.
+    """
+
+    __slots__ = ("delivered", "joined", "read")
+
+    def __init__(self, places: Iterable[_Place]) -> None:
+        places = list(places)
+        self.joined = heapq.nsmallest(2, ((each.joined, each.user) for each in places))
+        self.delivered = heapq.nsmallest(2, ((each.delivered, each.user) for each in places))
+        self.read = heapq.nsmallest(2, ((each.read, each.user) for each in places))
+
+    def status(self, seq: int, sender: str) -> MessageStatus:
+        """How far a message has come; what nobody else was there for stays sent."""
+        if _of_others(self.joined, sender, seq) >= seq:
+            return "sent"
+        return status_of(
+            seq, _of_others(self.delivered, sender, 0), _of_others(self.read, sender, 0)
+        )
+
+
+class _Reached:
+    """How far all members of a conversation but one have come, for any one. Who is disabled is not
+    waited for, unless there is nobody else.
+    """
+
+    __slots__ = ("_active", "_all", "_places")
 
     def __init__(
         self, members: Mapping[str, int], positions: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """`members`: the seq at which each joined. Who came later is not waited for."""
         nothing = {"delivered_seq": 0, "read_seq": 0}
-        places = [(user, positions.get(user, nothing), at) for user, at in members.items()]
-        # The lowest two suffice: one of them is not the one left out.
-        self._joined = heapq.nsmallest(2, ((at, who) for who, at in members.items()))
-        self._delivered = heapq.nsmallest(
-            2, ((max(at["delivered_seq"], joined), who) for who, at, joined in places)
-        )
-        self._read = heapq.nsmallest(
-            2, ((max(at["read_seq"], joined), who) for who, at, joined in places)
-        )
+        self._places = [
+            _Place(user, joined, max(at["delivered_seq"], joined), max(at["read_seq"], joined))
+            for user, joined in members.items()
+            for at in (positions.get(user, nothing),)
+        ]
+        self._all = self._active = _Lowest(self._places)
+
+    def slowest(self, seq: int, most: int | None) -> set[str]:
+        """Who has not come as far as this seq; of many those who have come least far."""
+        behind = [each for each in self._places if each.read < seq]
+        if most is None or len(behind) <= most:
+            return {each.user for each in behind}
+        found = heapq.nsmallest(most, behind, key=lambda each: each.read)
+        found += heapq.nsmallest(most, behind, key=lambda each: each.delivered)
+        return {each.user for each in found}
+
+    def leave_out(self, disabled: Collection[str]) -> None:
+        """Wait no more for these."""
+        self._active = _Lowest(each for each in self._places if each.user not in disabled)
 
     def status(self, seq: int, sender: str) -> MessageStatus:
-        """How far a message has come; what nobody else was there for stays sent."""
-        if _of_others(self._joined, sender, seq) >= seq:
-            return "sent"
-        return status_of(
-            seq, _of_others(self._delivered, sender, 0), _of_others(self._read, sender, 0)
-        )
+        """How far a message has come."""
+        waits = any(user != sender for _, user in self._active.joined)
+        return (self._active if waits else self._all).status(seq, sender)
 
 
 def _of_others(lowest: Iterable[tuple[int, str]], sender: str, nobody: int) -> int:
@@ -81,11 +125,13 @@ class MessageViews:
         memberships: Memberships,
         positions: Positions,
         reactions: ReactionCounts,
+        people: People,
     ) -> None:
         self._conversations = conversations
         self._memberships = memberships
         self._positions = positions
         self._reactions = reactions
+        self._people = people
 
     async def one(self, org: str, doc: Document) -> Message:
         """A message as it is now."""
@@ -97,12 +143,16 @@ class MessageViews:
             return []
         counts, reached = await asyncio.gather(
             self._reactions.counts(org, [doc["id"] for doc in docs if not doc["deleted_at"]]),
-            self._reached(org, dict.fromkeys(doc["conversation"] for doc in docs)),
+            self._reached(org, docs),
         )
         return [_filled(doc, counts, reached.get(doc["conversation"])) for doc in docs]
 
-    async def _reached(self, org: str, conversations: Iterable[str]) -> dict[str, _Reached]:
-        facts = {each: await self._memberships.facts(org, each) for each in conversations}
+    async def _reached(self, org: str, docs: Sequence[Document]) -> dict[str, _Reached]:
+        newest: dict[str, int] = {}
+        for doc in docs:
+            conversation = doc["conversation"]
+            newest[conversation] = max(doc["seq"], newest.get(conversation, 0))
+        facts = {each: await self._memberships.facts(org, each) for each in newest}
         tracked = [each for each, known in facts.items() if known.kind is not Kind.CHANNEL]
         if not tracked:
             return {}
@@ -111,7 +161,7 @@ class MessageViews:
             self._positions.positions(org, tracked),
             self._conversations.members_of(org, groups),
         )
-        return {
+        reached = {
             each: _Reached(
                 dict.fromkeys(facts[each].pair or (), 0)
                 or {member["user"]: member["joined_seq"] for member in members[each]},
@@ -119,6 +169,25 @@ class MessageViews:
             )
             for each in tracked
         }
+        await self._leave_out_disabled(org, reached, newest)
+        return reached
+
+    async def _leave_out_disabled(
+        self, org: str, reached: Mapping[str, _Reached], newest: Mapping[str, int]
+    ) -> None:
+        """Those who hold a message back are looked at; all of them only where the first few of
+        them are disabled.
+        """
+        rooms = list(reached)
+        for most in (LOOKED_AT, None):
+            slowest = {each: reached[each].slowest(newest[each], most) for each in rooms}
+            users = set().union(*slowest.values())
+            disabled = users - set(await self._people.existing(org, list(users))) if users else ()
+            rooms = [each for each in rooms if not slowest[each].isdisjoint(disabled)]
+            if not rooms:
+                return
+            for each in rooms:
+                reached[each].leave_out(disabled)
 
 
 def _filled(

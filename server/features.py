@@ -285,7 +285,7 @@ class Features:
         fabric.sequencer.observe(CONVERSATION_UPDATED.name, totals.settings_changed)
         fabric.sequencer.observe(messages.MESSAGE_DELETED.name, totals.hidden)
         fabric.sequencer.observe(messages.MESSAGE_EDITED.name, totals.edited)
-        message_views = MessageViews(rooms, memberships, positions, reacted)
+        message_views = MessageViews(rooms, memberships, positions, reacted, self.people)
         last = LastMessages(engine, posts)
         views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)
         owners = Owners(engine, rooms, self.people, memberships, fabric.publisher, clock)

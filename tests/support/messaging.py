@@ -139,7 +139,11 @@ class MessagingWorld:
         self.message_store = MessageRepository(engine)
         self.memberships = Memberships(engine, self.conversation_store, control, clock)
         self.message_views = MessageViews(
-            self.conversation_store, self.memberships, self.receipts, ReactionRepository(engine)
+            self.conversation_store,
+            self.memberships,
+            self.receipts,
+            ReactionRepository(engine),
+            self.people,
         )
         self.last_messages = LastMessages(engine, self.message_store)
         self.views = ConversationViews(
