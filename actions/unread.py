@@ -221,11 +221,17 @@ class Unread:
     def expelled(self, user: str, stream: str) -> None:
         """A user no longer follows a stream: if it is a conversation's, its count is gone."""
         namespace, _, conversation = stream.partition("/")
+        if namespace != NAMESPACE:
+            return
         inbox = self._inboxes.get(user)
         entry = inbox.entries.get(conversation) if inbox is not None else None
-        if entry is not None and namespace == NAMESPACE:
+        if entry is not None:
             self._drop(entry)
             self._send(entry)
+        elif inbox is None or not inbox.loaded:
+            # The total that was told with `ready` may have it.
+            for client in self._clients.of_user(user, NAMESPACE):
+                self._request(client.principal.org, user, conversation)
 
     # -- coming and going ---------------------------------------------------------------------
 
@@ -430,6 +436,7 @@ class Unread:
                     feed = self._feeds[each] = Feed(each)
                 feed.counting[inbox.user] = False
         counted: dict[tuple[str, str], Counted] | None = None
+        gone: list[Entry] = []
         try:
             counted = await self._repository.count(org, list(pairs))
         finally:
@@ -437,10 +444,14 @@ class Unread:
                 feed = self._feeds[conversation]
                 again = feed.counting.pop(user)
                 if counted is not None and self._inboxes.get(user) is inbox:
+                    if (conversation, user) not in counted and conversation in inbox.tell:
+                        gone.append(Entry(inbox, feed))
                     self._take(inbox, feed, counted.get((conversation, user)), again=again)
                 self._drop_if_unused(feed)
         for inbox in whole:
             inbox.loaded = True
+        for entry in gone:
+            self._send(entry)
 
     def _take(self, inbox: Inbox, feed: Feed, counted: Counted | None, *, again: bool) -> None:
         """Go on from what was counted."""

@@ -63,6 +63,11 @@ class Session(Asking):
             ]
         )
         fields: dict[str, Any] = {"conversation": self.conversation()}
+        if self.chance(0.05):
+            command = "conversation.delete"
+        if self.chance(0.05):
+            command = "conversation.leave_many"
+            fields = {"conversations": [self.conversation() for _ in range(3)]}
         if command == "conversation.update":
             fields |= self.some(
                 title=self.title(), topic=self.title(), muted=self.chance(0.5), archived=True

@@ -402,3 +402,32 @@ async def test_mentions_follow_edits(world: CountingWorld) -> None:
     await until(lambda: last(at_cy, room) == (1, 0, 1))
     await world.moves.move(bob, room, "read", old["seq"])
     await until(lambda: last(at_bob, room) == (1, 1, 1))
+
+
+@pytest.mark.parametrize("kind", [Kind.GROUP, Kind.CHANNEL])
+@pytest.mark.parametrize("how", ["leave", "delete"])
+async def test_the_total_is_told_without_what_one_is_in_no_more(
+    world: CountingWorld, how: str, kind: Kind
+) -> None:
+    """Also to who was told nothing but the total, with `ready`."""
+    ann, bob = world.user("ann"), world.user("bob")
+    gone, other = [(await world.open(ann, bob, kind=kind))["id"] for _ in range(2)]
+    for id in (gone, gone, other):
+        await world.send(ann, id, "hello")
+    _, outlet = await world.connect(bob)
+    if how == "leave":
+        await world.members.leave(bob, gone)
+    else:
+        await world.deletions.delete(ann, gone)
+
+    def told() -> list[Any]:
+        world.hub.flush()
+        return outlet.data("unread.updated")
+
+    await until(lambda: told() and told()[-1]["total"] == 1)
+    assert (told()[-1]["conversation"], told()[-1]["unread"]) == (gone, 0)
+    # What is known by now is told at once.
+    await world.send(ann, other, "more")
+    await until(lambda: told()[-1]["total"] == 2)
+    await world.members.leave(bob, other)
+    assert (told()[-1]["conversation"], told()[-1]["total"]) == (other, 0)
