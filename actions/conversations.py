@@ -136,11 +136,8 @@ class Conversations:
             return await self._first(principal, doc, kind, title, roles)
         if kind is Kind.CHANNEL and not principal.role.at_least(Role.MEMBER):
             raise Forbidden("Guests cannot open channels.")
-        # With somebody who was disabled since, what was said is still there to be opened.
-        if kind is not Kind.DIRECT or not await self._conversations.has_direct(
-            org, user, others[0]
-        ):
-            await require_users(self._people, org, others)
+        # With somebody who is disabled there is what was said, and what this one finds later.
+        await require_users(self._people, org, others, disabled=kind is Kind.DIRECT)
         # Before the `client_id` is taken for it: what is refused leaves nothing to be given later.
         # The guards are for who is blocked after this.
         if await self._engine.get_many(org, BLOCKS, [pair(each, user) for each in others]):

@@ -13,14 +13,23 @@ class People(Protocol):
         """Which of these are users of the organization who are not disabled."""
         ...
 
+    async def known(self, org: str, users: Sequence[str]) -> Collection[str]:
+        """Which of these are users of the organization, disabled or not."""
+        ...
 
-async def require_users(people: People, org: str, users: Sequence[str]) -> None:
+
+async def require_users(
+    people: People, org: str, users: Sequence[str], *, disabled: bool = False
+) -> None:
     """Refuse ids of which the organization has no user.
+
+    Args:
+        disabled: those who are disabled are users too.
 
     Raises:
         NotFound: names the first.
     """
-    found = await people.existing(org, users)
+    found = await (people.known if disabled else people.existing)(org, users)
     for user in users:
         if user not in found:
             raise NotFound(f"There is no user {user}.")

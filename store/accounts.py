@@ -125,6 +125,10 @@ class AccountRepository:
         found = await self._engine.get_many(org, USERS, users)
         return {user for user, doc in found.items() if doc["disabled_at"] is None}
 
+    async def known(self, org: str, users: Sequence[str]) -> set[str]:
+        """Which of these ids are users of the organization, disabled or not."""
+        return set(await self._engine.get_many(org, USERS, users))
+
     async def by_email(self, key: str) -> Account | None:
         """Whose address it is, by the address's key, in whichever organization."""
         claim = await self._engine.get(SERVER, EMAILS, key)

@@ -310,11 +310,6 @@ class ConversationRepository:
         doc = await self._engine.insert_or_get(org, DIRECTS, {"id": id, "conversation": new_id()})
         return str(doc["conversation"])
 
-    async def has_direct(self, org: str, one: str, other: str) -> bool:
-        """Whether the conversation of two users is made."""
-        doc = await self._engine.get(org, DIRECTS, key_digest(org, *sorted((one, other))))
-        return doc is not None and await self.get(org, doc["conversation"]) is not None
-
     async def directs(self, org: str, user: str, others: Sequence[str]) -> dict[str, Document]:
         """The conversations of a user with others, by the other; those not made are left out."""
         ids = {key_digest(org, *sorted((user, each))): each for each in others}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.client import connect
 from tests.support.mongod import scratch
-from tests.support.rest import Account, Api
+from tests.support.rest import PASSWORD, Account, Api
 from tests.support.server import ServerProcess
 
 
@@ -21,7 +21,7 @@ from tests.support.server import ServerProcess
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory: Path = tmp_path_factory.mktemp("rules")
     with ExitStack() as stack:
-        settings = {}
+        settings = {"ADMIN_EMAIL": "root@example.com", "ADMIN_PASSWORD": PASSWORD}
         if request.param == "mongo":
             database = stack.enter_context(scratch(request.getfixturevalue("mongodb")))
             settings["STORE_URL"] = database.url
@@ -177,3 +177,27 @@ async def test_typing_ends_with_the_right_to_write(api: Api) -> None:
             assert not any(is_typing(room, False)(each) for each in robert.named("typing.changed"))
             await cy.api.delete(f"/conversations/{room}/members/{ann.id}", 200)
             await robert.wait_for("typing.changed", is_typing(room, False))
+
+
+async def test_a_direct_conversation_with_somebody_disabled_opens(url: str, api: Api) -> None:
+    root = await api.login("root@example.com")
+    ann, bob, cy = [await api.register(name) for name in ("Ann", "Bob", "Cy")]
+    body = {"kind": "direct", "members": [bob.id], "client_id": "d"}
+    first = await ann.api.post("/conversations", body, 201)
+    said = await send(bob, first["id"], "before")
+    await root.api.post(f"/users/{bob.id}/disable")
+    again = await ann.api.post("/conversations", {**body, "client_id": "e"}, 201)
+    assert again["id"] == first["id"]
+    page = await ann.api.get(f"/conversations/{first['id']}/messages")
+    assert [each["id"] for each in page["items"]] == [said["id"]]
+    async with await connect(api.url, "/messages", cy.token) as cyril:
+        new = await cyril.call("conversation.create", body)
+        for who, room in ((cy, new["id"]), (ann, first["id"])):
+            assert (await send(who, room, "for later"))["status"] == "sent"
+        assert (await cyril.request("member.add", {"conversation": new["id"], "user": bob.id}))[
+            "error"
+        ]["code"] == "invalid"
+    await root.api.post(f"/users/{bob.id}/enable")
+    back = await api.login(bob.email)
+    listed = (await back.api.get("/conversations"))["items"]
+    assert {each["id"]: each["unread"] for each in listed} == {first["id"]: 1, new["id"]: 1}

@@ -109,9 +109,14 @@ class Everybody:
 
     def __init__(self) -> None:
         self.users: dict[str, set[str]] = {}
+        """Who is taken out of these is disabled."""
+        self.ever: dict[str, set[str]] = {}
 
     async def existing(self, org: str, users: Sequence[str]) -> set[str]:
         return self.users.get(org, set()) & set(users)
+
+    async def known(self, org: str, users: Sequence[str]) -> set[str]:
+        return (self.users.get(org, set()) | self.ever.get(org, set())) & set(users)
 
 
 class MessagingWorld:
@@ -249,7 +254,8 @@ class MessagingWorld:
 
     def user(self, name: str, role: Role = Role.MEMBER, org: str = "org") -> Principal:
         """Somebody in an organization, with a login session."""
-        self.people.users.setdefault(org, set()).add(name)
+        for names in (self.people.users, self.people.ever):
+            names.setdefault(org, set()).add(name)
         return Principal(name, org, role, f"login-{name}", 4e9)
 
     async def connect(

@@ -57,9 +57,17 @@ async def test_a_direct_conversation_opens_though_the_other_one_was_disabled(
     first = await world.open(ann, bob, kind=Kind.DIRECT)
     world.people.users["org"].discard("bob")
     assert await world.open(ann, bob, kind=Kind.DIRECT) == first
+    # Also one that there is not yet; but nobody who is disabled is put into a group.
     cy = world.user("cy")
-    with pytest.raises(NotFound):  # there is none yet
-        await world.open(cy, bob, kind=Kind.DIRECT)
+    new = await world.open(cy, bob, kind=Kind.DIRECT)
+    sent = await world.send(cy, new["id"], "when you are back")
+    assert (await world.page(cy, new["id"]))["items"] == [sent]
+    with pytest.raises(NotFound):
+        await world.open(cy, bob)
+    with pytest.raises(NotFound):
+        await world.conversations.create(
+            cy, kind=Kind.DIRECT, members=["nobody"], title=None, client_id="n"
+        )
 
 
 async def test_of_two_people_there_is_one_direct_conversation(world: MessagingWorld) -> None:
