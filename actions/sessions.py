@@ -259,7 +259,8 @@ class Sessions:
     async def _end_oldest(self, org: str, user: str) -> None:
         live = await self._sessions.live(org, user, timestamp(self._clock.now()))
         if len(live) > accounts.MAX_SESSIONS:
-            live.sort(key=lambda each: str(each["last_used_at"]), reverse=True)
+            # Ids too: of those that came in the same millisecond all nodes end the same ones.
+            live.sort(key=lambda each: (each["last_used_at"], each["id"]), reverse=True)
             await self._revoke(org, user, [each["id"] for each in live[accounts.MAX_SESSIONS :]])
 
     async def _revoke(self, org: str, user: str, sessions: list[str]) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from actions.contacts import Contacts
+from actions.hashing import PasswordHasher
 from actions.reactions import Reactions
 from domain.clock import SystemClock
 from domain.conversations import Kind
-from domain.errors import Conflict, ParleyError, TooLarge, Unavailable
+from domain.errors import Conflict, ParleyError, TooLarge, Unauthenticated, Unavailable
 from domain.principals import Principal, Role
 from store import accounts
 from store.accounts import USERS, AccountRepository
@@ -23,6 +24,8 @@ from store.engine import Engine
 from store.messages import MESSAGES, PINS
 from store.reactions import ReactionRepository
 from store.uploads import UploadRepository
+from tests.support.accounts import COLLECTIONS as ACCOUNTS
+from tests.support.accounts import HOME, AccountsWorld
 from tests.support.local import TurnedClock
 from tests.support.messaging import COLLECTIONS, MessagingWorld
 from tests.support.stores import Stores
@@ -214,3 +217,23 @@ async def test_the_quota_of_uploads(engines: list[Engine]) -> None:
 
     assert await at_once([partial(reserve, number) for number in range(2 * CAP)]) == CAP
     assert await repositories[0].used("org", "ann") == 10 * CAP
+
+
+async def test_sessions(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domain.accounts.MAX_SESSIONS", CAP)
+    hasher = PasswordHasher(4)
+    world = AccountsWorld(await stores.start(ACCOUNTS), TurnedClock(), hasher)
+    nodes = [await world.node() for _ in range(2)]
+    await nodes[0].register()
+    logins = [partial(nodes[number % 2].login, "ann@example.com") for number in range(2 * CAP)]
+    tokens = await asyncio.gather(*(each() for each in logins))
+    hasher.close()
+    alive = 0
+    for each in tokens:
+        try:
+            await nodes[0].sessions.refresh(each["refresh_token"], HOME)
+        except Unauthenticated:
+            continue
+        alive += 1
+    # Each login is let in, and the oldest end: as many as there may be are left.
+    assert alive == CAP
