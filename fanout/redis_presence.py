@@ -122,6 +122,7 @@ class RedisPresenceRegistry:
         self._looks: list[User] = []
         self._away_until: float | None = None
         """Time of the loop before which Redis is not asked; None while it answers."""
+        self._told_alone = False
         self._settled_at = clock.monotonic() + settled_after
         self._followers: Followers | None = None
         self._closed = False
@@ -324,6 +325,10 @@ class RedisPresenceRegistry:
         for part in self._parts:
             await self._renew_part(part)
         self._renewed = True
+        if self._told_alone:
+            # All parts: of a cluster some may answer while others do not.
+            self._told_alone = False
+            log.info("presence_together", users=len(self._here_of), watched=len(self._watched))
         if self._to_compare:
             await self._compare()
         self._say_again()
@@ -422,7 +427,8 @@ class RedisPresenceRegistry:
                     # A connection that lay idle while the server went and came back.
                     answer = await command()
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-            if self._away_until is None:
+            if not self._told_alone:
+                self._told_alone = True
                 log.warning("presence_alone", error=str(error) or type(error).__name__)
             self._away_until = loop.time() + PAUSE
             self._settled_at = self._clock.monotonic() + self._settled_after
@@ -433,7 +439,6 @@ class RedisPresenceRegistry:
 
     def _back(self) -> None:
         self._away_until = None
-        log.info("presence_together", users=len(self._here_of), watched=len(self._watched))
         self._doubt()
 
     def _doubt(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support.client import Client, connect
 from tests.support.mongod import Mongod, scratch
-from tests.support.outages import check_told
+from tests.support.outages import check_told, told
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
@@ -112,6 +112,18 @@ def ready(nodes: list[ServerProcess]) -> bool:
     return all(node.ready() for node in nodes)
 
 
+def mended(nodes: list[ServerProcess]) -> bool:
+    """Whether all are ready, and have told the end of what began."""
+    pairs = (
+        ("presence_alone", "presence_together"),
+        ("periodic_work_delayed", "periodic_work_resumed"),
+    )
+    events = [Counter(event for _, event in told(node.log()).elements()) for node in nodes]
+    return all(node.ready() for node in nodes) and all(
+        each[began] == each[ended] for each in events for began, ended in pairs
+    )
+
+
 async def say(sender: Client, receiver: Client, conversation: str, text: str) -> None:
     """Send a message, which reaches somebody."""
     body = {"conversation": conversation, "body": text, "client_id": text}
@@ -168,7 +180,7 @@ async def test_an_outage_of_redis_is_no_error(
                 await each.call("presence.watch", {"users": [ann.id, bob.id]})
                 await each.call("presence.room", {"stream": f"messages/{conversation}"})
             await asyncio.to_thread(redis.end)
-            await until(lambda: ready(nodes), "readiness")
+            await until(lambda: mended(nodes), "end")
             await say(two, one, conversation, "after")
         for node in nodes:
             await asyncio.to_thread(node.stop)
