@@ -16,6 +16,7 @@ from store.sessions import SESSIONS
 from store.sqlite import SqliteEngine, query
 from store.sqlite.tables import Table
 from store.unread import MENTIONS
+from store.uploads import LINKS
 from tests.support import plans
 
 BEHIND = {"conversation": "c", "seq": Is(">", 1), "sender": Is("!=", "u"), "deleted_at": None}
@@ -29,6 +30,7 @@ LISTS: tuple[tuple[Collection, Filter, tuple[str, ...]], ...] = (
     (CONVERSATIONS, {"kind": "channel"}, ("id",)),
     (PINS, {"conversation": "c"}, ("-pinned_at", "-id")),
     (HIDDEN, {"user": "u", "conversation": "c"}, ("-seq", "-id")),
+    (LINKS, {"upload": "u", "withdrawn_at": None, "id": Is(">", "u:c")}, ("id",)),
     (MENTIONS, {"conversation": "c", "user": "u"}, ("seq", "id")),
     (POSITIONS, {"conversation": "c"}, ("user",)),
     (RECEIPTS, {"conversation": "c", "user": "u", "kind": "read"}, ("seq", "id")),
