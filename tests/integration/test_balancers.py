@@ -59,9 +59,16 @@ def before(kind: str, nodes: list[ServerProcess], directory: Path, stack: ExitSt
     return Balanced(nodes, port, directory)
 
 
+@pytest.fixture
+def life() -> str:
+    """Of access tokens."""
+    return "15m"
+
+
 @pytest.fixture(params=["haproxy", "nginx"])
 def balanced(
     request: pytest.FixtureRequest,
+    life: str,
     tmp_path: Path,
     mongodb: str,
     start_server: StartServer,
@@ -76,7 +83,7 @@ def balanced(
         ExitStack() as stack,
     ):
         urls = {"REDIS_URL": redis.url, "STORE_URL": database.url}
-        settings = {**SETTINGS, **urls, "ACCESS_TTL": "5s"}
+        settings = {**SETTINGS, **urls, "ACCESS_TTL": life}
         nodes = [start_server(**settings, NODE_NAME=f"node{n}") for n in (1, 2)]
         yield before(request.param, nodes, tmp_path / "balancer", stack)
         for each in nodes:
@@ -207,6 +214,7 @@ async def until_sent(count: int, balanced: Balanced, client: "asyncio.Task[str]"
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("life", ["5s"])
 @pytest.mark.parametrize(
     ("balanced", "language"),
     [("haproxy", "javascript"), ("haproxy", "python"), ("nginx", "javascript")],
