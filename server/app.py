@@ -136,6 +136,7 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
                 base_path=settings.base_path,
                 reuse_port=seat is not None,
                 door=node.door,
+                arriving=node.arriving,
             )
         except OSError as error:
             where = f"{settings.host}:{settings.port}"

@@ -119,7 +119,7 @@ class Node:
         limiter = peers.share_limits(
             LocalRateLimiter(by_bucket, clock, default=default), by_bucket, default
         )
-        self._arriving = Arriving(settings.max_body_total)
+        self.arriving = Arriving(settings.max_body_total)
         self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
         name = node_name(settings, seat)
         connections = Connections(self.fabric.clients, bus, self.fabric.control, name)
@@ -158,7 +158,7 @@ class Node:
             gateway,
             self.fabric.hub,
             _transport_options(settings, self._addresses),
-            self._arriving,
+            self.arriving,
         )
         access = self.features.authenticator.check
         checks = {"store": engine.ping, "uploads": blobs.ping, "access": access}
@@ -209,7 +209,7 @@ class Node:
             self.features.authenticator.authenticate,
             self._addresses,
             self._settings.max_body,
-            self._arriving,
+            self.arriving,
         )
         UploadRoutes(
             rest,
@@ -257,7 +257,7 @@ class Node:
     def _expose_numbers(self) -> None:
         counters, hub = self.transport.counters, self.fabric.hub.counters
         door = self.door
-        arriving = self._arriving
+        arriving = self.arriving
         for numbers in (
             Numbers("parley_sessions", "Open Socket.IO sessions.", lambda: counters.sessions),
             Numbers(

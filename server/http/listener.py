@@ -7,8 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from domain.errors import Internal, Invalid
+from domain.errors import Internal, Invalid, Unavailable
 from domain.ids import new_id
+from server.arriving import Arriving, Share
 from server.http.accepting import Acceptor
 from server.http.base_path import below
 from server.http.door import Door
@@ -45,12 +46,14 @@ class HttpConnection(web.RequestHandler):
     """One connection, as long as it speaks HTTP."""
 
     __slots__ = (
+        "_arriving",
         "_begun",
         "_behind",
         "_door",
         "_head_seconds",
         "_head_size",
         "_head_timer",
+        "_share",
         "_stall_seconds",
         "_stall_timer",
     )
@@ -62,9 +65,13 @@ class HttpConnection(web.RequestHandler):
         head_seconds: float = HEAD_SECONDS,
         stall_seconds: float = STALL_SECONDS,
         door: Door | None = None,
+        arriving: Arriving | None = None,
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
+        self._arriving = arriving
+        self._share: Share | None = None
+        """Of what is on its way, while a head has not come whole."""
         self._door = door
         self._behind = 0
         """Bytes that came behind the request that was answered last, or is."""
@@ -99,6 +106,7 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_waiting()
+        self._leave_share()
         self._drained()
         if self._door is not None:
             self._door.leave(self)
@@ -117,11 +125,14 @@ class HttpConnection(web.RequestHandler):
         super().data_received(data)
         if self._request_count != heads:
             self._stop_waiting()
+            self._leave_share()
             self._head_size = 0
         elif idle:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
-                self._refuse_head()
+                self._refuse_head(b"431 Request Header Fields Too Large")
+            elif not self._hold_head():
+                self._refuse_head(b"503 Service Unavailable\r\nRetry-After: 1")
             elif self._head_timer is None:
                 self._await_head()
 
@@ -131,11 +142,28 @@ class HttpConnection(web.RequestHandler):
         request = self._current_request
         return request is not None and request.content.is_eof()
 
-    def _refuse_head(self) -> None:
+    def _hold_head(self) -> bool:
+        """Account for the head that has not come whole; whether there was room for it."""
+        if self._arriving is None or not self._head_size:
+            return True
+        if self._share is None:
+            self._share = self._arriving.share(stranger=True)
+        try:
+            self._share.hold(self._head_size)
+        except Unavailable:
+            return False
+        return True
+
+    def _leave_share(self) -> None:
+        if self._share is not None:
+            self._share.leave()
+            self._share = None
+
+    def _refuse_head(self, status: bytes) -> None:
+        self._leave_share()
         if self.transport is not None:
             self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+                b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status
             )
         self.force_close()
 
@@ -203,6 +231,7 @@ async def listen(
     head_seconds: float = HEAD_SECONDS,
     stall_seconds: float = STALL_SECONDS,
     door: Door | None = None,
+    arriving: Arriving | None = None,
 ) -> Acceptor:
     """Serve the application of a runner that is set up; close what is returned to take no more
     connections. The runner's own cleanup ends those that are there.
@@ -210,6 +239,7 @@ async def listen(
     Args:
         base_path: left out of the addresses of requests that have it.
         door: who may come in; None: everybody.
+        arriving: where heads are counted that have not come whole; None: nowhere.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -229,6 +259,7 @@ async def listen(
         head_seconds=head_seconds,
         stall_seconds=stall_seconds,
         door=door,
+        arriving=arriving,
     )
     return Acceptor(_bind(host, port, reuse_port), connection, door)
 

@@ -242,3 +242,25 @@ async def test_what_comes_behind_a_request_has_a_bound(server: ServerProcess) ->
         for path in ("/health/live", "/health/lived") * 3:
             raw.ask(path, b"", method="GET")
         assert [(await raw.answer())[0] for _ in range(6)] == [200, 404] * 3
+
+
+async def test_heads_that_do_not_come_whole_are_counted(start_server: StartServer) -> None:
+    server = start_server(MAX_BODY_TOTAL="1MiB")
+    fields = b"".join(b"X-%d: %b\r\n" % (each, b"x" * 8000) for each in range(5))
+    async with Api(server.url) as api, AsyncExitStack() as stack:
+        silent = []
+        for _ in range(30):
+            raw = await Raw.open(server, stack)
+            raw.writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + fields)
+            silent.append(raw)
+        refused = 30 - 512 * KIB // len(fields)
+        await refused_at_least(api, refused)
+        for status, headers, _ in await first_of([raw.answer() for raw in silent], refused):
+            assert (status, headers["Retry-After"]) == (503, "1")
+        assert 0 < await number(api, "parley_arriving_bytes") <= 512 * KIB
+        await api.register("Ann")
+        for raw in silent:
+            raw.writer.close()
+        async with asyncio.timeout(20):
+            while await number(api, "parley_arriving_bytes"):
+                await asyncio.sleep(0.05)
