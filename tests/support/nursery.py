@@ -199,7 +199,9 @@ def _end_with(parent: int) -> None:
 
 def _main() -> int:
     from server.cli import main
+    from tests.support.plans import explain_aloud
 
+    explain_aloud()
     assert threading.active_count() == 1, "a fork would lose the threads that importing started"
     gc.collect()
     gc.freeze()

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
-
-import pytest
+from unittest.mock import patch
 
 from server.features import COLLECTIONS
 from store.sqlite import schema
@@ -28,6 +27,8 @@ _BEGINS = ("SELECT", "WITH", "UPDATE", "DELETE", "INSERT")
 
 _seen: set[str] = set()
 _slow: list[str] = []
+
+SLOW = "no index answers this, and its collection does not say so: "
 
 
 class _Explained(sqlite3.Connection):
@@ -81,16 +82,30 @@ def _is_declared(sql: str) -> bool:
     return any(where == set(each.where) and order == each.order for each in declared)
 
 
+def _explaining() -> SimpleNamespace:
+    """The module `sqlite3`, but that its connections look at their plans."""
+    module = SimpleNamespace(**{name: getattr(sqlite3, name) for name in dir(sqlite3)})
+    module.connect = lambda *args, **more: sqlite3.connect(*args, factory=_Explained, **more)
+    return module
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Fails at its end if a statement was met that is slow."""
     _slow.clear()
-    connect = SimpleNamespace(**{name: getattr(sqlite3, name) for name in dir(sqlite3)})
-    connect.connect = lambda *args, **more: sqlite3.connect(*args, factory=_Explained, **more)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "sqlite3", connect)
+    with patch.object(schema, "sqlite3", _explaining()):
         yield
     found = list(_slow)
-    assert not found, "no index answers this, and its collection does not say so:\n" + "\n".join(
-        found
-    )
+    assert not found, SLOW + "\n".join(found)
+
+
+def explain_aloud() -> None:
+    """In a server's process: what is slow is written to its log."""
+
+    class Aloud(list[str]):
+        def append(self, text: str, /) -> None:
+            print(f"{SLOW}{text}", flush=True)
+
+    global _slow
+    _slow = Aloud()
+    patch.object(schema, "sqlite3", _explaining()).start()

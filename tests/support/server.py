@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from tests.support.nursery import ROOT, Child, Nursery
+from tests.support.plans import SLOW
 from tests.support.ports import free_port, wait_unused
 
 __all__ = ["ROOT", "ServerFailed", "ServerProcess", "clean_environment", "free_port"]
@@ -205,3 +206,5 @@ class ServerProcess:
                 self.stop()
         finally:
             self.kill()
+        if error is None:
+            assert SLOW not in self.log(), self.log()[self.log().index(SLOW) :][:2000]
