@@ -444,7 +444,9 @@ class Unread:
                 feed = self._feeds[conversation]
                 again = feed.counting.pop(user)
                 if counted is not None and self._inboxes.get(user) is inbox:
-                    if (conversation, user) not in counted and conversation in inbox.tell:
+                    if (conversation, user) not in counted and (
+                        conversation in inbox.tell or conversation in inbox.entries
+                    ):
                         gone.append(Entry(inbox, feed))
                     self._take(inbox, feed, counted.get((conversation, user)), again=again)
                 self._drop_if_unused(feed)
