@@ -13,6 +13,7 @@ from actions.streams import Position
 from domain.conversations import Kind, stream_of
 from domain.errors import Invalid
 from domain.unread import UNREAD_INTERVAL
+from store.unread import UnreadRepository
 from tests.support.counting import EVENTS, CountingWorld, counting_world, until
 from tests.support.local import LocalOutlet, local_client
 
@@ -431,3 +432,32 @@ async def test_the_total_is_told_without_what_one_is_in_no_more(
     await until(lambda: told()[-1]["total"] == 2)
     await world.members.leave(bob, other)
     assert (told()[-1]["conversation"], told()[-1]["total"]) == (other, 0)
+
+
+async def test_the_total_is_told_to_who_was_put_out_while_it_was_counted(
+    world: CountingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    gone, other = [(await world.open(ann, bob, kind=Kind.CHANNEL))["id"] for _ in range(2)]
+    for id in (gone, gone, other):
+        await world.send(ann, id, "hello")
+    _, outlet = await world.connect(bob)
+    count, counted, go_on = UnreadRepository.count, asyncio.Event(), asyncio.Event()
+
+    async def slow(self: UnreadRepository, org: str, pairs: Any) -> Any:
+        found = await count(self, org, pairs)
+        counted.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(UnreadRepository, "count", slow)
+    world.counts.recount("org", "bob", gone)
+    await counted.wait()
+    await world.deletions.delete(ann, gone)
+    go_on.set()
+
+    def told() -> Any:
+        world.hub.flush()
+        return last(outlet, gone)
+
+    await until(lambda: told() == (0, 0, 1))
