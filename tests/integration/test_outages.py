@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.support.client import Client, connect
+from tests.support.joint import wait_for
 from tests.support.mongod import Mongod, scratch
 from tests.support.outages import check_told, told
 from tests.support.redis import RedisProcess, require_redis
@@ -76,6 +77,12 @@ def sentinels_too(directory: Path) -> Iterator[Trouble]:
         yield Trouble(url, begin, end)
 
 
+def whole(servers: list[RedisProcess]) -> None:
+    """Wait until a cluster works again; for a moment its servers say that it is down."""
+    for each in servers:
+        wait_for(each, ("CLUSTER", "INFO"), b"cluster_state:ok")
+
+
 @contextlib.contextmanager
 def cluster(directory: Path) -> Iterator[Trouble]:
     with cluster_of_two(directory) as (url, servers):
@@ -87,14 +94,20 @@ def cluster(directory: Path) -> Iterator[Trouble]:
         def end() -> None:
             for each in servers:
                 each.start()
+            whole(servers)
 
         yield Trouble(url, begin, end)
 
 
 @contextlib.contextmanager
 def part_of_a_cluster(directory: Path) -> Iterator[Trouble]:
-    with cluster_of_two(directory) as (url, (first, _)):
-        yield Trouble(url, first.kill, first.start)
+    with cluster_of_two(directory) as (url, servers):
+
+        def end() -> None:
+            servers[0].start()
+            whole(servers)
+
+        yield Trouble(url, servers[0].kill, end)
 
 
 async def until(condition: Callable[[], bool], what: str, within: float = 30.0) -> None:
