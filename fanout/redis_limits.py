@@ -16,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisClusterException, RedisError
 
 from domain.clock import Clock
 from fanout.limits import Limit, LocalRateLimiter
-from fanout.redis_servers import RedisServers
+from fanout.redis_servers import AWAY, RedisServers
 
 log = structlog.get_logger(__name__)
 
@@ -140,7 +139,7 @@ class RedisRateLimiter:
                 answer = await self._script(
                     keys=[self._name(bucket, key)], args=_args(limit, takes, decides=decides)
                 )
-        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+        except AWAY as error:
             self._give_up(error)
             return None
         self._answered()
@@ -177,7 +176,7 @@ class RedisRateLimiter:
                 if self._clock.monotonic() < self._pause_until:
                     continue
                 await self._settle(pending)
-        except (RedisError, RedisClusterException, OSError) as error:
+        except AWAY as error:
             self._give_up(error)
         finally:
             self._settling = None

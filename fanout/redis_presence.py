@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, RedisError
 
 from domain.clock import Clock, timestamp
 from domain.delivery import Delivery
@@ -32,7 +31,7 @@ from fanout.redis_presence_store import (
     User,
     name_of,
 )
-from fanout.redis_servers import RedisServers
+from fanout.redis_servers import AWAY, RedisServers
 
 log = structlog.get_logger(__name__)
 
@@ -426,7 +425,7 @@ class RedisPresenceRegistry:
                 except RedisConnectionError:
                     # A connection that lay idle while the server went and came back.
                     answer = await command()
-        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+        except AWAY as error:
             if not self._told_alone:
                 self._told_alone = True
                 log.warning("presence_alone", error=str(error) or type(error).__name__)

@@ -28,6 +28,13 @@ Address = str
 """Of one server, as the log shows it."""
 
 
+AWAY = (RedisError, RedisClusterException, OSError, TimeoutError, AttributeError)
+"""What a command of `RedisServers.client` raises while Redis is away. AttributeError: redis-py closes
+the connections of a cluster that it looks at anew, those just being made too, and one of those then
+writes to what is None.
+"""
+
+
 class UnknownServer(RedisError):
     """Which server of a cluster has something is not known."""
 
