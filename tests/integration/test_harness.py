@@ -2,6 +2,7 @@
 of each other's way, also those that were killed.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -127,5 +128,5 @@ def test_servers_end_with_the_process_that_made_them(tmp_path: Path) -> None:
     with another_run(SERVE, tmp_path) as other:
         server, _, pid = map(int, says(other))
         parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
-        subprocess.run(["kill", "-9", parent], check=True)
+        os.kill(int(parent), signal.SIGKILL)
         until_nobody_listens(server)
