@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,9 @@ PIECE = 128 * 1024
 
 Shows = Callable[[str, Document], Awaitable[bool]]
 """(organization, an upload of it)"""
+
+Hidden = Callable[[str, Iterable[str], str], Awaitable[Set[str]]]
+"""(organization, messages, user) -> which of the messages this user has deleted alone"""
 
 OnRemoved = Callable[[str, Document], Awaitable[object]]
 """(organization, an upload of it that is being removed)"""
@@ -102,6 +105,8 @@ class Uploads:
         self._files = UploadFiles(blobs, pictures)
         self.shows: Shows = _nowhere
         """Whether all of the organization may see an upload, which is kept then."""
+        self.hidden: Hidden = _none
+        """Which messages a user has deleted for this user alone: what they carry is gone, too."""
         self.on_removed: list[OnRemoved] = []
         """Called before the bytes go; again, if something failed."""
         self._looked_at = KINDS if pictures is not None else frozenset[str]()
@@ -297,10 +302,13 @@ class Uploads:
         ):
             return True
         after = ""
-        while streams := await self._repository.streams(principal.org, doc["id"], after=after):
-            if await self._rules.readable(principal, dict.fromkeys(streams)):
+        while links := await self._repository.links(principal.org, doc["id"], after=after):
+            streams = dict.fromkeys(link["stream"] for link in links)
+            readable = await self._rules.readable(principal, streams)
+            messages = {link["message"] for link in links if link["stream"] in readable}
+            if messages and messages - await self.hidden(principal.org, messages, principal.user):
                 return True
-            after = streams[-1]
+            after = links[-1]["id"]
         return await self.shows(principal.org, doc)
 
     async def list(self, principal: Principal, cursor: str | None, limit: int) -> UploadPage:
@@ -405,6 +413,10 @@ class Uploads:
 
     def _now(self) -> str:
         return timestamp(self._clock.now())
+
+
+async def _none(_org: str, _messages: Iterable[str], _user: str) -> Set[str]:
+    return frozenset()
 
 
 async def _nowhere(_org: str, _upload: Document) -> bool:

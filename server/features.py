@@ -386,6 +386,7 @@ class Features:
         lost = LostFiles(engine, posts, files, message_views, fabric.publisher, clock)
         self.uploads.on_removed += [lost.removed, self.avatars.removed]
         self.uploads.shows = self.avatars.shows
+        self.uploads.hidden = posts.hidden
         fabric.rules.declare(
             conversations.NAMESPACE,
             memberships.may_read,

@@ -300,17 +300,6 @@ class UploadRepository:
         """
         return Update(LINKS, link_id(upload, stream, message), set={"withdrawn_at": at})
 
-    async def streams(
-        self, org: str, upload: str, *, after: str = "", limit: int = 100
-    ) -> list[str]:
-        """The streams an upload is attached to, behind the stream `after`, ascending; one to
-        which it is attached several times may come as often.
-        """
-        behind = f"{upload}:{after}:~" if after else f"{upload}:"
-        where: dict[str, Any] = {"upload": upload, "withdrawn_at": None, "id": Is(">", behind)}
-        found = await self._engine.find(org, LINKS, where, order=("id",), limit=limit)
-        return [link["stream"] for link in found]
-
     async def links(
         self, org: str, upload: str, *, after: str = "", limit: int = 100
     ) -> list[Document]:

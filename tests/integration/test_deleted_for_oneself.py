@@ -200,3 +200,27 @@ async def test_nothing_can_be_done_with_it_but_to_delete_it(api: Api, scene: Sce
     # Whoever wrote it may still take it away from all.
     await bob.delete(f"/messages/{own['id']}", 200)
     assert (await scene.ann.api.get(f"/messages/{own['id']}"))["deleted_at"] is not None
+
+
+FORM = (
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n'
+    b"Content-Type: text/plain\r\n\r\nhello\r\n--b--\r\n"
+)
+
+
+async def test_its_files_are_gone_unless_another_message_has_them(api: Api, scene: Scene) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    sent = await scene.ann.api.request("POST", "/uploads", data=FORM, headers=headers)
+    file = sent.expect(201)["id"]
+    fetched = f"/uploads/{file}"
+    one = await scene.send(scene.ann, "one", attachments=[file])
+    two = await scene.send(scene.ann, "two", attachments=[file])
+    await scene.bob.api.delete(f"/messages/{one['id']}?scope=me", 200)
+    assert (await scene.bob.api.request("GET", fetched)).status == 200
+    await scene.bob.api.delete(f"/messages/{two['id']}?scope=me", 200)
+    (await scene.bob.api.request("GET", fetched)).expect(404)
+    (await scene.bob.api.request("HEAD", fetched)).expect(404)
+    # Who wrote it has it all the same; so have all if it is sent again.
+    assert (await scene.ann.api.request("GET", fetched)).status == 200
+    await scene.send(scene.ann, "three", attachments=[file])
+    assert (await scene.bob.api.request("GET", fetched)).status == 200
