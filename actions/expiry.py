@@ -6,6 +6,7 @@ One table for all connections, by the second at which something is due, in place
 import asyncio
 import math
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -20,6 +21,16 @@ log = structlog.get_logger(__name__)
 EXPIRING = "auth.expiring"
 
 
+@dataclass(slots=True)
+class _Warning:
+    """Of one end, which one transport was told."""
+
+    end: float
+    told: Client
+    others: dict[Client, None] = field(default_factory=dict)
+    """Its further connections."""
+
+
 class Expirations:
     """Knows when each connection's token ends. A follower of the gateway."""
 
@@ -29,9 +40,10 @@ class Expirations:
         self._due: dict[int, dict[Client, None]] = {}
         self._next = 0
         """What is due before this second was looked at already."""
-        self._warned: dict[tuple[str, str, str], float] = {}
+        self._warned: dict[tuple[str, str, str], _Warning] = {}
         """Who was warned of which end that is still to come. A transport is told once, not in each
-        namespace that was opened over it, because `auth.refresh` in one holds for all.
+        namespace that was opened over it, because `auth.refresh` in one holds for all. If the namespace
+        it was told in is left, another one is told: who listens there alone has not heard it.
         """
 
     async def entered(self, client: Client, resumed: Collection[str]) -> None:
@@ -56,6 +68,19 @@ class Expirations:
 
     def remove(self, client: Client) -> None:
         """Watch a connection no longer; nothing happens if it is not watched."""
+        self._unwatch(client)
+        warned = self._warned.get(_whose(client))
+        if warned is None:
+            return
+        warned.others.pop(client, None)
+        if warned.told is client:
+            del self._warned[_whose(client)]
+            now = self._clock.now()
+            for other in warned.others:
+                if other.principal.expires_at > now:
+                    self._warn(other, now)
+
+    def _unwatch(self, client: Client) -> None:
         if client.principal.expires_at == math.inf:
             return
         for second in (_warned_at(client.principal), _ended_at(client.principal)):
@@ -67,9 +92,10 @@ class Expirations:
 
     def update(self, client: Client, principal: Principal) -> None:
         """The connection has a token with another end."""
-        self.remove(client)
-        if self._warned.get(_whose(client), math.inf) < principal.expires_at:
+        warned = self._warned.get(_whose(client))
+        if warned is not None and warned.end < principal.expires_at:
             del self._warned[_whose(client)]
+        self._unwatch(client)
         client.principal = principal
         self.add(client)
 
@@ -86,7 +112,7 @@ class Expirations:
         for second in sorted(second for second in self._due if second <= last):
             for client in self._due.pop(second):
                 self._act(client, now)
-        for whose in [each for each, end in self._warned.items() if end <= now]:
+        for whose in [each for each, warned in self._warned.items() if warned.end <= now]:
             del self._warned[whose]
 
     def _act(self, client: Client, now: float) -> None:
@@ -94,10 +120,18 @@ class Expirations:
         if expires_at <= now:
             client.outlet.close("token_expired", reconnect=True)
             return
-        if self._warned.get(_whose(client), math.inf) > expires_at:
-            self._warned[_whose(client)] = expires_at
-            client.outlet.emit(EXPIRING, expiry(expires_at, now))
+        self._warn(client, now)
         self._put(client, _ended_at(client.principal))
+
+    def _warn(self, client: Client, now: float) -> None:
+        """Tell a transport, if it was not told already."""
+        end, whose = client.principal.expires_at, _whose(client)
+        warned = self._warned.get(whose)
+        if warned is not None and warned.end <= end:
+            warned.others[client] = None
+            return
+        self._warned[whose] = _Warning(end, client)
+        client.outlet.emit(EXPIRING, expiry(end, now))
 
     def _put(self, client: Client, second: int) -> None:
         if second < self._next:

@@ -174,3 +174,23 @@ async def test_it_lives_on_with_a_newer_token_and_comes_back_after_the_end(
             # The new transport is told once too: of the token that it was opened with.
             *_, last = await until_heard(client, "auth.expiring", 3)
             assert last["expires_in"] <= LIFE
+
+
+async def test_another_namespace_is_warned_if_the_one_that_was_is_left(
+    start_server: StartServer,
+) -> None:
+    server = start_server(ACCESS_TTL="30s")  # it is warned at once
+    async with Api(server.url) as api, AsyncExitStack() as stack:
+        ann = await api.register("Ann")
+        process = await NodeProcess.start()
+        first, second = [
+            await stack.enter_async_context(
+                await connect_node(server.url, namespace, ann.token, process=process)
+            )
+            for namespace in ("/messages", "/reactions")
+        ]
+        warning = await first.wait_for("auth.expiring")
+        await second.call(*HARMLESS)
+        assert not second.named("auth.expiring")
+        await process.ask("close", namespace="/messages")
+        assert (await second.wait_for("auth.expiring"))["expires_at"] == warning["expires_at"]

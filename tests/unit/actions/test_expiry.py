@@ -122,6 +122,23 @@ async def test_a_transport_is_warned_once_whatever_it_opened(node: AccountsNode)
     assert not node.expirations._warned
 
 
+async def test_if_the_one_that_was_told_goes_another_is_told(node: AccountsNode) -> None:
+    ends = node.clock.now() + 900
+    who = Principal("u", "default", Role.MEMBER, "s", ends)
+    first, second, third = (local_client(who, session="t") for _ in range(3))
+    for client, _ in (first, second, third):
+        node.expirations.add(client)
+    turn(node, 850)
+    assert [len(warnings(outlet)) for _, outlet in (first, second, third)] == [1, 0, 0]
+    node.expirations.remove(third[0])
+    node.expirations.remove(first[0])
+    assert [each["expires_in"] for each in warnings(second[1])] == [50]
+    assert not warnings(third[1]), "it had gone before"
+    node.expirations.remove(second[0])
+    assert not node.expirations._warned
+    assert node.expirations.watched == 0
+
+
 async def test_who_has_gone_hears_nothing(node: AccountsNode) -> None:
     for seconds in (900, 30):
         client, outlet = watched(node, seconds)
