@@ -15,7 +15,7 @@ from typing import Literal
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from domain.errors import Unavailable
-from domain.pictures import SIZES, Damaged, ImageSize, SizeName, bare
+from domain.pictures import SIZES, Damaged, ImageSize, SizeName, bare, orientation, with_orientation
 
 # This server's own bound counts; theirs would warn in the log of what is refused anyway.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -26,9 +26,10 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_WAITING = 32
 """Pictures that may wait for the thread."""
 
-TURNED_PIXELS = 25_000_000
-"""Up to so many pixels are turned themselves; that needs room for them twice. In larger JPEG files a
-note of which way is up stays, and nothing else."""
+TURNED_PIXELS = {"image/jpeg": 25_000_000, "image/png": 25_000_000, "image/webp": 8_000_000}
+"""Up to so many pixels are turned themselves; that needs room for them twice, and WebP's encoder takes
+48 bytes and up to a microsecond for each. In larger files a note of which way is up stays, and
+nothing else."""
 
 PROFILE = 16 * 1024
 """Bytes of a colour profile that thumbnails take over."""
@@ -42,8 +43,6 @@ _FORMATS = {
     "image/webp": WebPImagePlugin.WebPImageFile.format,
 }
 """The decoders that are used: no other is even loaded."""
-
-_ORIENTATION = 0x0112
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -135,7 +134,7 @@ class Pictures:
         except Damaged:
             return Picture(None, shown=self._keep)
         kept = None if self._keep else found.data
-        up = _orientation(found.exif)
+        up = orientation(found.exif)
         try:
             with _opened(kind, found.data) as image:
                 width, height = image.size
@@ -162,26 +161,14 @@ def _opened(kind: str, data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=(_FORMATS[kind],))
 
 
-def _orientation(exif: bytes) -> int:
-    if not exif:
-        return 1
-    read = Image.Exif()
-    try:
-        read.load(exif)
-        value = read.get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it says nothing
-        return 1
-    return value if isinstance(value, int) and value in _TURNS else 1
-
-
 def _turned(kind: str, data: bytes, up: int) -> bytes:
-    """A picture with its pixels turned upright, in the quality it had."""
+    """A picture with its pixels turned upright, in the quality it had; with a note if it is large."""
     with _opened(kind, data) as image:
+        if image.width * image.height > TURNED_PIXELS[kind]:
+            return with_orientation(kind, data, up)
         file = io.BytesIO()
         icc = image.info.get("icc_profile")
         if kind == "image/jpeg":
-            if image.width * image.height > TURNED_PIXELS:
-                return _with_orientation(data, up)
             assert isinstance(image, JpegImagePlugin.JpegImageFile)
             turned = image.transpose(_TURNS[up])
             turned.save(
@@ -199,13 +186,6 @@ def _turned(kind: str, data: bytes, up: int) -> bytes:
                 file, _FORMATS[kind], lossless=lossless, quality=90, icc_profile=icc
             )
         return file.getvalue()
-
-
-def _with_orientation(data: bytes, up: int) -> bytes:
-    note = Image.Exif()
-    note[_ORIENTATION] = up
-    body = note.tobytes()
-    return data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
 
 
 def _thumbnails(kind: str, data: bytes, up: int) -> dict[SizeName, Thumbnail]:

@@ -332,7 +332,7 @@ class Settings(BaseSettings):
         ge=1_000_000,
         le=150_000_000,
         description="Pixels of a picture that is decoded; one with more is a file like any other. "
-        "Each takes 4 to 8 bytes of memory meanwhile.",
+        "Each takes 4 to 16 bytes of memory meanwhile.",
     )
 
     # -- sockets ------------------------------------------------------------------------------

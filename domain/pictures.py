@@ -9,6 +9,7 @@ decoded, nothing loses quality, animations stay whole.
 import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, NotRequired
+from zlib import crc32
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -55,10 +56,64 @@ def bare(kind: str, data: bytes) -> Bare:
     return _WALKS[kind](data)
 
 
+# -- which way is up ------------------------------------------------------------------------------
+
+_ORIENTATION = 0x0112
+_BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
+
+
+def orientation(exif: bytes) -> int:
+    """Which way is up according to an EXIF note, 1 to 8; 1 if it does not say.
+
+    Nothing else of it is read: whatever a library makes of the other entries costs memory and lines
+    in the log, of which the sender chooses how many.
+    """
+    note = exif[exif.find(b"\0") :].lstrip(b"\0") if exif.startswith(b"Exif\0") else exif
+    order = _BYTE_ORDERS.get(note[:4])
+    if order is None:
+        return 1
+    start = int.from_bytes(note[4:8], order)
+    for number in range(int.from_bytes(note[start : start + 2], order)):
+        at = start + 2 + 12 * number
+        entry = note[at : at + 12]
+        if len(entry) < 12:
+            break
+        if int.from_bytes(entry[:2], order) == _ORIENTATION:
+            # A short number, in the first two of the bytes for its value.
+            value = int.from_bytes(entry[8:10], order)
+            short = int.from_bytes(entry[2:4], order) == 3
+            return value if short and 1 <= value <= 8 else 1
+    return 1
+
+
+def with_orientation(kind: str, data: bytes, up: int) -> bytes:
+    """A JPEG, PNG or WebP without metadata, with a note of which way is up and no other."""
+    note = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + bytes((0, up)) + bytes(6)
+    if kind == "image/jpeg":
+        body = b"Exif\0\0" + note
+        return data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
+    if kind == "image/png":
+        checked = b"eXIf" + note
+        chunk = len(note).to_bytes(4, "big") + checked + crc32(checked).to_bytes(4, "big")
+        return data[:_PNG_HEAD] + chunk + data[_PNG_HEAD:]
+    chunks = [
+        _chunk(name, bytes((body[0] | _EXIF,)) + body[1:] if name == b"VP8X" else body)
+        for name, body in _riff(data, 12)
+    ]
+    content = b"".join((b"WEBP", *chunks, _chunk(b"EXIF", note)))
+    return b"RIFF" + len(content).to_bytes(4, "little") + content
+
+
 # -- JPEG -----------------------------------------------------------------------------------------
 
-_SEGMENT_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
-"""What ends the compressed pixels: a marker that is neither an escaped 0xFF nor a restart."""
+_SEGMENT_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""What ends the compressed pixels: a marker that is neither an escaped 0xFF nor a restart. Any number
+of 0xFF may stand before it, and are not looked for: a run of them would be read anew from each.
+"""
+
+MAX_SCANS = 100
+"""Of one JPEG. Progressive ones have some ten; each makes the decoder go over all pixels anew, and
+costs its sender a few bytes."""
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -70,7 +125,7 @@ def _bare_jpeg(data: bytes) -> Bare:
         raise Damaged
     kept = [data[:2]]
     exif = b""
-    at, pixels = 2, False
+    at, scans = 2, 0
     while at < len(data):
         if data[at] != 0xFF:
             raise Damaged
@@ -97,12 +152,14 @@ def _bare_jpeg(data: bytes) -> Bare:
             exif = exif or body
         at += length
         if marker == _SOS:
-            pixels = True
+            scans += 1
+            if scans > MAX_SCANS:
+                raise Damaged
             found = _SEGMENT_END.search(data, at)
             end = found.start() if found else len(data)
             kept.append(data[at:end])
             at = end
-    if not pixels:
+    if not scans:
         raise Damaged
     return Bare(b"".join(kept), exif)
 
@@ -122,6 +179,8 @@ def _belongs_to_jpeg(marker: int, body: bytes) -> bool:
 # -- PNG ------------------------------------------------------------------------------------------
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_HEAD = len(_PNG) + 25
+"""Bytes up to the end of the first chunk, IHDR."""
 
 _PNG_CHUNKS = frozenset(
     b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV cLLI bKGD hIST pHYs sPLT "
@@ -156,6 +215,7 @@ def _bare_png(data: bytes) -> Bare:
 # -- WebP -----------------------------------------------------------------------------------------
 
 _WEBP_CHUNKS = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
+_EXIF = 0x08
 _EXIF_AND_XMP = 0x0C
 """The bits of VP8X that say that there is some."""
 _FRAME = 16

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actions import pictures
 from actions.pictures import Picture, Pictures
 from domain.errors import Unavailable
-from domain.pictures import KINDS, SIZES, Damaged, bare
+from domain.pictures import KINDS, MAX_SCANS, SIZES, Damaged, bare, orientation
 from tests.support.pictures import (
     SECRET,
     animation,
@@ -91,11 +91,12 @@ async def test_it_is_turned_upright_before_that_is_forgotten(kind: str, orientat
     assert opened(found.data).info.get("icc_profile") == profile()
 
 
+@pytest.mark.parametrize("kind", TURNING)
 async def test_a_large_one_keeps_the_note_of_which_way_is_up_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "TURNED_PIXELS", 1000)
-    found = await look(photograph(orientation=6), "image/jpeg")
+    monkeypatch.setattr(pictures, "TURNED_PIXELS", dict.fromkeys(TURNING, 1000))
+    found = await look(photograph(kind, orientation=6), kind)
     assert found.data is not None
     assert SECRET not in found.data
     assert dict(opened(found.data).getexif()) == {0x0112: 6}
@@ -199,6 +200,36 @@ async def test_exif_that_cannot_be_read_says_nothing(note: bytes) -> None:
     came = encoded(drawing(), "image/jpeg", exif=note)
     found = await look(came, "image/jpeg")
     assert found.data == encoded(drawing(), "image/jpeg")
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_which_way_is_up_is_read_among_other_entries(order: Literal["little", "big"]) -> None:
+    def number(value: int, size: int = 2) -> bytes:
+        return value.to_bytes(size, order)
+
+    entries = [number(0x010E) + number(7) + number(1 << 20, 4) + number(8, 4)] * 2
+    entries.append(number(0x0112) + number(3) + number(1, 4) + number(6) + bytes(2))
+    start = b"II*\0" if order == "little" else b"MM\0*"
+    note = start + number(8, 4) + number(len(entries)) + b"".join(entries) + bytes(4)
+    assert orientation(b"Exif\0\0" + note) == 6
+    assert orientation(note) == 6
+    assert orientation(note[:30]) == 1
+
+
+def test_a_run_of_fill_bytes_takes_no_longer_than_others() -> None:
+    # Reading it anew from each of its bytes would take hours, and nothing else would run.
+    head, size = b"\xff\xd8\xff\xda\x00\x02", 1 << 20
+    assert len(bare("image/jpeg", head + b"\xff" * size + b"\0").data) == len(head) + size + 1
+    ended = bare("image/jpeg", head + b"\xff" * size + b"\xd9" + SECRET).data
+    assert ended.endswith(b"\xff\xd9")
+
+
+async def test_scans_without_end_are_not_decoded() -> None:
+    came = encoded(drawing(), "image/jpeg", progressive=True)
+    scan = came[came.rindex(b"\xff\xda") : -2]
+    assert (await look(came[:-2] + 10 * scan + came[-2:], "image/jpeg")).image is not None
+    found = await look(came[:-2] + MAX_SCANS * scan + came[-2:], "image/jpeg")
+    assert (found.image, found.shown) == (None, False)
 
 
 async def test_one_at_a_time_and_not_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
