@@ -28,6 +28,7 @@ from handlers.context import Context
 from handlers.dispatcher import Dispatcher, validate
 from handlers.streams import KnownStreams
 from server.transport.application import Connection, ConnectRefused
+from server.transport.packets import MAX_ATTACHMENTS
 
 log = structlog.get_logger(__name__)
 
@@ -174,7 +175,8 @@ class Gateway:
         else:
             error = Invalid(
                 "The event cannot be read: it is not JSON (RFC 8259; half of a surrogate pair, NaN and "
-                "Infinity are not), or an attachment is not base64."
+                "Infinity are not), it has no name or one that Socket.IO keeps for itself, or its "
+                f"attachments are not base64, not the ones it speaks of, or more than {MAX_ATTACHMENTS}."
             )
         return ({"ok": False, "error": error.to_wire()},)
 

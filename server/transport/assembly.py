@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from server.transport.packets import Incoming, fill_attachments
+from server.transport.packets import Incoming, MalformedPacket, fill_attachments
 
 
 class Assembly:
@@ -47,9 +47,8 @@ class Assembly:
         self._timer = loop.call_later(seconds, late)
 
     def add(self, content: bytes) -> bool:
-        """Take the next attachment; True when `packet` is whole.
-
-        Raises MalformedPacket if they do not fit the packet's placeholders.
+        """Take the next attachment; True when `packet` is whole. If they are not those that its
+        placeholders name, it has a fault.
         """
         self._limit -= len(content)
         if self._limit < 0:
@@ -73,7 +72,10 @@ class Assembly:
             self._timer = self._loop.call_later(self._seconds, self._late)
             return False
         if not self.packet.fault:
-            fill_attachments(self.packet.data, self._attachments)
+            try:
+                fill_attachments(self.packet.data, self._attachments)
+            except MalformedPacket:
+                self.packet = self.packet._replace(data=None, fault="invalid")
         return True
 
     def cancel(self) -> None:

@@ -60,7 +60,8 @@ class Incoming(NamedTuple):
 
 def decode(packet: bytes) -> Incoming:
     """Take apart a Socket.IO packet: what follows the Engine.IO type `4`. An event or a connect
-    whose content is no JSON (half of a surrogate pair, NaN) has a `fault` in place of its data.
+    whose content is no JSON (half of a surrogate pair, NaN) has a `fault` in place of its data, and so
+    has an event without a name, with a reserved one, or with too many attachments.
 
     Raises MalformedPacket for whatever the protocol does not allow a client to send.
     """
@@ -73,9 +74,11 @@ def decode(packet: bytes) -> Incoming:
     except orjson.JSONDecodeError:
         _must_be_text(content)
         return head._replace(fault="invalid")
+    if head.fault:
+        return head
     named = bool(data) and isinstance(data[0], str) and data[0] not in RESERVED
     if kind in (EVENT, BINARY_EVENT) and not named:
-        raise MalformedPacket("not an event's name")
+        return head._replace(fault="invalid")
     return head._replace(data=data)
 
 
@@ -105,8 +108,6 @@ def _decode_head(packet: bytes) -> tuple[Incoming, bytes]:
         if dash < 0 or not digits.isdigit():
             raise MalformedPacket("a binary packet must say how many attachments it has")
         attachments = int(digits)
-        if attachments > MAX_ATTACHMENTS:
-            raise MalformedPacket("too many attachments")
         position = dash + 1
     namespace = "/"
     if packet[position : position + 1] == b"/":
@@ -129,7 +130,8 @@ def _decode_head(packet: bytes) -> tuple[Incoming, bytes]:
         raise MalformedPacket("an event or ack carries a list, after an optional id")
     if kind in (ACK, BINARY_ACK) and not ack:
         raise MalformedPacket("an ack needs an id")
-    return Incoming(kind, namespace, ack, None, attachments), rest[bracket:]
+    fault = "invalid" if attachments > MAX_ATTACHMENTS else ""
+    return Incoming(kind, namespace, ack, None, attachments, fault), rest[bracket:]
 
 
 def _must_be_text(content: bytes) -> None:

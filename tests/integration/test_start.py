@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.signals import PASSED_OVER
 from tests.support.server import ROOT, ServerProcess, clean_environment, free_port
 
 
@@ -58,9 +59,12 @@ def test_something_else_in_the_place_of_the_data(tmp_path: Path, wrong: str) -> 
     assert wrong in line
 
 
-def test_a_hangup_is_a_stop_and_other_signals_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopping", [signal.SIGHUP, signal.SIGQUIT], ids=["HUP", "QUIT"])
+def test_a_hangup_is_a_stop_and_other_signals_are_told(
+    tmp_path: Path, stopping: signal.Signals
+) -> None:
     with ServerProcess(tmp_path) as server:
-        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+        for number in filter(None, (getattr(signal, name, None) for name in PASSED_OVER)):
             server.signal(number)
             until = time.monotonic() + 10
             while number.name not in server.log():
@@ -68,6 +72,6 @@ def test_a_hangup_is_a_stop_and_other_signals_are_told(tmp_path: Path) -> None:
                 assert time.monotonic() < until
                 time.sleep(0.01)
         assert server.ready()
-        server.signal(signal.SIGHUP)
+        server.signal(stopping)
         assert server.wait() == 0
         assert "stopped" in server.log()

@@ -8,7 +8,7 @@ import textwrap
 import aiohttp
 import pytest
 
-from server.transport import large
+from server.transport import large, packets
 from tests.integration.transport.clients import Polling, RawSocket, frame, until
 from tests.integration.transport.reference import ReferenceServer
 
@@ -37,6 +37,11 @@ CONTENTS = {
     "something behind it": '["message"]x',
     "60,000 deep": '["message",' + "[" * 60_000,
     "deep and closed": '["message",' + "[" * 30_000 + "]" * 30_000 + "]",
+    "nothing in it": "[]",
+    "a number for a name": "[1]",
+    "null for a name": "[null]",
+    "a reserved name": '["disconnect"]',
+    "a name reserved for errors": '["connect_error",{}]',
     "huge integer": '["message",1' + "0" * 60_000 + "]",
 }
 LARGE = '["message","' + "x" * MAX_FRAME + '"]'
@@ -105,6 +110,46 @@ async def test_attachments_too_large_are_answered(
     packets = [head, *("b" + base64.b64encode(bytes(size)).decode() for size in sizes)]
     assert await polling.post("\x1e".join(packets)) == (200, "ok")
     assert await polling.packets(1) == [f'439["too_large",{MAX_ATTACHMENTS}]']
+
+
+@pytest.mark.parametrize(
+    ("data", "number"), [("num", 1), ("num", -1), ("num", '"0"'), ("num", "true"), ("number", 0)]
+)
+async def test_a_placeholder_without_its_attachment(
+    server: ReferenceServer,
+    http: aiohttp.ClientSession,
+    raw: RawSocket,
+    data: str,
+    number: object,
+) -> None:
+    head = f'451-9["message",{{"_placeholder":true,"{data}":{number}}}]'
+    await raw.connect()
+    raw.send(head)
+    raw.send(b"x")
+    assert await raw.receive() == f'439["invalid",{MAX_ATTACHMENTS}]'
+    await goes_on(raw)
+    polling = await Polling.open(http, server.polling_url)
+    await polling.connect()
+    assert await polling.post(f"{head}\x1ebeA==") == (200, "ok")
+    assert await polling.packets(1) == [f'439["invalid",{MAX_ATTACHMENTS}]']
+
+
+async def test_more_attachments_than_there_may_be(
+    server: ReferenceServer, http: aiohttp.ClientSession, raw: RawSocket
+) -> None:
+    count = packets.MAX_ATTACHMENTS + 1
+    head = f'45{count}-9["message",{PLACEHOLDER}]'
+    await raw.connect()
+    raw.send(head)
+    for _ in range(count):
+        raw.send(b"x")
+    assert await raw.receive() == f'439["invalid",{MAX_ATTACHMENTS}]'
+    await goes_on(raw)
+    polling = await Polling.open(http, server.polling_url)
+    await polling.connect()
+    assert await polling.post("\x1e".join([head, *["beA=="] * count])) == (200, "ok")
+    assert await polling.packets(1) == [f'439["invalid",{MAX_ATTACHMENTS}]']
+    assert not server.transport.counters.malformed
 
 
 @pytest.mark.parametrize("content", ["[NaN]", LARGE], ids=["NaN", "large"])
