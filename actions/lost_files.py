@@ -60,6 +60,7 @@ class LostFiles:
                 return
             change: dict[str, Any] = {"attachments": attachments}
             view = await self._views.one(org, {**doc, **change})
+            veil = await self._messages.veil(org, message)
             head = await self._engine.head(org, stream)
             trimmed = await self._messages.trimmed(
                 org, message, head.trimmed if head is not None else 0
@@ -71,7 +72,7 @@ class LostFiles:
                         stream,
                         Actor(upload["owner"]),
                         timestamp(self._clock.now()),
-                        [NewEvent(MESSAGE_EDITED.name, {**view})],
+                        [NewEvent(MESSAGE_EDITED.name, {**view, **veil})],
                         [Update(MESSAGES, message, set=change), *trimmed, told.more()],
                         [is_in(message, doc["conversation"], deleted_at=None), told.is_all],
                     )

@@ -333,6 +333,7 @@ class Messages:
         org, stream = principal.org, stream_of(conversation)
         view = await self._views.one(org, {**doc, **values})
         told = await self._messages.last_told(org, id)
+        veil = await self._messages.veil(org, id)
         head = await self._engine.head(org, stream)
         trimmed = await self._messages.trimmed(org, id, head.trimmed if head is not None else 0)
         guards = may_write(facts, conversation, principal.user)
@@ -343,7 +344,7 @@ class Messages:
                     stream,
                     principal.actor,
                     at,
-                    [NewEvent(event, {**view})],
+                    [NewEvent(event, {**view, **veil})],
                     [Update(MESSAGES, id, set=values), *changes, *trimmed, told.more()],
                     [*guards, *more, *retried, as_read, told.is_all],
                 )

@@ -61,6 +61,15 @@ class Veil:
 def _told(event: StoredEvent, message: Any, hidden: Collection[str]) -> StoredEvent:
     if message is None or message["id"] not in hidden:
         return event
+    return _deletion(event, message)
+
+
+def as_deleted(event: StoredEvent) -> StoredEvent:
+    """What those are told of an event that carries a message who have deleted that."""
+    return _deletion(event, event.content())
+
+
+def _deletion(event: StoredEvent, message: Any) -> StoredEvent:
     data: MessageDeleted = {
         "id": message["id"],
         "conversation": message["conversation"],

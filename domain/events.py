@@ -1,6 +1,7 @@
 """Event types and the envelope every event travels in."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -26,9 +27,16 @@ _DATA = b',"data":'
 CLIENT_ID = "client_id"
 """A field of an event's `data` that only its actor's own connections are shown."""
 
+VEILED = "veiled"
+"""A field of an event's `data` that nobody is shown: ids of users who are told of the event otherwise,
+because they have deleted what it carries."""
+
 _KEY = b',"client_id":"'
 _OWN = re.compile(rb',"client_id":"(?:[^"\\]|\\.)*"')
 """Nothing within a text looks like it: there each quote has a backslash before it."""
+
+_VEIL = b',"veiled":['
+_ALL_VEILED = re.compile(rb',"veiled":(\[[^\]]*\])')
 
 
 class ActorView(TypedDict):
@@ -92,7 +100,7 @@ class StoredEvent:
 
     @property
     def payload(self) -> bytes:
-        """The whole envelope as JSON, as nodes tell it each other and its actor hears it."""
+        """The whole envelope as JSON, as nodes tell it each other."""
         if self._payload is None:
             self._payload = (
                 (
@@ -111,18 +119,31 @@ class StoredEvent:
         name, without the actor's own `client_id`.
         """
         if self._public is None:
-            payload = self.payload
+            payload = self.own
             # Most have none, and are not searched twice.
             self._public = payload if _KEY not in payload else _OWN.sub(b"", payload, count=1)
         return self._public
 
+    @property
+    def own(self) -> bytes:
+        """The envelope as its actor hears it."""
+        payload = self.payload
+        return payload if _VEIL not in payload else _ALL_VEILED.sub(b"", payload, count=1)
+
+    @property
+    def veiled(self) -> Sequence[str]:
+        """Users who are told of it otherwise."""
+        found = _ALL_VEILED.search(self.data) if _VEIL in self.data else None
+        return orjson.loads(found[1]) if found is not None else ()
+
     def told_to(self, user: str) -> bytes:
         """The envelope as a user hears it."""
-        return self.payload if user == self.actor.id else self.public
+        return self.own if user == self.actor.id else self.public
 
     def content(self) -> Any:
-        """`data`, decoded."""
-        return orjson.loads(self.data)
+        """`data`, decoded, without what nobody is shown."""
+        data = self.data
+        return orjson.loads(data if _VEIL not in data else _ALL_VEILED.sub(b"", data, count=1))
 
     def __repr__(self) -> str:
         return f"<{self.type} {self.stream}#{self.seq}>"

@@ -51,6 +51,10 @@ class Subscriber(Protocol):
     def __hash__(self) -> int: ...
 
 
+Instead = tuple[str, bytes, Iterable[Subscriber]]
+"""An event's name and payload, and who gets that in place of what the others get."""
+
+
 class HubCounters:
     """What the hub has done since it was made; only ever grows."""
 
@@ -191,14 +195,14 @@ class Hub:
         payload: bytes,
         delivery: Delivery,
         key: str | None = None,
-        own: tuple[bytes, Iterable[Subscriber]] | None = None,
+        instead: Iterable[Instead] = (),
     ) -> None:
         """Send an event to all members of a room. Never blocks.
 
         `room` is `<namespace without slash>/<rest>`; the namespace is where clients see the
         event. `payload` is the JSON text of the event's one argument. `key` names the value that
-        a newer LATEST event replaces; without one the event's name does. `own` is another payload,
-        and who gets that if a member.
+        a newer LATEST event replaces; without one the event's name does. `instead`: what some
+        of the members get in its place; of several the first.
         """
         entry = self._rooms.get(room)
         if entry is None:
@@ -206,15 +210,17 @@ class Hub:
         namespace = "/" + room.partition("/")[0]
         data = self._encode(namespace, event, payload)
         full_key = (room, event, key or "") if delivery is Delivery.LATEST else None
-        if own is not None:
-            mine = [each for each in own[1] if each in entry.members]
-            special = Outgoing(self._encode(namespace, event, own[0]), delivery, full_key)
+        served: set[Subscriber] = set()
+        for name, other, subscribers in instead:
+            mine = [each for each in subscribers if each in entry.members and each not in served]
+            special = Outgoing(self._encode(namespace, name, other), delivery, full_key)
             for member in mine:
                 self.send(member, special)
                 if entry.seen is None:
                     entry.seen = {}
                 entry.seen[member] = len(entry.pending) + 1
-            self.counters.deliveries += len(mine)
+            served.update(mine)
+        self.counters.deliveries += len(served)
         entry.pending.append(Outgoing(data, delivery, full_key))
         entry.size += len(data)
         self.counters.published += 1

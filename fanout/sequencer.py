@@ -25,6 +25,8 @@ Fetch = Callable[[str, str, int], Awaitable[Sequence[StoredEvent]]]
 Observer = Callable[[str, StoredEvent], None]
 """`(org, event)`, right after the event was handed to the hub."""
 
+_Instead = tuple[str, bytes, Collection[Subscriber]]
+
 MOST_KEPT = 1_000
 """Events of a stream that are kept while elders are missing, and for each subscriber on its way in.
 What is beyond them is fetched from the log when it is its turn."""
@@ -125,6 +127,8 @@ class Sequencer:
         self._observers: dict[str, list[Observer]] = {}
         self.connections_of: Callable[[str], Collection[Subscriber]] = lambda user: ()
         """A user's connections here: some events show their actor more than others."""
+        self.veil: Callable[[StoredEvent], StoredEvent] = lambda event: event
+        """What those are told of an event who are rid of what it carries."""
 
     # -- subscribers --------------------------------------------------------------------------
 
@@ -231,10 +235,8 @@ class Sequencer:
     def _deliver(self, stream: str, line: _Line, event: StoredEvent) -> None:
         line.last = event.seq
         line.epoch = event.epoch
-        own = None
-        if event.public is not event.payload:
-            own = event.payload, self.connections_of(event.actor.id)
-        self._hub.publish(stream, event.type, event.public, Delivery.DURABLE, own=own)
+        instead = self._instead(event)
+        self._hub.publish(stream, event.type, event.public, Delivery.DURABLE, instead=instead)
         if line.waiting:
             for subscriber, waiting in list(line.waiting.items()):
                 waiting.keep(event)
@@ -242,6 +244,17 @@ class Sequencer:
                     self._admit(stream, line, subscriber, waiting)
         for observer in self._observers.get(event.type, ()):
             observer(line.org, event)
+
+    def _instead(self, event: StoredEvent) -> Sequence[_Instead]:
+        """What some are told of an event in place of what all are."""
+        if event.public is event.payload:
+            return ()
+        own = event.type, event.own, self.connections_of(event.actor.id)
+        if not event.veiled:
+            return (own,)
+        veil = self.veil(event)
+        connections = [each for user in event.veiled for each in self.connections_of(user)]
+        return ((veil.type, veil.public, connections), own)
 
     def _admit(self, stream: str, line: _Line, subscriber: Subscriber, waiting: _Waiting) -> None:
         """Make a released subscriber a member once this node has delivered up to its head, and
@@ -256,10 +269,12 @@ class Sequencer:
         namespace = "/" + stream.partition("/")[0]
         while after < last and (event := waiting.events.pop(after + 1, None)) is not None:
             waiting.after = after = event.seq
-            payload = event.public
-            if payload is not event.payload and subscriber in self.connections_of(event.actor.id):
-                payload = event.payload
-            self._hub.publish_to((subscriber,), namespace, event.type, payload, Delivery.DURABLE)
+            type, payload = event.type, event.public
+            for other, told, subscribers in self._instead(event):
+                if subscriber in subscribers:
+                    type, payload = other, told
+                    break
+            self._hub.publish_to((subscriber,), namespace, type, payload, Delivery.DURABLE)
         if after < last:
             # Others here were told a later head, and no longer needed it.
             if line.catch_up is None:

@@ -46,7 +46,7 @@ from actions.unread_totals import UnreadTotals
 from actions.uploads import Limits as UploadLimits
 from actions.uploads import Uploads
 from actions.users import Users
-from actions.veil import Veil
+from actions.veil import Veil, as_deleted
 from actions.writing import is_shut_out
 from config.load import SettingsError
 from config.settings import PasswordRule, Registration, Settings
@@ -395,6 +395,7 @@ class Features:
             tells=True,
         )
         fabric.rules.veils.append(Veil(posts).drawn)
+        fabric.sequencer.veil = as_deleted
         shut_out = partial(is_shut_out, memberships, ContactRepository(engine))
         reacting = Reactions(engine, reacted, sent, memberships, fabric.publisher, clock)
         fabric.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from domain.conversations import personal_stream
+from domain.events import VEILED
 from store.conversations import CONVERSATIONS
 from store.engine import (
     Collection,
@@ -217,6 +218,11 @@ class MessageRepository:
             return set()
         found = await self._engine.get_many(org, HIDDEN, ids)
         return {doc["message"] for doc in found.values()}
+
+    async def veil(self, org: str, message: str) -> dict[str, list[str]]:
+        """What an event that carries the message says of those who have deleted it for themselves."""
+        found = await self._engine.find(org, HIDDEN, {"message": message}, limit=None)
+        return {VEILED: [doc["user"] for doc in found]} if found else {}
 
     async def page(self, org: str, range: Range, *, newest: bool, limit: int) -> list[Document]:
         """Messages of a range, at most `limit`.

@@ -224,3 +224,37 @@ async def test_its_files_are_gone_unless_another_message_has_them(api: Api, scen
     assert (await scene.ann.api.request("GET", fetched)).status == 200
     await scene.send(scene.ann, "three", attachments=[file])
     assert (await scene.bob.api.request("GET", fetched)).status == 200
+
+
+async def test_who_is_there_is_told_nothing_of_it_either(api: Api, scene: Scene) -> None:
+    id = scene.message["id"]
+    async with (
+        await connect(api.url, "/messages", scene.bob.token) as phone,
+        await connect(api.url, "/messages", scene.ann.token) as other,
+    ):
+        await scene.ann.api.delete(f"/messages/{id}/pin", 200)
+        await scene.ann.api.put(f"/messages/{id}/pin")
+        edit = {"body": f"{SECRET} once more", "version": 2}
+        await scene.ann.api.patch(f"/messages/{id}", edit)
+        last = await scene.send(scene.ann, "after")
+        for each in (phone, other):
+            await each.wait_for("message.created", lambda event: event["data"]["id"] == last["id"])
+        heard = [each for each in phone.named("message.deleted") if each["data"]["id"] == id]
+        assert [each["seq"] for each in heard] == list(range(last["seq"] - 3, last["seq"]))
+        assert SECRET not in orjson.dumps([each.data for each in phone.events]).decode()
+        told = [each for each in other.events if each.data.get("seq", 0) in range(*bounds(heard))]
+        assert [each.name for each in told] == [
+            "message.unpinned",
+            "message.pinned",
+            "message.edited",
+        ]
+        # Who has deleted it is nobody's business.
+        assert "veiled" not in orjson.dumps([each.data for each in other.events]).decode()
+    start = {"epoch": "", "seq": 0}
+    for who in (scene.ann, scene.bob):
+        missed = await who.api.post("/sync", {"streams": {f"messages/{scene.room}": start}})
+        assert "veiled" not in orjson.dumps(missed).decode()
+
+
+def bounds(events: list[Any]) -> tuple[int, int]:
+    return events[0]["seq"], events[-1]["seq"] + 1

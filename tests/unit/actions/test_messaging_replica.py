@@ -71,7 +71,7 @@ class Watcher:
         replica = Replica(*self.begun)
         for stream in (stream_of(replica.id), personal_stream(self.who.user)):
             for event in await self.world.engine.read("org", stream, 0, 1000):
-                replica.apply(self.who.user, orjson.loads(event.payload))
+                replica.apply(self.who.user, orjson.loads(event.told_to(self.who.user)))
         return replica
 
 
