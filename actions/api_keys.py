@@ -10,7 +10,7 @@ from actions.authority import without_key
 from actions.tokens import KEY_PREFIX, random_token, token_hash
 from domain.accounts import ApiKey, KeyKind, clean_name, may_manage
 from domain.clock import Clock, timestamp
-from domain.errors import Forbidden, NotFound
+from domain.errors import Forbidden, NotFound, Unauthenticated
 from domain.ids import new_id
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import KEY_ID_PREFIX, Principal, Role
@@ -83,6 +83,11 @@ class ApiKeys:
             "last_used_at": None,
         }
         await self._keys.add_key(principal.org, doc)
+        session = await self._keys.session(principal.org, principal.session)
+        if session is None or session["revoked_at"] is not None:
+            # Whoever ended it meanwhile ended the keys there were, and did not see this one.
+            await self._keys.revoke_key(principal.org, id, timestamp(now))
+            raise Unauthenticated("The session has ended.")
         log.info("api_key_created", key=id, kind=kind, by=principal.user)
         view = _view(doc)
         view["key"] = key

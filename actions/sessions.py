@@ -83,7 +83,12 @@ class Sessions:
         """Called when sessions were ended, before their connections are closed."""
 
     async def begin(self, org: str, user: Mapping[str, Any], origin: Origin) -> accounts.Tokens:
-        """A new session of a user who proved to be one."""
+        """A new session of a user who proved to be one, as the user was when that was looked at.
+
+        Raises:
+            Unauthenticated: the password was changed, or the user disabled, meanwhile: whoever did
+                that ended the sessions there were.
+        """
         now = self._clock.now()
         session = new_id()
         refresh_token = self._tokens.refresh(org, session)
@@ -99,6 +104,15 @@ class Sessions:
             "refresh": token_hash(refresh_token),
         }
         await self._sessions.add(org, doc)
+        # The change comes before the end of all sessions, so one of the two sees the other.
+        now_user = await self._users.user(org, user["id"])
+        if (
+            now_user is None
+            or now_user["disabled_at"] is not None
+            or now_user["password_at"] != user["password_at"]
+        ):
+            await self._revoke(org, user["id"], [session])
+            raise Unauthenticated("The account was changed at this moment; log in again.")
         await self._end_oldest(org, user["id"])
         return self._pair(org, user, doc, refresh_token, 0)
 

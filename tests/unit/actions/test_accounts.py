@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from actions.accounts import REFUSED, Accounts
 from domain.accounts import Profile, Tokens
+from domain.clock import timestamp
 from domain.errors import (
     Conflict,
     Forbidden,
@@ -390,6 +391,33 @@ async def test_changing_the_password_ends_the_other_sessions(node: AccountsNode)
     with pytest.raises(Unauthenticated):
         await node.login("ann@example.com", PASSWORD)
     await node.login("ann@example.com", NEW_PASSWORD)
+
+
+@pytest.mark.parametrize("what", ["password", "disabled"])
+async def test_who_is_just_logging_in_with_the_old_password_is_not_let_in(
+    node: AccountsNode, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = await node.principal(await node.register())
+    record = node.session_repository.record_attempt
+
+    async def change_first(*attempt: Any) -> None:
+        # The password is found right, and the session not begun yet.
+        monkeypatch.setattr(node.session_repository, "record_attempt", record)
+        node.clock.turn(1)
+        if what == "password":
+            await node.accounts.update(mine, {}, password=NEW_PASSWORD, current_password=PASSWORD)
+        else:
+            at = timestamp(node.clock.now())
+            await node.repository.update_user(mine.org, mine.user, {"disabled_at": at})
+            await node.sessions.end_all(mine.org, mine.user)
+        await record(*attempt)
+
+    monkeypatch.setattr(node.session_repository, "record_attempt", change_first)
+    with pytest.raises(Unauthenticated):
+        await node.login("ann@example.com")
+    now = timestamp(node.clock.now())
+    live = await node.session_repository.live(mine.org, mine.user, now)
+    assert [each["id"] for each in live] == ([mine.session] if what == "password" else [])
 
 
 async def test_changing_the_password_needs_the_current_one(world: AccountsWorld) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
@@ -182,6 +183,22 @@ async def test_a_new_password_ends_the_users_keys_unless_told_otherwise(
     else:
         with pytest.raises(Unauthenticated):
             await node.authenticator.authenticate(mine, HOME.remote)
+
+
+async def test_a_key_made_while_the_session_is_ended_ends_with_it(
+    node: AccountsNode, admin: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = node.session_repository.add_key
+
+    async def end_first(*key: Any) -> None:
+        await node.sessions.end_all(admin.org, admin.user)
+        await node.sessions.end_keys(admin.org, admin.user)
+        await add(*key)
+
+    monkeypatch.setattr(node.session_repository, "add_key", end_first)
+    with pytest.raises(Unauthenticated):
+        await node.keys.create(admin, "thief", "user", Role.ADMIN, None)
+    assert await node.session_repository.keys_made_by(admin.org, admin.user) == []
 
 
 async def test_a_reset_link_gives_a_new_password_once(
