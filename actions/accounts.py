@@ -252,7 +252,7 @@ class Accounts:
             await self._accounts.update_user(
                 org,
                 user["id"],
-                {"password": await self._hasher.hash(raw)},
+                {"password": await self._hasher.hash(raw, network)},
                 where={"password": user["password"]},
             )
         return await self._sessions.begin(org, user, origin)
@@ -342,9 +342,9 @@ class Accounts:
         raw = passwords.normalized(current)
         told = "Too many wrong passwords."
         async with counting_failures(self._limiter, Invalid, "password", principal.user, told):
-            if not await self._hasher.verify(raw, user["password"]):
+            if not await self._hasher.verify(raw, user["password"], principal.user):
                 raise Invalid.field("current_password", "is wrong")
-        hashed = await self._hasher.hash(passwords.normalized(password))
+        hashed = await self._hasher.hash(passwords.normalized(password), principal.user)
         new = {
             **changes,
             "password": hashed,
@@ -382,7 +382,7 @@ class Accounts:
         ):
             raise Unauthenticated(BAD_RESET)
         self._check_password(password, user["email"], user["name"])
-        hashed = await self._hasher.hash(passwords.normalized(password))
+        hashed = await self._hasher.hash(passwords.normalized(password), network_of(origin.remote))
         if not await self._accounts.use_reset(org, found["id"], now):
             raise Unauthenticated(BAD_RESET)
         await self._accounts.update_user(org, user["id"], {"password": hashed, "password_at": now})

@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from actions.accounts import REFUSED, Accounts
+from actions.hashing import PasswordHasher
 from domain.accounts import Profile, Tokens
 from domain.clock import timestamp
 from domain.errors import (
@@ -21,7 +22,7 @@ from domain.errors import (
     Unauthenticated,
     Unavailable,
 )
-from domain.principals import Role
+from domain.principals import Principal, Role
 from fanout.limits import Limit
 from tests.support.accounts import (
     AWAY,
@@ -520,3 +521,31 @@ async def test_an_agents_key_has_no_profile(node: AccountsNode) -> None:
     agent = await node.authenticator.authenticate(key["key"], HOME.remote)
     with pytest.raises(NotFound):
         await node.accounts.profile(agent)
+
+
+async def test_one_who_floods_with_new_passwords_keeps_nobody_waiting(
+    world: AccountsWorld,
+) -> None:
+    hasher = PasswordHasher(8, threads=1, max_waiting=20)
+    try:
+        node = await AccountsWorld(world.engine, world.clock, hasher).node()
+        ann, ben = [await node.principal(await node.register(name)) for name in ("Ann", "Ben")]
+        ended: list[str] = []
+
+        async def change(who: Principal) -> None:
+            try:
+                await node.accounts.update(
+                    who, {}, password=NEW_PASSWORD, current_password=PASSWORD
+                )
+            finally:
+                ended.append(who.user)
+
+        flood = [asyncio.ensure_future(change(ann)) for _ in range(30)]
+        while len(ended) < 10:  # of those that may not wait
+            await asyncio.sleep(0)
+        before = len(ended)
+        await change(ben)
+        assert len(ended) - before < 10
+        await asyncio.gather(*flood, return_exceptions=True)
+    finally:
+        hasher.close()
