@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -17,6 +18,8 @@ from config.settings import PREFIX, SECRETS, Settings, sqlite_path
 
 ENV_FILE = "PARLEY_ENV_FILE"
 SECRET_FILE = "secret_key"  # noqa: S105 - a file's name
+_ENCODING = "utf-8-sig"
+"""Some editors put a mark before the text, which is not part of the first variable's name."""
 _READ_ELSEWHERE = {ENV_FILE, "PARLEY_URL"}
 _GUESSABLE = ("changeme", "change-me", "change_me", "password", "example", "12345678", "your-")
 
@@ -50,7 +53,7 @@ def load() -> tuple[Settings, list[str]]:
         raise SettingsError(*problems)
     kept: dict[str, Any] = {field_of(name): value for name, value in secret.items()}
     try:
-        settings = Settings(_env_file=env_file, _env_file_encoding="utf-8", **kept)
+        settings = Settings(_env_file=env_file, _env_file_encoding=_ENCODING, **kept)
     except ValidationError as error:
         raise SettingsError(*_problems(error)) from None
     problems = [*_contradictions(settings), *(_unsafe(settings) if settings.production else ())]
@@ -83,12 +86,26 @@ def _env_file() -> Path | None:
 
 
 def _variables_in(env_file: Path) -> dict[str, str | None]:
+    """What the file sets.
+
+    The parser passes over a line that it cannot read, and the server would start with the default
+    in its place: `PARLEY_REGISTRATION invite` would let everybody in.
+    """
     try:
-        return dotenv_values(env_file, encoding="utf-8")
+        with env_file.open(encoding=_ENCODING) as file:
+            bindings = list(parse_stream(file))
     except OSError as error:
         raise SettingsError((ENV_FILE, f"names {env_file}: {error.strerror}")) from None
     except UnicodeDecodeError:
         raise SettingsError((ENV_FILE, f"names {env_file}, which is no UTF-8 text")) from None
+    for binding in bindings:
+        ours = (binding.key or "").upper().startswith(PREFIX)
+        if binding.error or (ours and binding.value is None):
+            read = binding.original.string
+            empty = read[: len(read) - len(read.lstrip())].count("\n")
+            where = f"{env_file}, line {binding.original.line + empty}"
+            raise SettingsError((ENV_FILE, f"names {where}: not NAME=value"))
+    return dotenv_values(env_file, encoding=_ENCODING)
 
 
 def _problems(error: ValidationError) -> list[Problem]:

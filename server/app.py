@@ -139,8 +139,8 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
                 arriving=node.arriving,
             )
         except OSError as error:
-            where = f"{settings.host}:{settings.port}"
-            raise NotStarted(f"cannot listen on {where}: {error.strerror}") from None
+            told = CannotListen(settings.host, settings.port, error, "PARLEY_PORT")
+            raise NotStarted(str(told)) from None
         if seat is None:
             welcome(settings, listener.sockets[0].getsockname()[1])
         else:
@@ -294,6 +294,8 @@ async def backup(settings: Settings, target: Path, *, database_only: bool = Fals
 def _backup(database: Path, uploads: Path, target: Path, database_only: bool) -> str:
     if target.exists():
         raise NotStarted(f"{target} exists already")
+    if not target.absolute().parent.is_dir():
+        raise NotStarted(f"there is no directory {target.absolute().parent}")
     if not database.is_file():
         raise NotStarted(f"there is no database {database}")
     if database_only:

@@ -20,6 +20,7 @@ import structlog
 from config.settings import Settings
 from server import signals
 from server.app import NotStarted, welcome
+from server.http.places import CannotListen
 from server.seat import READY
 
 log = structlog.get_logger(__name__)
@@ -271,6 +272,5 @@ def _reserve(host: str, port: int) -> socket.socket:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(free)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise NotStarted(f"cannot listen on {host}:{port}: {reason}") from None
+        raise NotStarted(str(CannotListen(host, port, error, "PARLEY_PORT"))) from None
     return reserved

@@ -1,5 +1,8 @@
 """The addresses of pages for those who run the server: with everything else, apart, or nowhere."""
 
+import errno
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -14,6 +17,17 @@ Address = tuple[str, int]
 
 class CannotListen(Exception):
     """An address cannot be had; the text says which and why."""
+
+    def __init__(self, host: str, port: int, error: OSError, setting: str) -> None:
+        """`setting` is where another one is chosen."""
+        if isinstance(error, socket.gaierror) or not error.errno:
+            reason = error.strerror or str(error)
+        else:
+            reason = os.strerror(error.errno)  # without what the loop adds to it
+        here = f"cannot listen on {host}:{port}: {reason}"
+        if error.errno == errno.EADDRINUSE:
+            here += f" (another is chosen with {setting})"
+        super().__init__(here)
 
 
 class Places:
@@ -57,8 +71,7 @@ class Places:
                         runner, host, port, base_path=self._base_path, reuse_port=reuse_port
                     )
                 except OSError as error:
-                    raise CannotListen(
-                        f"cannot listen on {host}:{port}: {error.strerror}"
-                    ) from None
+                    setting = "PARLEY_METRICS or PARLEY_DOCS"
+                    raise CannotListen(host, port, error, setting) from None
                 stack.callback(listener.close)
             yield

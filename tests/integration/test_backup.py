@@ -196,6 +196,7 @@ async def test_a_backup_needs_a_place_of_its_own(
         command(fresh_server, "backup", tmp_path / "there"),
     )
     assert (nowhere.returncode, there.returncode) == (1, 1)
+    assert nowhere.stderr == f"parley: there is no directory {tmp_path}/no\n"
     assert "exists already" in there.stderr
     assert not list(tmp_path.glob("there.*"))
 

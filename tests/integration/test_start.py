@@ -1,9 +1,11 @@
 """A server that cannot start says why in one line, and exits with 1: its manager starts it again."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,43 @@ def test_something_else_in_the_place_of_the_data(tmp_path: Path, wrong: str) -> 
     (line,) = lines
     assert line.startswith("parley: ")
     assert wrong in line
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, lines = start(tmp_path, PORT=port)
+    assert code == 1
+    assert lines == [
+        f"parley: cannot listen on 127.0.0.1:{port}: Address already in use "
+        "(another is chosen with PARLEY_PORT)"
+    ]
+
+
+def test_an_env_file_with_a_line_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "empty.env").write_text("PARLEY_REGISTRATION invite\n")
+    code, lines = start(tmp_path)
+    assert code == 2
+    where = tmp_path / "empty.env"
+    assert lines == [f"parley: PARLEY_ENV_FILE names {where}, line 1: not NAME=value"]
+
+
+def test_an_interpreter_without_the_packages(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    venv.create(bare, with_pip=False)
+    ended = subprocess.run(
+        [bare / "bin/python", "-m", "server"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("parley: ")
+    assert ".venv/bin/python -m server" in line
 
 
 @pytest.mark.parametrize("stopping", [signal.SIGHUP, signal.SIGQUIT], ids=["HUP", "QUIT"])

@@ -192,7 +192,10 @@ def test_a_port_that_is_taken_is_one_line(
         )
     assert ended.returncode == 1
     told = [line for line in ended.stderr.splitlines() if line.startswith("parley: ")]
-    assert told == [f"parley: cannot listen on 127.0.0.1:{port}: Address already in use"]
+    assert told == [
+        f"parley: cannot listen on 127.0.0.1:{port}: Address already in use "
+        "(another is chosen with PARLEY_PORT)"
+    ]
 
 
 def test_what_keeps_workers_from_starting_is_said_once(

@@ -200,6 +200,31 @@ def test_a_named_env_file(set_env: SetEnv, tmp_path: Path) -> None:
     assert problem() == "PARLEY_ENV_FILE names binary, which is no UTF-8 text"
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("PARLEY_REGISTRATION invite\n", 1),
+        ("PARLEY_HOST=0.0.0.0\n\n# people\nPARLEY_REGISTRATION invite\nPARLEY_PORT=1\n", 4),
+        ('PARLEY_HOST=0.0.0.0\r\nPARLEY_REGISTRATION="invite\r\n', 2),
+        ("PARLEY_HOST=0.0.0.0\nPARLEY_REGISTRATION\n", 2),
+    ],
+)
+def test_a_line_of_the_env_file_that_cannot_be_read_stops_the_start(
+    text: str, line: int, set_env: SetEnv, tmp_path: Path
+) -> None:
+    (tmp_path / "parley.env").write_bytes(text.encode())
+    set_env(ENV_FILE="parley.env")
+    assert problem() == f"PARLEY_ENV_FILE names parley.env, line {line}: not NAME=value"
+
+
+def test_an_env_file_as_other_tools_write_it(set_env: SetEnv, tmp_path: Path) -> None:
+    text = "\ufeffPARLEY_PORT=9000\r\n\r\n# comment\r\nexport PARLEY_HOST='0.0.0.0'\r\nOTHER\r\n"
+    (tmp_path / ".env").write_bytes(text.encode())
+    set_env()
+    settings, warnings = load()
+    assert (settings.port, settings.host, warnings) == (9000, "0.0.0.0", [])
+
+
 def test_a_variable_that_nobody_reads_is_warned_of(set_env: SetEnv) -> None:
     set_env(CORS_ORIGIN="https://a.example", ZZZ="1", URL="http://127.0.0.1:8000")
     _, warnings = load()
