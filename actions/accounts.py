@@ -355,6 +355,7 @@ class Accounts:
         )
         if changed is None:
             raise Conflict("The password was changed by somebody else just now.")
+        await self._accounts.drop_resets(principal.org, principal.user)
         await self._sessions.end_all(principal.org, principal.user, but=principal.session)
         log.info("password_changed", user=principal.user)
         return changed

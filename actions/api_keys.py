@@ -8,9 +8,9 @@ import structlog
 from actions.access import Authenticator
 from actions.authority import without_key
 from actions.tokens import KEY_PREFIX, random_token, token_hash
-from domain.accounts import ApiKey, KeyKind, clean_name, may_manage
+from domain.accounts import MAX_KEYS, ApiKey, KeyKind, clean_name, may_manage
 from domain.clock import Clock, timestamp
-from domain.errors import Forbidden, NotFound, Unauthenticated
+from domain.errors import Forbidden, NotFound, TooLarge, Unauthenticated
 from domain.ids import new_id
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import KEY_ID_PREFIX, Principal, Role
@@ -58,6 +58,7 @@ class ApiKeys:
         Raises:
             Forbidden: the role is above the caller's; or an agent's is not below it; or the caller
                 is a key itself.
+            TooLarge: the caller has made `MAX_KEYS` that are good.
         """
         without_key(principal)
         if ttl is None and not endless:
@@ -65,7 +66,13 @@ class ApiKeys:
         allowed = principal.role.at_least(role) if kind == "user" else _may_grant(principal, role)
         if not allowed:
             raise Forbidden("A key cannot do more than who makes it.")
-        now = self._clock.now()
+        org, maker, now = principal.org, principal.user, self._clock.now()
+        full = TooLarge(
+            f"You have made {MAX_KEYS} API keys that are good, which is the most.",
+            data={"limit": MAX_KEYS},
+        )
+        if len(await self._keys.keys_made_by(org, maker, timestamp(now))) >= MAX_KEYS:
+            raise full
         key = random_token(KEY_PREFIX, principal.org)
         id = KEY_ID_PREFIX + new_id()
         doc: dict[str, Any] = {
@@ -82,11 +89,15 @@ class ApiKeys:
             "revoked_at": None,
             "last_used_at": None,
         }
-        await self._keys.add_key(principal.org, doc)
-        session = await self._keys.session(principal.org, principal.session)
+        await self._keys.add_key(org, doc)
+        # Others may have been made at the same moment: one that comes too late is taken back.
+        if len(await self._keys.keys_made_by(org, maker, timestamp(now))) > MAX_KEYS:
+            await self._keys.drop_key(org, id)
+            raise full
+        session = await self._keys.session(org, principal.session)
         if session is None or session["revoked_at"] is not None:
             # Whoever ended it meanwhile ended the keys there were, and did not see this one.
-            await self._keys.revoke_key(principal.org, id, timestamp(now))
+            await self._keys.revoke_key(org, id, timestamp(now))
             raise Unauthenticated("The session has ended.")
         log.info("api_key_created", key=id, kind=kind, by=principal.user)
         view = _view(doc)

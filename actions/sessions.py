@@ -255,9 +255,8 @@ class Sessions:
 
     async def end_keys(self, org: str, user: str) -> None:
         """End the API keys that act as this user."""
-        keys = [
-            each for each in await self._sessions.keys_made_by(org, user) if each["kind"] == "user"
-        ]
+        made = await self._sessions.keys_made_by(org, user, timestamp(self._clock.now()))
+        keys = [each for each in made if each["kind"] == "user"]
         if not keys:
             return
         await self._authenticator.note(user)

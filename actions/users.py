@@ -11,6 +11,7 @@ from actions.sessions import Sessions
 from actions.tokens import INVITE_PREFIX, RESET_PREFIX, random_token, token_hash
 from domain.accounts import (
     INVITE_TTL,
+    MAX_INVITES,
     RESET_TTL,
     Invite,
     PasswordReset,
@@ -21,7 +22,7 @@ from domain.accounts import (
     public_view,
 )
 from domain.clock import Clock, timestamp
-from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from domain.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from domain.ids import new_id
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal, Role
@@ -188,7 +189,7 @@ class Users:
 
     async def _note(self, org: str, user: str) -> list[str]:
         """Note that the access of a user changes, and with it that of the keys the user made."""
-        keys = await self._keys.keys_made_by(org, user)
+        keys = await self._keys.keys_made_by(org, user, timestamp(self._clock.now()))
         affected = [user, *(each["user"] for each in keys if each["kind"] == "agent")]
         for each in affected:
             await self._authenticator.note(each)
@@ -235,6 +236,7 @@ class Users:
         Raises:
             Forbidden: the role is not below the caller's.
             Conflict: nobody could use it: no registrations are taken, or the address has an account.
+            TooLarge: the caller has made `MAX_INVITES` that can still be used.
         """
         if not may_manage(principal.role, role):
             raise Forbidden("Nobody can give a role that is not below their own.")
@@ -245,7 +247,13 @@ class Users:
         address = normalize_email(email) if email is not None else None
         if address and await self._accounts.by_email(email_key(address)) is not None:
             raise Conflict("This address has an account already.")
-        now = self._clock.now()
+        org, maker, now = principal.org, principal.user, self._clock.now()
+        full = TooLarge(
+            f"You have made {MAX_INVITES} invitations that can still be used, which is the most.",
+            data={"limit": MAX_INVITES},
+        )
+        if await self._accounts.count_invites(org, maker, timestamp(now)) >= MAX_INVITES:
+            raise full
         token = random_token(INVITE_PREFIX, principal.org)
         doc = {
             "id": new_id(),
@@ -257,7 +265,11 @@ class Users:
             "expires_at": timestamp(now + INVITE_TTL),
             "used_by": None,
         }
-        await self._accounts.add_invite(principal.org, doc)
+        await self._accounts.add_invite(org, doc)
+        # Others may have been made at the same moment: one that comes too late is taken back.
+        if await self._accounts.count_invites(org, maker, timestamp(now)) > MAX_INVITES:
+            await self._accounts.drop_invite(org, str(doc["id"]))
+            raise full
         log.info("user_invited", invite=doc["id"], by=principal.user)
         view = _invite_view(doc)
         view["token"] = token

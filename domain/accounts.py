@@ -35,6 +35,12 @@ MAX_SETTINGS_BYTES = 16_384
 MAX_SESSIONS = 100
 """Login sessions one user may have; the one unused for longest goes when another is made."""
 
+MAX_INVITES = 1_000
+"""Invitations that can be used, of one maker."""
+
+MAX_KEYS = 200
+"""API keys that let in, of one maker."""
+
 INVITE_TTL = 7 * 86_400.0
 """Seconds an invitation can be used."""
 

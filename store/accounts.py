@@ -31,8 +31,11 @@ USERS = Collection(
 
 INVITES = Collection(
     "invites",
-    indexes=(Index(("hash",), unique=True), Index(("expires_at",), any_org=True)),
-    fields=("used_by",),
+    indexes=(
+        Index(("hash",), unique=True),
+        Index(("created_by", "used_by", "expires_at")),
+        Index(("expires_at",), any_org=True),
+    ),
     unindexed=(
         Unindexed(
             ("used_by", "expires_at"), ("-id",), "invitations that are in force, a few days each"
@@ -169,6 +172,11 @@ class AccountRepository:
         """Store a new invitation."""
         await self._engine.insert(org, INVITES, doc)
 
+    async def count_invites(self, org: str, maker: str, now: str) -> int:
+        """How many invitations somebody made that can be used."""
+        where: Filter = {"created_by": maker, "used_by": None, "expires_at": Is(">", now)}
+        return await self._engine.count(org, INVITES, where)
+
     async def invite(self, org: str, hash: str) -> Document | None:
         """The invitation with this token's hash."""
         found = await self._engine.find(org, INVITES, {"hash": hash}, limit=1)
@@ -198,9 +206,13 @@ class AccountRepository:
 
     # -- reset links --------------------------------------------------------------------------
 
+    async def drop_resets(self, org: str, user: str) -> None:
+        """Forget the reset links of a user."""
+        await self._engine.delete(org, RESETS, {"user": user})
+
     async def add_reset(self, org: str, doc: Document) -> None:
         """Store a new reset link, in place of those the user has."""
-        await self._engine.delete(org, RESETS, {"user": doc["user"]})
+        await self.drop_resets(org, doc["user"])
         await self._engine.insert(org, RESETS, doc)
 
     async def reset(self, org: str, hash: str) -> Document | None:

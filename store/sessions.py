@@ -1,7 +1,7 @@
 """Login sessions, API keys, login attempts, and the notes that tell all nodes whose access changed."""
 
 from store.accounts import SERVER
-from store.engine import Collection, Document, Engine, Index, Is, Unindexed
+from store.engine import Collection, Document, Engine, Filter, Index, Is, Unindexed
 
 SESSIONS = Collection(
     "sessions",
@@ -28,7 +28,7 @@ API_KEYS = Collection(
     "api_keys",
     indexes=(
         Index(("hash",), unique=True),
-        Index(("created_by", "revoked_at")),
+        Index(("created_by", "revoked_at", "expires_at")),
         Index(("revoked_at",)),
     ),
 )
@@ -152,10 +152,17 @@ class SessionRepository:
         )
         return await self.engine.find(org, API_KEYS, where, order=("-id",), limit=limit)
 
-    async def keys_made_by(self, org: str, user: str) -> list[Document]:
-        """The keys a user made that are not revoked."""
-        where = {"created_by": user, "revoked_at": None}
-        return await self.engine.find(org, API_KEYS, where, limit=None)
+    async def keys_made_by(self, org: str, user: str, now: str) -> list[Document]:
+        """The keys a user made that have neither been revoked nor come to their end."""
+        found: list[Document] = []
+        for end in (None, Is(">", now)):
+            where: Filter = {"created_by": user, "revoked_at": None, "expires_at": end}
+            found += await self.engine.find(org, API_KEYS, where, limit=None)
+        return found
+
+    async def drop_key(self, org: str, id: str) -> None:
+        """Forget a key that nobody was told of."""
+        await self.engine.delete(org, API_KEYS, {"id": id})
 
     async def use_key(self, org: str, id: str, at: str) -> None:
         """Note that an API key was used."""

@@ -25,7 +25,7 @@ from store.messages import MESSAGES, PINS
 from store.reactions import ReactionRepository
 from store.uploads import UploadRepository
 from tests.support.accounts import COLLECTIONS as ACCOUNTS
-from tests.support.accounts import HOME, AccountsWorld
+from tests.support.accounts import HOME, AccountsNode, AccountsWorld
 from tests.support.local import TurnedClock
 from tests.support.messaging import COLLECTIONS, MessagingWorld
 from tests.support.stores import Stores
@@ -237,3 +237,49 @@ async def test_sessions(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None
         alive += 1
     # Each login is let in, and the oldest end: as many as there may be are left.
     assert alive == CAP
+
+
+async def given(nodes: list[AccountsNode], what: str, owner: Principal) -> int:
+    if what == "invitations":
+        return len((await nodes[0].users.invites(owner, cursor=None, limit=200))["items"])
+    return len((await nodes[0].keys.list(owner, cursor=None, limit=200))["items"])
+
+
+@pytest.mark.parametrize("what", ["invitations", "keys"])
+async def test_invitations_and_keys(
+    stores: Stores, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actions.users.MAX_INVITES", CAP)
+    monkeypatch.setattr("actions.api_keys.MAX_KEYS", CAP)
+    hasher = PasswordHasher(4)
+    world = AccountsWorld(await stores.start(ACCOUNTS), TurnedClock(), hasher)
+    nodes = [await world.node() for _ in range(2)]
+    owner, other = [(await nodes[0].somebody(Role.OWNER, name))[0] for name in ("ann", "bob")]
+
+    def make(number: int, who: Principal = owner) -> Call:
+        node = nodes[number % 2]
+        if what == "invitations":
+            return lambda: node.users.invite(who, None, Role.MEMBER)
+        ttl = 60.0 if who is owner else None
+        return lambda: node.keys.create(who, "k", "agent", Role.MEMBER, ttl, endless=ttl is None)
+
+    done = await at_once([make(number) for number in range(2 * CAP)])
+    assert done == await given(nodes, what, owner) <= CAP
+    for number in range(2 * CAP):
+        await at_once([make(number)])
+    assert await given(nodes, what, owner) == CAP
+    # Another's do not count; nor do those that were taken back, or have ended.
+    assert await at_once([make(0, other)]) == 1
+    if what == "invitations":
+        page = await nodes[0].users.invites(owner, cursor=None, limit=200)
+        last = next(each for each in page["items"] if each["created_by"] == owner.user)
+        await nodes[0].users.revoke_invite(owner, last["id"])
+    else:
+        keys = await nodes[0].keys.list(owner, cursor=None, limit=200)
+        last_key = next(each for each in keys["items"] if each["created_by"] == owner.user)
+        await nodes[0].keys.revoke(owner, last_key["id"])
+    assert await at_once([make(0)]) == 1
+    assert await at_once([make(0)]) == 0
+    world.clock.turn(8 * 86_400)
+    assert await at_once([make(1)]) == 1
+    hasher.close()

@@ -8,6 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from domain.accounts import MOST_IN_A_ROW, RESET_TTL, ApiKey, Invite, PasswordReset
+from domain.clock import timestamp
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from domain.principals import Principal, Role
 from store.accounts import RESETS
@@ -198,7 +199,8 @@ async def test_a_key_made_while_the_session_is_ended_ends_with_it(
     monkeypatch.setattr(node.session_repository, "add_key", end_first)
     with pytest.raises(Unauthenticated):
         await node.keys.create(admin, "thief", "user", Role.ADMIN, None)
-    assert await node.session_repository.keys_made_by(admin.org, admin.user) == []
+    now = timestamp(node.clock.now())
+    assert await node.session_repository.keys_made_by(admin.org, admin.user, now) == []
 
 
 async def test_a_reset_link_gives_a_new_password_once(
@@ -226,6 +228,17 @@ async def test_a_reset_link_gives_a_new_password_once(
     await node.login(ANN, NEW_PASSWORD, AWAY)
     with pytest.raises(Unauthenticated):
         await node.login(ANN, PASSWORD, HOME)
+
+
+async def test_a_reset_link_ends_when_its_owner_sets_a_password(
+    node: AccountsNode, admin: Principal
+) -> None:
+    ann = await node.register(email=ANN)
+    link = await node.users.reset_link(admin, ann["user"]["id"])
+    me = await node.principal(ann)
+    await node.accounts.update(me, {}, password=NEW_PASSWORD, current_password=PASSWORD)
+    with pytest.raises(Unauthenticated):
+        await node.accounts.reset(link["token"], "Another 4 good words", AWAY)
 
 
 async def test_a_reset_link_ends_by_itself_and_with_its_maker(
