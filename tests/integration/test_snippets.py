@@ -66,6 +66,7 @@ BLOCKS = {
         "nginx: test_proxy.py, test_base_path.py",
         "nginx: test_base_path.py",
         "js: test_base_path.py",
+        "sh: test_typed.py",
         "promql: test_monitoring.py",
         "sh: test_typed.py",
         "sh: test_typed.py, with cp in place of rsync",

@@ -1,6 +1,7 @@
 """What the operator's pages show to be typed does what they say."""
 
 import asyncio
+import json
 import os
 import re
 import secrets
@@ -14,7 +15,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.conftest import StartServer
 from tests.integration.test_backup import download, upload
+from tests.support.client import connect
 from tests.support.mongod import scratch
 from tests.support.ports import free_port
 from tests.support.redis import RedisProcess, require_redis
@@ -120,6 +123,49 @@ def test_wrong_settings_are_answered_as_shown(tmp_path: Path) -> None:
         process.communicate()
 
 
+async def test_what_an_administrator_types(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(ADMIN_EMAIL="root@example.com", ADMIN_PASSWORD=PASSWORD)
+    (tmp_path / "login.json").write_text(
+        json.dumps({"email": "root@example.com", "password": PASSWORD})
+    )
+    async with Api(server.url) as api:
+        ben = await api.register("Ben")
+        async with await connect(server.url, "/messages", ben.token) as client:
+            typed_here = block("operations.md", "sh", 2)
+            for there, instead in (
+                ("http://127.0.0.1:8000", server.url),
+                ("ben@example.com", ben.email),
+                ("019a…", ben.id),
+                ("DlLwk…", client.ready["connection"]),
+                ("python3", sys.executable),
+            ):
+                assert there in typed_here
+                typed_here = typed_here.replace(there, instead)
+            done = await asyncio.to_thread(
+                subprocess.run,
+                ["sh", "-euc", typed_here],
+                cwd=tmp_path,
+                env=clean_environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert (await client.wait_for("closing"))["code"] == "revoked"
+        answers = [json.loads(line) for line in done.stdout.splitlines() if line]
+        invite, found, link, there_is, *_ = answers
+        assert [each["id"] for each in found["items"]] == [ben.id]
+        assert [each["user"] for each in there_is["items"]] == [ben.id]
+        new = {"email": "eve@example.com", "password": PASSWORD, "name": "Eve"}
+        answer = await api.request(
+            "POST", "/auth/register", json={**new, "invite": invite["token"]}
+        )
+        answer.expect(201)
+        login = {"email": ben.email, "password": ben.password}
+        assert (await api.request("POST", "/auth/login", json=login)).status in {401, 403}
+        assert link["user"] == ben.id
+
+
 class Shell:
     """The commands of the pages, in a shell, for a server of the tests in place of the service."""
 
@@ -169,12 +215,12 @@ async def test_backup_and_restore_as_typed(fresh_server: ServerProcess, tmp_path
     async with Api(fresh_server.url) as api:
         ann = await api.register("Ann")
         file = await upload(ann, b"kept")
-        await shell.type(block("operations.md", "sh", 2))
         await shell.type(block("operations.md", "sh", 3))
+        await shell.type(block("operations.md", "sh", 4))
         ben = await api.register("Ben")
     assert (fresh_server.data_dir / "backup.db").is_file()
     assert [each.read_bytes() for each in (tmp_path / "backups").rglob("*" + file)] == [b"kept"]
-    await shell.type(block("operations.md", "sh", 4))
+    await shell.type(block("operations.md", "sh", 5))
     async with Api(fresh_server.url) as api:
         assert await download(await api.login(ann.email), file) == b"kept"
         lost = {"email": ben.email, "password": ben.password}
