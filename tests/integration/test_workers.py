@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -77,7 +78,11 @@ async def scrape(api: Api) -> dict[str, list[Any]]:
 async def all_up(api: Api) -> None:
     deadline = time.monotonic() + 20
     while True:
-        up = {each.labels["worker"]: each.value for each in (await scrape(api))["parley_worker_up"]}
+        try:
+            told = (await scrape(api))["parley_worker_up"]
+        except aiohttp.ClientConnectionError:  # it was one to a worker that has just died
+            told = []
+        up = {each.labels["worker"]: each.value for each in told}
         if up == {str(number): 1 for number in range(1, WORKERS + 1)}:
             return
         assert time.monotonic() < deadline, f"not all workers are up: {up}"
