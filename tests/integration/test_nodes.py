@@ -235,7 +235,7 @@ async def test_wrong_passwords_are_counted_on_all_nodes_together(
             **SETTINGS,
             "REDIS_URL": redis.url,
             "STORE_URL": database.url,
-            "RATE_LIMITS": "login=4/m",
+            "RATE_LIMITS": "login=4/h",
         }
         nodes = [start_server(**settings) for _ in range(2)]
         async with Api(nodes[0].url) as here, Api(nodes[1].url) as there:

@@ -153,6 +153,7 @@ async def test_websocket_ends_on_an_invalid_packet(raw: RawSocket) -> None:
 # Heartbeat.
 
 
+@pytest.mark.alone
 async def test_polling_pings(server: ReferenceServer, http: aiohttp.ClientSession) -> None:
     polling = await Polling.open(http, server.polling_url)
     for _ in range(3):
@@ -168,6 +169,7 @@ async def test_polling_ends_without_pong(
     assert (await polling.get())[0] == 400
 
 
+@pytest.mark.alone
 async def test_websocket_pings(raw: RawSocket) -> None:
     for _ in range(3):
         assert await raw.receive(pings=True) == "2"
