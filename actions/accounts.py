@@ -12,6 +12,7 @@ from actions.avatars import Avatars
 from actions.failures import counting_failures
 from actions.guesses import Guesses
 from actions.hashing import PasswordHasher
+from actions.resets import OPERATOR
 from actions.sessions import Origin, Sessions
 from actions.tokens import INVITE_PREFIX, RESET_PREFIX, org_of, token_hash
 from domain import passwords
@@ -379,7 +380,7 @@ class Accounts:
             or found["used_at"] is not None
             or found["expires_at"] <= now
             or user["disabled_at"] is not None
-            or not await self._authority.could_give(org, found["created_by"], Role(user["role"]))
+            or not await self._could_reset(org, found["created_by"], Role(user["role"]))
         ):
             raise Unauthenticated(BAD_RESET)
         self._check_password(password, user["email"], user["name"])
@@ -393,6 +394,9 @@ class Accounts:
         await self._guesses.clear(account)
         await self._guesses.succeeded(account, network_of(origin.remote))
         log.info("password_reset", user=user["id"], by=found["created_by"])
+
+    async def _could_reset(self, org: str, maker: str, role: Role) -> bool:
+        return maker == OPERATOR or await self._authority.could_give(org, maker, role)
 
     # -- the first one ------------------------------------------------------------------------
 

@@ -7,12 +7,12 @@ import structlog
 
 from actions.access import Authenticator
 from actions.authority import without_key
+from actions.resets import make_reset
 from actions.sessions import Sessions
-from actions.tokens import INVITE_PREFIX, RESET_PREFIX, random_token, token_hash
+from actions.tokens import INVITE_PREFIX, random_token, token_hash
 from domain.accounts import (
     INVITE_TTL,
     MAX_INVITES,
-    RESET_TTL,
     Invite,
     PasswordReset,
     User,
@@ -307,22 +307,7 @@ class Users:
         """
         without_key(principal)
         target = await self._managed(principal, user)
-        if target["disabled_at"] is not None:
-            raise Conflict("This user is disabled.")
-        now = self._clock.now()
-        token = random_token(RESET_PREFIX, principal.org)
-        doc = {
-            "id": new_id(),
-            "hash": token_hash(token),
-            "user": user,
-            "created_by": principal.user,
-            "created_at": timestamp(now),
-            "expires_at": timestamp(now + RESET_TTL),
-            "used_at": None,
-        }
-        await self._accounts.add_reset(principal.org, doc)
-        log.info("reset_link_made", user=user, by=principal.user)
-        return {"user": user, "token": token, "expires_at": timestamp(now + RESET_TTL)}
+        return await make_reset(self._accounts, self._clock, principal.org, target, principal.user)
 
 
 def _invite_view(doc: Mapping[str, Any]) -> Invite:

@@ -12,8 +12,10 @@ import structlog
 from aiohttp import web
 from redis.exceptions import RedisError
 
+from actions.resets import operators_reset
 from config.settings import Settings, sqlite_path
 from config.values import redact_url
+from domain.accounts import PasswordReset
 from domain.clock import SystemClock
 from domain.errors import Unavailable
 from domain.tracing import Tracing
@@ -35,6 +37,7 @@ from server.peers import Peers
 from server.seat import TOLD_ALIVE, Seat
 from server.telemetry import NoTelemetry, node_name, telemetry
 from server.version import VERSION
+from store.accounts import AccountRepository
 from store.blobs import Blobs
 from store.blobs_disk import DiskBlobs
 from store.engine import Engine, StoreError
@@ -355,6 +358,29 @@ async def new_epoch(settings: Settings) -> None:
         await engine.start()
         try:
             await engine.new_epoch()
+        finally:
+            await engine.stop()
+    except StoreError as error:
+        raise NotStarted(str(error)) from None
+
+
+async def reset_link(settings: Settings, email: str) -> PasswordReset:
+    """A way back for somebody whom no administrator can help, as an only owner. On SQLite no server
+    may be running.
+
+    Raises:
+        NotStarted: a server is running, or there is no data.
+        NotFound: nobody has this address.
+        Conflict: the user is disabled.
+    """
+    path = sqlite_path(settings.store_url) if settings.store_url.startswith("sqlite:") else None
+    if path is not None and not path.is_file():
+        raise NotStarted(f"there is no database {path}")
+    engine = make_engine(settings)
+    try:
+        await engine.start()
+        try:
+            return await operators_reset(AccountRepository(engine), SystemClock(), email)
         finally:
             await engine.stop()
     except StoreError as error:

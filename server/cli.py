@@ -1,4 +1,4 @@
-"""The command line: serve, back up, restore, new-epoch."""
+"""The command line: serve, back up, restore, new-epoch, reset-link."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ import uvloop
 from config.load import SettingsError, load
 from config.settings import Settings
 from domain.errors import ParleyError
-from server.app import NotStarted, backup, new_epoch, restore, serve
+from server.app import NotStarted, backup, new_epoch, reset_link, restore, serve
 from server.logs import configure
 from server.seat import Seat
 from server.version import VERSION
@@ -64,6 +64,12 @@ async def _command(parsed: argparse.Namespace, settings: Settings) -> int:
         case "new-epoch":
             await new_epoch(settings)
             print("Every stream has a new epoch. Clients will fetch their state anew.")
+        case "reset-link":
+            made = await reset_link(settings, parsed.email)
+            print(
+                f"For {parsed.email}, once, until {made['expires_at']}: POST /api/v1/auth/reset with "
+                f'{{"token": "{made["token"]}", "password": "…"}}'
+            )
         case "worker":
             structlog.contextvars.bind_contextvars(worker=parsed.number)
             with socket.socket(fileno=parsed.supervisor) as supervisor:
@@ -98,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         "new-epoch",
         help="after a store was put back by other means than restore: have clients notice",
     )
+    link = commands.add_parser(
+        "reset-link", help="a new password for somebody whom no administrator can help"
+    )
+    link.add_argument("email", help="the account's address")
     worker = commands.add_parser("worker")  # without help: started by the supervisor alone
     worker.add_argument("number", type=int)
     worker.add_argument("of", type=int)

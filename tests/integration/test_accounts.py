@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,9 @@ from pydantic import TypeAdapter
 
 from domain.accounts import ApiKey, Expiry, Invite, Profile, Session, Tokens, User
 from domain.pages import Page
+from tests.integration.test_backup import command
 from tests.support.client import Client, connect
+from tests.support.mongod import scratch
 from tests.support.recorder import CommandFailed, ConnectRefused
 from tests.support.rest import PASSWORD, Account, Api, Reply
 from tests.support.server import ServerProcess
@@ -388,3 +391,44 @@ async def test_guessed_api_keys_are_limited(tmp_path: Path) -> None:
             api.token = None
             ann = await api.register("Ann")
             await ann.api.get("/users/me")
+
+
+# -- the operator's way in ------------------------------------------------------------------------
+
+
+async def test_an_only_owner_comes_back_by_the_operators_link(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, ADMIN) as server:
+        in_use = await command(server, "reset-link", "root@example.com")
+        assert (in_use.returncode, in_use.stderr.count("\n")) == (1, 1)
+        assert "in use by another server" in in_use.stderr
+        server.stop()
+        nobody = await command(server, "reset-link", "nobody@example.com")
+        assert (nobody.returncode, nobody.stderr) == (
+            1,
+            "parley: There is no account with this address.\n",
+        )
+        made = await command(server, "reset-link", "Root@example.com")
+        assert made.returncode == 0, made.stderr
+        server.start()
+        await set_password(server, made.stdout)
+
+
+async def test_on_mongodb_the_operators_link_is_made_beside_the_nodes(
+    mongodb: str, tmp_path: Path
+) -> None:
+    with (
+        scratch(mongodb) as database,
+        ServerProcess(tmp_path, {**ADMIN, "STORE_URL": database.url}) as server,
+    ):
+        made = await command(server, "reset-link", "root@example.com")
+        assert made.returncode == 0, made.stderr
+        await set_password(server, made.stdout)
+
+
+async def set_password(server: ServerProcess, told: str) -> None:
+    """With what `reset-link` told; it works once, and the new password is good."""
+    body = {**json.loads(told[told.index("{") :]), "password": NEW_PASSWORD}
+    async with Api(server.url) as api:
+        (await api.request("POST", "/auth/reset", json=body)).expect(204)
+        assert (await api.login("root@example.com", NEW_PASSWORD)).user["role"] == "owner"
+        await problem(await api.request("POST", "/auth/reset", json=body), 401, "unauthenticated")
