@@ -359,7 +359,8 @@ class Settings(BaseSettings):
     )
     send_queue_total: Annotated[int, Bytes(MIB, 1024 * GIB)] = Field(
         default=256 * MIB,
-        description="What may wait for all clients of this node; beyond, the slowest are closed.",
+        description="What may wait for all clients of this node; beyond, the slowest are closed. As much again "
+        "may wait of answers to HTTP requests; beyond, those that wait for longest are cut off.",
     )
     send_stall: Annotated[float, Seconds(0.5, 300)] = Field(
         default=5.0, description="How long a client may take nothing before it is closed."

@@ -140,6 +140,7 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
                 reuse_port=seat is not None,
                 door=node.door,
                 arriving=node.arriving,
+                departing=node.departing,
             )
         except OSError as error:
             told = CannotListen(settings.host, settings.port, error, "PARLEY_PORT")

@@ -33,6 +33,7 @@ from server.gateway import Gateway
 from server.health import Health
 from server.http.addresses import Addresses
 from server.http.cors import Cors
+from server.http.departing import Departing
 from server.http.door import Door
 from server.http.middleware import Surroundings
 from server.http.places import Places
@@ -120,6 +121,7 @@ class Node:
             LocalRateLimiter(by_bucket, clock, default=default), by_bucket, default
         )
         self.arriving = Arriving(settings.max_body_total)
+        self.departing = Departing(settings.send_queue_total)
         self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
         name = node_name(settings, seat)
         connections = Connections(self.fabric.clients, bus, self.fabric.control, name)
@@ -257,7 +259,7 @@ class Node:
     def _expose_numbers(self) -> None:
         counters, hub = self.transport.counters, self.fabric.hub.counters
         door = self.door
-        arriving = self.arriving
+        arriving, departing = self.arriving, self.departing
         for numbers in (
             Numbers("parley_sessions", "Open Socket.IO sessions.", lambda: counters.sessions),
             Numbers(
@@ -292,6 +294,17 @@ class Node:
                 "parley_arriving_refused",
                 "Requests refused because too much was held.",
                 lambda: arriving.refused,
+                counter=True,
+            ),
+            Numbers(
+                "parley_departing_bytes",
+                "Bytes of HTTP answers that wait for slow peers.",
+                lambda: departing.held,
+            ),
+            Numbers(
+                "parley_departing_cut",
+                "Connections cut off because too much waited.",
+                lambda: departing.cut,
                 counter=True,
             ),
             Numbers(

@@ -47,6 +47,9 @@ _POLICY = (
 _FILES = Path(__file__).parent / "swagger_ui"
 """Swagger UI's own files, compressed when they were put there (`make swagger-ui`)."""
 
+PIECE = 64 * 1024
+"""Bytes of a file that are given to a connection at a time."""
+
 _ASSETS = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
@@ -99,7 +102,7 @@ class DocsPages:
     async def _start(self, _request: web.Request) -> web.Response:
         return web.Response(text=_START, content_type="text/javascript")
 
-    async def _asset(self, request: web.Request) -> web.Response:
+    async def _asset(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["asset"]
         if name not in _ASSETS:
             raise web.HTTPNotFound
@@ -109,8 +112,21 @@ class DocsPages:
         if compressed and "gzip" in coding:
             headers["Content-Encoding"] = "gzip"
         elif compressed:
-            body = await asyncio.to_thread(gzip.decompress, body)
-        return web.Response(body=body, content_type=_ASSETS[name], headers=headers)
+            body = await asyncio.to_thread(_unpacked, name)
+        response = web.StreamResponse(headers={"Content-Type": _ASSETS[name], **headers})
+        response.content_length = len(body)
+        await response.prepare(request)
+        if request.method != "HEAD":
+            # Piece by piece: whoever asks on many connections and does not read makes little wait.
+            for at in range(0, len(body), PIECE):
+                await response.write(body[at : at + PIECE])
+        return response
+
+
+@cache
+def _unpacked(name: str) -> bytes:
+    """A compressed file's content, once for all who ask: each would hold its own while it waits."""
+    return gzip.decompress(_asset(name)[0])
 
 
 @cache

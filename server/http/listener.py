@@ -12,6 +12,7 @@ from domain.ids import new_id
 from server.arriving import Arriving, Share
 from server.http.accepting import Acceptor
 from server.http.base_path import below
+from server.http.departing import Departing
 from server.http.door import Door
 from server.http.problems import problem
 
@@ -49,6 +50,7 @@ class HttpConnection(web.RequestHandler):
         "_arriving",
         "_begun",
         "_behind",
+        "_departing",
         "_door",
         "_head_seconds",
         "_head_size",
@@ -66,9 +68,11 @@ class HttpConnection(web.RequestHandler):
         stall_seconds: float = STALL_SECONDS,
         door: Door | None = None,
         arriving: Arriving | None = None,
+        departing: Departing | None = None,
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
+        self._departing = departing
         self._arriving = arriving
         self._share: Share | None = None
         """Of what is on its way, while a head has not come whole."""
@@ -178,7 +182,9 @@ class HttpConnection(web.RequestHandler):
         return self._request_count == 0 or self.idle
 
     def end(self) -> None:
-        """From the door: close the connection, others need its place."""
+        """Close the connection: others need its place, or the room that its answer takes."""
+        if self._stall_timer is not None and self.transport is not None:
+            self.transport.abort()
         self.force_close()
 
     def _await_head(self) -> None:
@@ -204,9 +210,12 @@ class HttpConnection(web.RequestHandler):
 
     def _watch_writing(self) -> None:
         if self.transport is not None:
+            size = self.transport.get_write_buffer_size()
             self._stall_timer = self._loop.call_later(
-                self._stall_seconds, self._look_at_writing, self.transport.get_write_buffer_size()
+                self._stall_seconds, self._look_at_writing, size
             )
+            if self._departing is not None:
+                self._departing.hold(self, size)
 
     def _look_at_writing(self, before: int) -> None:
         transport = self.transport
@@ -219,6 +228,8 @@ class HttpConnection(web.RequestHandler):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+        if self._departing is not None:
+            self._departing.leave(self)
 
 
 async def listen(
@@ -232,6 +243,7 @@ async def listen(
     stall_seconds: float = STALL_SECONDS,
     door: Door | None = None,
     arriving: Arriving | None = None,
+    departing: Departing | None = None,
 ) -> Acceptor:
     """Serve the application of a runner that is set up; close what is returned to take no more
     connections. The runner's own cleanup ends those that are there.
@@ -240,6 +252,7 @@ async def listen(
         base_path: left out of the addresses of requests that have it.
         door: who may come in; None: everybody.
         arriving: where heads are counted that have not come whole; None: nowhere.
+        departing: where answers are counted that wait for their peers; None: nowhere.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -260,6 +273,7 @@ async def listen(
         stall_seconds=stall_seconds,
         door=door,
         arriving=arriving,
+        departing=departing,
     )
     return Acceptor(_bind(host, port, reuse_port), connection, door)
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from server.http.departing import Departing
 from server.http.listener import HEAD_SECONDS, KEEP_ALIVE, listen
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
@@ -21,7 +22,9 @@ Connect = Callable[[], Awaitable[Opened]]
 
 
 @asynccontextmanager
-async def serving(head_seconds: float, stall_seconds: float = 60.0) -> AsyncIterator[Connect]:
+async def serving(
+    head_seconds: float, stall_seconds: float = 60.0, departing: Departing | None = None
+) -> AsyncIterator[Connect]:
     """A small application; how to connect to it."""
 
     async def live(request: web.Request) -> web.Response:
@@ -42,7 +45,12 @@ async def serving(head_seconds: float, stall_seconds: float = 60.0) -> AsyncIter
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     listener = await listen(
-        runner, "127.0.0.1", 0, head_seconds=head_seconds, stall_seconds=stall_seconds
+        runner,
+        "127.0.0.1",
+        0,
+        head_seconds=head_seconds,
+        stall_seconds=stall_seconds,
+        departing=departing,
     )
     port = listener.sockets[0].getsockname()[1]
     opened: list[asyncio.StreamWriter] = []
@@ -136,6 +144,30 @@ async def test_a_peer_that_takes_nothing_of_its_answer_is_cut_off() -> None:
         await asyncio.sleep(1.0)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await asyncio.wait_for(reader.readexactly(LARGE), 10)
+
+
+async def test_answers_that_nobody_takes_are_bounded_together() -> None:
+    limit = 4 * LARGE - LARGE // 2
+    departing = Departing(limit)
+    async with serving(5, departing=departing) as connect:
+        peers = []
+        for _ in range(10):
+            peers.append(await connect())
+            peers[-1][1].write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            await peers[-1][0].readuntil(b"\r\n\r\n")
+        async with asyncio.timeout(10):
+            while departing.cut < 6:
+                await asyncio.sleep(0.01)
+        assert 0 < departing.held <= limit
+        for reader, _ in peers[:6]:  # who waited for longest
+            with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+                await asyncio.wait_for(reader.readexactly(LARGE), 10)
+        await asyncio.wait_for(peers[-1][0].readexactly(LARGE), 10)
+        for _, writer in peers:
+            writer.transport.abort()
+        async with asyncio.timeout(10):
+            while departing.held:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_peer_that_takes_its_answer_slowly_gets_it() -> None:
