@@ -10,6 +10,7 @@ from actions.conversation_views import ConversationViews, change_of
 from actions.memberships import Memberships
 from actions.owners import Owners, manages
 from actions.people import People, require_users
+from actions.places import Places
 from actions.strangers import Strangers
 from actions.streams import Streams
 from domain.clock import Clock, timestamp
@@ -81,6 +82,7 @@ class Conversations:
         views: ConversationViews,
         owners: Owners,
         strangers: Strangers,
+        places: Places,
         streams: Streams,
         publisher: Publisher,
         clock: Clock,
@@ -92,6 +94,7 @@ class Conversations:
         self._views = views
         self._owners = owners
         self._strangers = strangers
+        self._places = places
         self._streams = streams
         self._publisher = publisher
         self._clock = clock
@@ -146,12 +149,6 @@ class Conversations:
         at = timestamp(self._clock.now())
         id = await self._reserve(principal, kind, others, digest, client_id, at)
         guards = [*(unblocked(each, user) for each in others), is_new(id)]
-        # A direct conversation is never refused because strangers have filled somebody's list.
-        crowded = (
-            await self._conversations.crowded(org, list(roles)) if kind is not Kind.DIRECT else ()
-        )
-        if crowded and await self._conversations.made(org, id) is None:
-            raise too_many(principal, crowded[0])
         stream = stream_of(id)
         data = _opened(id, kind, title, roles, at)
         opening = Append(
@@ -179,8 +176,12 @@ class Conversations:
             guards,
         )
         try:
-            async with self._strangers.adding(principal, others if owners else ()):
-                appended = await self._engine.append(opening)
+            # A direct conversation is never refused because strangers have filled somebody's list.
+            async with self._places.held(org, list(roles) if owners else ()) as crowded:
+                if crowded is not None and await self._conversations.made(org, id) is None:
+                    raise too_many(principal, crowded)
+                async with self._strangers.adding(principal, others if owners else ()):
+                    appended = await self._engine.append(opening)
         except GuardFailed as failed:
             if failed.guard.collection is BLOCKS:
                 raise shut_out(kind) from None

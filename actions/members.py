@@ -9,6 +9,7 @@ from actions.conversations import REACTIONS, Conversations, shut_out, too_many
 from actions.memberships import Memberships
 from actions.owners import Owners, manages
 from actions.people import People, require_users
+from actions.places import Places
 from actions.strangers import Strangers
 from actions.streams import Streams
 from domain.clock import Clock, timestamp
@@ -76,6 +77,7 @@ class Members:
         opened: Conversations,
         owners: Owners,
         strangers: Strangers,
+        places: Places,
         streams: Streams,
         publisher: Publisher,
         clock: Clock,
@@ -88,6 +90,7 @@ class Members:
         self._opened = opened
         self._owners = owners
         self._strangers = strangers
+        self._places = places
         self._streams = streams
         self._publisher = publisher
         self._clock = clock
@@ -164,9 +167,21 @@ class Members:
         group = doc["kind"] == Kind.GROUP
         most = MAX_GROUP_MEMBERS if group else MAX_CHANNEL_MEMBERS
         full = doc["size"] >= most
-        crowded = await self._conversations.crowded(org, [user])
-        if (full or crowded) and not await self._memberships.is_member(org, id, user):
-            raise TooLarge("This conversation is full.") if full else too_many(principal, user)
+        async with self._places.held(org, [user]) as crowded:
+            if (full or crowded) and not await self._memberships.is_member(org, id, user):
+                raise TooLarge("This conversation is full.") if full else too_many(principal, user)
+            return await self._enter(principal, doc, user, authority, role, most)
+
+    async def _enter(
+        self,
+        principal: Principal,
+        doc: Document,
+        user: str,
+        authority: Sequence[Guard],
+        role: MemberRole,
+        most: int,
+    ) -> bool:
+        org, id = principal.org, doc["id"]
         # Whoever comes first into a channel that all have left is its owner.
         if not owners_of(doc):
             role = "owner"

@@ -30,6 +30,7 @@ from actions.messages import Messages
 from actions.owners import Owners
 from actions.pictures import Pictures
 from actions.pins import Pins
+from actions.places import Places
 from actions.presence import Presences
 from actions.presence_watch import PresenceWatch
 from actions.reactions import Reactions
@@ -84,6 +85,7 @@ from store import handovers as handovers_store
 from store import leases as leases_store
 from store import messages as messages_store
 from store import nodes as nodes_store
+from store import places as places_store
 from store import presence as presence_store
 from store import reactions as reactions_store
 from store import receipts as receipts_store
@@ -99,6 +101,7 @@ from store.engine import Collection
 from store.guesses import GuessRepository
 from store.handovers import HandoverRepository
 from store.messages import MessageRepository
+from store.places import PlaceRepository
 from store.presence import PresenceRepository
 from store.reactions import ReactionRepository
 from store.receipts import ReceiptRepository
@@ -113,6 +116,7 @@ COLLECTIONS: tuple[Collection, ...] = (
     *contacts_store.COLLECTIONS,
     *conversations_store.COLLECTIONS,
     *handovers_store.COLLECTIONS,
+    *places_store.COLLECTIONS,
     *deletions_store.COLLECTIONS,
     *messages_store.COLLECTIONS,
     *receipts_store.COLLECTIONS,
@@ -295,6 +299,7 @@ class Features:
         self.services.append(handovers.run)
         self.jobs.append(Job("handovers", MINUTE, handovers.finish))
         strangers = Strangers(ContactRepository(engine), rooms, posts, limiter)
+        places = Places(rooms, PlaceRepository(engine), clock)
         opened = Conversations(
             engine,
             rooms,
@@ -303,6 +308,7 @@ class Features:
             views,
             owners,
             strangers,
+            places,
             fabric.streams,
             fabric.publisher,
             clock,
@@ -316,6 +322,7 @@ class Features:
             opened,
             owners,
             strangers,
+            places,
             fabric.streams,
             fabric.publisher,
             clock,

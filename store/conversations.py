@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from domain.conversations import MAX_CONVERSATIONS, ConversationKind
+from domain.conversations import ConversationKind
 from domain.ids import key_digest, new_id
 from store.engine import (
     Change,
@@ -228,9 +228,8 @@ class ConversationRepository:
         )
         return [doc["conversation"] for doc in found]
 
-    async def crowded(self, org: str, users: Sequence[str], limit: int | None = None) -> list[str]:
-        """Which of these users are in as many conversations as a user may be in, or in `limit`."""
-        limit = MAX_CONVERSATIONS if limit is None else limit
+    async def crowded(self, org: str, users: Sequence[str], limit: int) -> list[str]:
+        """Which of these users are in as many conversations as `limit`, or more."""
         found: list[str] = []
         for start in range(0, len(users), COUNTED_AT_ONCE):
             batch = users[start : start + COUNTED_AT_ONCE]

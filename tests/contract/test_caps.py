@@ -22,6 +22,7 @@ from store.contacts import ContactRepository
 from store.conversations import CONVERSATIONS, MEMBERS
 from store.engine import Engine
 from store.messages import MESSAGES, PINS
+from store.places import PLACES
 from store.reactions import ReactionRepository
 from store.uploads import UploadRepository
 from tests.support.accounts import COLLECTIONS as ACCOUNTS
@@ -85,6 +86,44 @@ async def test_members(
     doc = await nodes[0].engine.get("org", CONVERSATIONS, room)
     assert doc is not None
     assert doc["size"] == CAP
+
+
+async def test_conversations_of_a_user(
+    nodes: list[MessagingWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domain.conversations.MAX_CONVERSATIONS", CAP)
+    bob = nodes[0].user("bob")
+    hosts = [nodes[0].user(f"u{number}") for number in range(2 * CAP)]
+    rooms = [(await nodes[0].open(each, kind=Kind.CHANNEL))["id"] for each in hosts]
+
+    def come(number: int) -> Call:
+        node, host = nodes[number % 2], hosts[number]
+        match number % 3:
+            case 0:
+                return lambda: node.members.join(bob, rooms[number])
+            case 1:
+                return lambda: node.members.add(host, rooms[number], "bob")
+            case _:
+                return lambda: node.open(host, bob)
+
+    async def there() -> int:
+        return await nodes[0].engine.count("org", MEMBERS, {"user": "bob"})
+
+    calls = [come(number) for number in range(2 * CAP)]
+    await at_once(calls)
+    assert await there() <= CAP
+    # What is left is there for whoever comes next.
+    for each in calls:
+        await at_once([each])
+    assert await there() == CAP
+    # A node that died on its way in keeps no place for ever.
+    mine = await nodes[0].conversation_store.of_user("org", "bob")
+    left = next(each for each in rooms if each in mine)
+    await nodes[0].members.leave(bob, left)
+    await nodes[0].engine.update("org", PLACES, "bob", inc={"coming": 1})
+    assert await at_once([lambda: nodes[0].members.join(bob, left)]) == 0
+    nodes[0].clock.turn(61.0)
+    assert await at_once([lambda: nodes[0].members.join(bob, left)]) == 1
 
 
 async def test_pins(nodes: list[MessagingWorld], monkeypatch: pytest.MonkeyPatch) -> None:

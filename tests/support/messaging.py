@@ -21,6 +21,7 @@ from actions.message_views import MessageViews
 from actions.messages import Draft, Messages
 from actions.owners import Owners
 from actions.pins import Pins
+from actions.places import Places
 from actions.search import Search
 from actions.strangers import Strangers
 from actions.streams import Position
@@ -41,6 +42,7 @@ from store import (
     deletions,
     handovers,
     messages,
+    places,
     reactions,
     receipts,
     unread,
@@ -52,6 +54,7 @@ from store.deletions import DeletionRepository
 from store.engine import Engine
 from store.handovers import HandoverRepository
 from store.messages import MessageRepository
+from store.places import PlaceRepository
 from store.reactions import ReactionRepository
 from store.receipts import ReceiptRepository
 from store.sqlite import SqliteEngine
@@ -61,6 +64,7 @@ from tests.support.local import LocalOutlet, TurnedClock, encode, local_client
 COLLECTIONS = (
     *conversations.COLLECTIONS,
     *handovers.COLLECTIONS,
+    *places.COLLECTIONS,
     *deletions.COLLECTIONS,
     *messages.COLLECTIONS,
     *contacts.COLLECTIONS,
@@ -173,6 +177,7 @@ class MessagingWorld:
         self.strangers = Strangers(
             ContactRepository(engine), self.conversation_store, self.message_store, self.limiter
         )
+        self.places = Places(self.conversation_store, PlaceRepository(engine), clock)
         self.conversations = Conversations(
             engine,
             self.conversation_store,
@@ -181,6 +186,7 @@ class MessagingWorld:
             self.views,
             self.owners,
             self.strangers,
+            self.places,
             self.streams,
             self.publisher,
             clock,
@@ -194,6 +200,7 @@ class MessagingWorld:
             self.conversations,
             self.owners,
             self.strangers,
+            self.places,
             self.streams,
             self.publisher,
             clock,

@@ -13,7 +13,6 @@ from domain.conversations import Kind
 from domain.errors import Forbidden, Invalid, NotFound, TooLarge
 from domain.principals import Principal, Role
 from domain.streams import StreamName
-from store import conversations
 from tests.support.messaging import MessagingWorld, messaging_world
 
 
@@ -316,7 +315,7 @@ async def test_who_may_not_add_anybody_is_told_nothing_else(
     stranger, cy = world.user("eve"), world.user("cy")
     group, channel = await world.open(ann, bob), await world.open(ann, bob, kind=Kind.CHANNEL)
     full = (group["id"], channel["id"])
-    monkeypatch.setattr(conversations, "MAX_CONVERSATIONS", 0)
+    monkeypatch.setattr("domain.conversations.MAX_CONVERSATIONS", 0)
     for conversation in full:
         for user in (cy.user, ann.user, "nobody"):
             with pytest.raises(Forbidden):
@@ -328,7 +327,7 @@ async def test_who_may_not_add_anybody_is_told_nothing_else(
 async def test_a_user_is_in_so_many_conversations(
     world: MessagingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversations, "MAX_CONVERSATIONS", 2)
+    monkeypatch.setattr("domain.conversations.MAX_CONVERSATIONS", 2)
     ann, bob = world.user("ann"), world.user("bob")
     direct = await world.open(bob, ann, kind=Kind.DIRECT)
     first = await world.conversations.create(
