@@ -36,6 +36,10 @@ KEEP_ALIVE = 75.0
 STALL_SECONDS = 60.0
 """Within which a peer must take something of a response that waits for it."""
 
+STILL_SECONDS = 3.0
+"""While the server stops: within which a body that has not come whole must come further. Nobody who begins
+a request and says no more holds a stop up."""
+
 BACKLOG = 4096
 
 EVERY_ADDRESS = "::"
@@ -55,9 +59,11 @@ class HttpConnection(web.RequestHandler):
         "_head_seconds",
         "_head_size",
         "_head_timer",
+        "_heard",
         "_share",
         "_stall_seconds",
         "_stall_timer",
+        "_still_seconds",
     )
 
     def __init__(
@@ -66,6 +72,7 @@ class HttpConnection(web.RequestHandler):
         *,
         head_seconds: float = HEAD_SECONDS,
         stall_seconds: float = STALL_SECONDS,
+        still_seconds: float = STILL_SECONDS,
         door: Door | None = None,
         arriving: Arriving | None = None,
         departing: Departing | None = None,
@@ -85,7 +92,10 @@ class HttpConnection(web.RequestHandler):
         """Bytes of a head that has not come whole."""
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
+        self._heard = False
+        """Whether something came since `_watch_body` looked."""
         self._stall_seconds = stall_seconds
+        self._still_seconds = still_seconds
         self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,7 +126,31 @@ class HttpConnection(web.RequestHandler):
             self._door.leave(self)
         super().connection_lost(exc)
 
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """The server stops: the request that is handled has so many seconds, while it goes on."""
+        watching = self._loop.create_task(self._watch_body()) if self._coming else None
+        try:
+            await super().shutdown(timeout)
+        finally:
+            if watching is not None:
+                watching.cancel()
+
+    @property
+    def _coming(self) -> bool:
+        """Whether a request is handled whose body has not come whole."""
+        request = self._current_request
+        return request is not None and not request.content.is_eof()
+
+    async def _watch_body(self) -> None:
+        while self._coming:
+            self._heard = False
+            await asyncio.sleep(self._still_seconds)
+            if not self._heard and not self._reading_paused:
+                self.force_close()
+                return
+
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         heads, idle = self._request_count, self._idle
         if self._answering:
             begun = heads - len(self._messages)
@@ -126,7 +160,7 @@ class HttpConnection(web.RequestHandler):
             if self._behind > MAX_BEHIND:
                 self.force_close()
                 return
-        super().data_received(data)
+        self._parse(data)
         if self._request_count != heads:
             self._stop_waiting()
             self._leave_share()
@@ -139,6 +173,17 @@ class HttpConnection(web.RequestHandler):
                 self._refuse_head(b"503 Service Unavailable\r\nRetry-After: 1")
             elif self._head_timer is None:
                 self._await_head()
+
+    def _parse(self, data: bytes) -> None:
+        closing = self._close, self._force_close
+        if any(closing) and self._coming and self.transport is not None:
+            # The server stops. aiohttp takes nothing more then, and a request whose body is on its
+            # way would be waited for and could never be answered.
+            self._close = self._force_close = False
+            super().data_received(data)
+            self._close, self._force_close = closing
+        else:
+            super().data_received(data)
 
     @property
     def _answering(self) -> bool:
@@ -241,6 +286,7 @@ async def listen(
     reuse_port: bool = False,
     head_seconds: float = HEAD_SECONDS,
     stall_seconds: float = STALL_SECONDS,
+    still_seconds: float = STILL_SECONDS,
     door: Door | None = None,
     arriving: Arriving | None = None,
     departing: Departing | None = None,
@@ -271,6 +317,7 @@ async def listen(
         auto_decompress=False,  # who reads a body unpacks it: `server.unpacking`
         head_seconds=head_seconds,
         stall_seconds=stall_seconds,
+        still_seconds=still_seconds,
         door=door,
         arriving=arriving,
         departing=departing,

@@ -198,6 +198,43 @@ async def test_the_server_lets_go_of_what_says_nothing(server: ServerProcess) ->
         (await api.request("GET", "//health/live")).expect(200)
 
 
+async def test_while_it_stops_a_body_that_goes_on_is_waited_for_and_no_other() -> None:
+    begun = asyncio.Semaphore(0)
+
+    async def take(request: web.Request) -> web.Response:
+        begun.release()
+        await request.read()
+        return web.Response(text="ok")
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=60)
+    await runner.setup()
+    listener = await listen(runner, "127.0.0.1", 0, still_seconds=0.5)
+    port = listener.sockets[0].getsockname()[1]
+    (silent, writer), (reader, talking) = [
+        await asyncio.open_connection("127.0.0.1", port) for _ in range(2)
+    ]
+    for each in (writer, talking):
+        each.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx")
+        await begun.acquire()
+    listener.close()
+    stopping = asyncio.ensure_future(runner.cleanup())
+    over = asyncio.ensure_future(ended(silent))
+    sent = 1
+    while not over.done():
+        talking.write(b"x")
+        sent += 1
+        await asyncio.sleep(0.05)
+    assert over.result()
+    assert not stopping.done()
+    talking.write(b"x" * (100 - sent))
+    await answered(reader)
+    await asyncio.wait_for(stopping, 10)
+    for each in (writer, talking):
+        each.close()
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no such sockets")
 async def test_two_colons_are_all_addresses_of_ipv4_too() -> None:
     runner = web.AppRunner(web.Application(), access_log=None, shutdown_timeout=0.1)
