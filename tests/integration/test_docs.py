@@ -305,3 +305,41 @@ async def test_the_documented_client_is_used_as_shown(
         cwd=place,
     )
     assert re.search(r"^sent Hi$", output, re.MULTILINE), output
+
+
+async def test_the_chat_in_a_terminal_sends_what_was_typed_offline(
+    fresh_server: ServerProcess, tmp_path: Path
+) -> None:
+    for name in ("parley.mjs", "chat.mjs"):
+        (tmp_path / name).write_text(named(DOCS / "clients.md", name))
+    (tmp_path / "node_modules").symlink_to(NODE_DIR / "node_modules")
+    async with Api(fresh_server.url) as api:
+        ada, ben = await api.register("Ada"), await api.register("Ben")
+        request = {"kind": "group", "members": [ada.id], "client_id": "g"}
+        group = (await ben.api.request("POST", "/conversations", json=request)).expect(201)["id"]
+        said = {"body": "before", "client_id": "1"}
+        path = f"/conversations/{group}/messages"
+        (await ben.api.request("POST", path, json=said)).expect(201)
+    arguments = [fresh_server.url, ada.email, ada.password, group]
+    chat = await asyncio.create_subprocess_exec(
+        node(),
+        str(tmp_path / "chat.mjs"),
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert chat.stdin is not None
+    assert chat.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            assert await chat.stdout.readline() == b"#2 before\n"
+            chat.stdin.write(b"live\n")
+            assert await chat.stdout.readline() == b"#3 live\n"
+            await asyncio.to_thread(fresh_server.stop)
+            chat.stdin.write(b"offline\nand then\n")
+            await asyncio.to_thread(fresh_server.start)
+            assert await chat.stdout.readline() == b"#4 offline\n"
+            assert await chat.stdout.readline() == b"#5 and then\n"
+    finally:
+        chat.kill()
+        await chat.wait()

@@ -47,6 +47,7 @@ BLOCKS = {
     "clients.md": [
         "js: test_docs.py, test_balancers.py, test_base_path.py, test_proxy.py",
         "js: test_docs.py",
+        "js: test_docs.py",
         "python: test_docs.py, test_balancers.py, test_base_path.py, test_proxy.py",
         "python: test_docs.py",
     ],
