@@ -141,10 +141,14 @@ class Messages:
         )
         guards = may_write(facts, conversation, user)
         guards += [is_member(conversation, each) for each in draft.mentions if each != user]
+        # Of what the caller has deleted alone a guard that never holds: a retry is answered as before.
+        named = [each for each in (draft.reply_to, draft.thread) if each is not None]
+        gone = await self._messages.hidden(org, named, user) if named else ()
         if draft.reply_to is not None:
-            guards.append(is_in(draft.reply_to, conversation))
+            guards.append(is_in(draft.reply_to, "" if draft.reply_to in gone else conversation))
         if draft.thread is not None:
-            guards.append(is_in(draft.thread, conversation, thread=None))
+            place = "" if draft.thread in gone else conversation
+            guards.append(is_in(draft.thread, place, thread=None))
         id = new_id()
         attachments: list[Attachment] = []
         changes: list[Change] = []

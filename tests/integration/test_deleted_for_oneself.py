@@ -193,6 +193,18 @@ async def test_nothing_can_be_done_with_it_but_to_delete_it(api: Api, scene: Sce
     ):
         (await bob.request(method, path, json=body)).expect(404)
     assert (await bob.delete(f"/messages/{id}?scope=me", 200))["id"] == id
+    said = f"/conversations/{scene.room}/messages"
+    for number, name in enumerate(("reply_to", "thread")):
+        root = await scene.send(scene.ann, f"root {number}")
+        request = {"client_id": f"answer {number}", "body": "answer", name: root["id"]}
+        first = await bob.post(said, request, 201)
+        await bob.delete(f"/messages/{root['id']}?scope=me", 200)
+        assert (await bob.post(said, request, 201))["id"] == first["id"]
+        unknown = await bob.request("POST", said, json={**request, "client_id": "x", name: "x"})
+        (again := await bob.request("POST", said, json={**request, "client_id": "y"})).expect(
+            unknown.status
+        )
+        assert again.json["errors"] == unknown.json["errors"]
     own = await scene.send(scene.bob, "own")
     await bob.delete(f"/messages/{own['id']}?scope=me", 200)
     problem = await bob.request("PATCH", f"/messages/{own['id']}", json={"body": "x", "version": 1})
