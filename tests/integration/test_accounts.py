@@ -5,16 +5,19 @@ import base64
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 from pydantic import TypeAdapter
 
 from domain.accounts import ApiKey, Expiry, Invite, Profile, Session, Tokens, User
 from domain.pages import Page
+from tests.conftest import StartServer
 from tests.integration.test_backup import command
 from tests.support.client import Client, connect
 from tests.support.mongod import scratch
@@ -432,3 +435,30 @@ async def set_password(server: ServerProcess, told: str) -> None:
         (await api.request("POST", "/auth/reset", json=body)).expect(204)
         assert (await api.login("root@example.com", NEW_PASSWORD)).user["role"] == "owner"
         await problem(await api.request("POST", "/auth/reset", json=body), 401, "unauthenticated")
+
+
+async def test_one_who_floods_with_logins_keeps_nobody_waiting(start_server: StartServer) -> None:
+    server = start_server(RATE_LIMITS="off", BCRYPT_COST=10)
+    url = f"{server.url}/api/v1/auth/login"
+    from_elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0), limit=0)
+    async with Api(server.url) as api, aiohttp.ClientSession(connector=from_elsewhere) as elsewhere:
+        ann = await api.register("Ann")
+        answers: Counter[int] = Counter()
+
+        async def flood(number: int) -> None:
+            guess = {"email": f"nobody{number}@example.com", "password": "Wrong 2 word guess"}
+            while True:
+                async with elsewhere.post(url, json=guess) as reply:
+                    answers[reply.status] += 1
+
+        flooding = [asyncio.create_task(flood(number)) for number in range(100)]
+        while not answers[503]:  # more wait than may
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            began, before = time.monotonic(), answers[401]
+            await api.post("/auth/login", {"email": ann.email, "password": PASSWORD})
+            assert answers[401] - before < 10, "of those that were before it"
+            assert time.monotonic() - began < 7
+        for task in flooding:
+            task.cancel()
+        await asyncio.gather(*flooding, return_exceptions=True)
