@@ -170,7 +170,9 @@ class Accounts:
             or found["used_by"] is not None
             or found["expires_at"] <= timestamp(self._clock.now())
             or found["email"] not in (None, address)
-            or not await self._authority.could_give(org, found["created_by"], Role(found["role"]))
+            or not await self._authority.could_give(
+                org, found["created_by"], Role(found["role"]), found.get("by_key")
+            )
         ):
             raise Conflict(REFUSED)
         return org, found

@@ -27,6 +27,16 @@ def without_key(principal: Principal) -> None:
         raise Forbidden("An API key cannot do this; log in.")
 
 
+def appoints(principal: Principal, role: Role) -> None:
+    """Return if the caller may give somebody this role, as far as it matters how the caller came in.
+
+    Raises:
+        Forbidden: it came with an API key, and whoever has the role makes keys.
+    """
+    if principal.by_key and role.at_least(MAKES):
+        raise Forbidden("An API key appoints no administrators; log in.")
+
+
 class Authority:
     """Looks up what somebody may do now."""
 
@@ -43,19 +53,26 @@ class Authority:
         key = await self._keys.key(org, who)
         return await self.of_key(org, key) if key is not None else None
 
+    def _has_ended(self, key: Mapping[str, Any]) -> bool:
+        ends = key["expires_at"]
+        return key["revoked_at"] is not None or (
+            ends is not None and ends <= timestamp(self._clock.now())
+        )
+
     async def of_key(self, org: str, key: Mapping[str, Any]) -> Role | None:
         """The role of an agent's key that was looked up; None if it ended, or its maker could not
         make it now.
         """
-        ends = key["expires_at"]
-        if key["revoked_at"] is not None or (
-            ends is not None and ends <= timestamp(self._clock.now())
-        ):
+        if self._has_ended(key):
             return None
         role = Role(key["role"])
         return role if await self.could_give(org, key["created_by"], role) else None
 
-    async def could_give(self, org: str, maker: str, role: Role) -> bool:
-        """Whether the maker could give a role away now."""
+    async def could_give(self, org: str, maker: str, role: Role, by_key: str | None = None) -> bool:
+        """Whether the maker could give a role away now, by a key if it came with that."""
+        if by_key is not None:
+            key = await self._keys.key(org, by_key)
+            if key is None or self._has_ended(key):
+                return False
         own = await self.role(org, maker)
         return own is not None and own.at_least(MAKES) and may_manage(own, role)

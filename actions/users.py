@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from actions.access import Authenticator
-from actions.authority import without_key
+from actions.authority import appoints, without_key
 from actions.resets import make_reset
 from actions.sessions import Sessions
 from actions.tokens import INVITE_PREFIX, random_token, token_hash
@@ -165,12 +165,14 @@ class Users:
         back.
 
         Raises:
-            Forbidden: the caller's role is not above the user's, or not above the new one.
+            Forbidden: the caller's role is not above the user's, or not above the new one; or that
+                is an administrator's, and the caller came with an API key.
             Conflict: it is the organization's last owner, or somebody else changed the role.
         """
         target = await self._managed(principal, user)
         if not may_manage(principal.role, role):
             raise Forbidden("Nobody can give a role that is not below their own.")
+        appoints(principal, role)
         # An owner is one from both changes on, and none from the first: a crash in between
         # leaves too few in the list of owners, never one who is none.
         if target["role"] == Role.OWNER and role is not Role.OWNER:
@@ -234,7 +236,8 @@ class Users:
         """Make an invitation to this organization. Its token is told once, here.
 
         Raises:
-            Forbidden: the role is not below the caller's.
+            Forbidden: the role is not below the caller's; or it is an administrator's, and the caller
+                came with an API key.
             Conflict: nobody could use it: no registrations are taken, or the address has an account.
             TooLarge: the caller has made `MAX_INVITES` that can still be used.
         """
@@ -242,6 +245,7 @@ class Users:
             raise Forbidden("Nobody can give a role that is not below their own.")
         if role is Role.OWNER:
             raise Invalid.field("role", "an owner is appointed, not invited")
+        appoints(principal, role)
         if not self._takes_registrations:
             raise Conflict("This server takes no registrations: nobody could use the invitation.")
         address = normalize_email(email) if email is not None else None
@@ -261,6 +265,7 @@ class Users:
             "email": address,
             "role": role.value,
             "created_by": principal.user,
+            "by_key": principal.session if principal.by_key else None,
             "created_at": timestamp(now),
             "expires_at": timestamp(now + INVITE_TTL),
             "used_by": None,

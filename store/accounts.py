@@ -42,7 +42,8 @@ INVITES = Collection(
         ),
     ),
 )
-"""`{id, hash, email, role, created_by, created_at, expires_at, used_by}`."""
+"""`{id, hash, email, role, created_by, by_key, created_at, expires_at, used_by}`; `by_key` is the API
+key with which its maker came in, if it was one."""
 
 RESETS = Collection(
     "password_resets",

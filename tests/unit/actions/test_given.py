@@ -146,6 +146,33 @@ async def test_a_key_makes_no_key_and_takes_no_account(
     await node.accounts.update(key, {"name": "Adam II"})
 
 
+async def test_a_key_appoints_nobody_who_makes_keys(
+    node: AccountsNode, owner: Principal, admin: Principal
+) -> None:
+    bob = (await node.register("Bob"))["user"]["id"]
+    made = await node.keys.create(owner, "script", "user", Role.OWNER, None)
+    key = await node.authenticator.authenticate(made["key"], HOME.remote)
+    for role in (Role.ADMIN, Role.OWNER):
+        with pytest.raises(Forbidden):
+            await node.users.set_role(key, bob, role)
+    with pytest.raises(Forbidden):
+        await node.users.invite(key, None, Role.ADMIN)
+    await node.users.set_role(key, bob, Role.TECHNICIAN)
+    await node.users.set_role(key, admin.user, Role.MEMBER)
+
+
+async def test_an_invitation_made_with_a_key_ends_with_that(
+    node: AccountsNode, admin: Principal
+) -> None:
+    made = await node.keys.create(admin, "script", "user", Role.ADMIN, None)
+    key = await node.authenticator.authenticate(made["key"], HOME.remote)
+    first, second = [await node.users.invite(key, None, Role.MEMBER) for _ in range(2)]
+    await use(node, first)
+    await node.keys.revoke(admin, made["id"])
+    with pytest.raises(Conflict):
+        await use(node, second, "late@example.com")
+
+
 async def test_keys_end_by_themselves_and_show_when_they_were_used(
     world: AccountsWorld, node: AccountsNode, admin: Principal
 ) -> None:
