@@ -68,6 +68,10 @@ def configure(*, level: str, json: bool) -> None:
         logging.getLogger(noisy).setLevel(max(threshold, logging.WARNING))
 
 
+_LEFT = ("Connection lost",)
+"""What aiohttp says if a peer goes while an answer waits for it, without having been reset."""
+
+
 class _Strangers(logging.Filter):
     """What is no HTTP, or broken off, is an error of who sent it: a line without a traceback, or
     anybody could fill the log.
@@ -80,7 +84,8 @@ class _Strangers(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Let the record through, as what it is."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError | ConnectionResetError):
+        left = type(error) is ConnectionError and error.args == _LEFT
+        if left or isinstance(error, HttpProcessingError | ConnectionResetError):
             record.levelno, record.levelname = logging.INFO, "INFO"
             record.msg, record.args = "request_unreadable: %s", (type(error).__name__,)
             record.exc_info = None

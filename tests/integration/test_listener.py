@@ -11,6 +11,7 @@ from aiohttp import web
 
 from server.http.departing import Departing
 from server.http.listener import HEAD_SECONDS, KEEP_ALIVE, listen
+from tests.conftest import StartServer
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
 
@@ -249,3 +250,33 @@ async def test_two_colons_are_all_addresses_of_ipv4_too() -> None:
     finally:
         listener.close()
         await runner.cleanup()
+
+
+async def number(api: Api, name: str) -> float:
+    text = (await api.request("GET", "//metrics")).body.decode()
+    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(name + " "))
+
+
+async def test_a_stranger_who_reads_nothing_is_cut_off_in_one_line(
+    start_server: StartServer,
+) -> None:
+    server = start_server(SEND_QUEUE_TOTAL="1MiB")
+    peers = []
+    try:
+        async with Api(server.url) as api, asyncio.timeout(20):
+            cut = 0.0
+            while cut < 5:
+                peer = socket.socket()
+                peers.append(peer)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                peer.connect(("127.0.0.1", server.port))
+                peer.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+                cut = await number(api, "parley_departing_cut_total")
+                assert await number(api, "parley_departing_bytes") <= 1 << 20
+    finally:
+        for peer in peers:
+            peer.close()
+    await asyncio.to_thread(server.stop)
+    written = server.log()
+    assert written.count("too_much_departing") == 1
+    assert "Traceback" not in written
