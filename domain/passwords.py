@@ -130,7 +130,7 @@ def check(
         raise Invalid.field(field, f"must have {RULE}")
     folded = text.casefold()
     if len(set(folded)) < 3 or is_well_known(folded):
-        raise Invalid.field(field, "is among those that are tried first")
+        raise Invalid.field(field, "is one of the most used passwords")
     known = tuple(about)
     if folded in _derived(known):
         raise Invalid.field(field, "must not be the email address or the name")

@@ -300,8 +300,7 @@ def _backup(database: Path, uploads: Path, target: Path, database_only: bool) ->
         raise NotStarted(f"{target} exists already")
     if not target.absolute().parent.is_dir():
         raise NotStarted(f"there is no directory {target.absolute().parent}")
-    if not database.is_file():
-        raise NotStarted(f"there is no database {database}")
+    _look_for(database)
     if database_only:
         sqlite_backup(database, target)
         return "the database, without uploads"
@@ -353,8 +352,7 @@ async def new_epoch(settings: Settings) -> None:
                 settings.store_url, clock=SystemClock(), timeout=settings.store_timeout
             )
             return
-        if not sqlite_path(settings.store_url).is_file():
-            raise NotStarted(f"there is no database {sqlite_path(settings.store_url)}")
+        _look_for(sqlite_path(settings.store_url))
         engine = make_engine(settings)
         await engine.start()
         try:
@@ -374,9 +372,8 @@ async def reset_link(settings: Settings, email: str) -> PasswordReset:
         NotFound: nobody has this address.
         Conflict: the user is disabled.
     """
-    path = sqlite_path(settings.store_url) if settings.store_url.startswith("sqlite:") else None
-    if path is not None and not path.is_file():
-        raise NotStarted(f"there is no database {path}")
+    if settings.store_url.startswith("sqlite:"):
+        _look_for(sqlite_path(settings.store_url))
     engine = make_engine(settings)
     try:
         await engine.start()
@@ -386,6 +383,12 @@ async def reset_link(settings: Settings, email: str) -> PasswordReset:
             await engine.stop()
     except StoreError as error:
         raise NotStarted(str(error)) from None
+
+
+def _look_for(database: Path) -> None:
+    if not database.is_file():
+        where = "PARLEY_ENV_FILE or PARLEY_DATA_DIR says where it is"
+        raise NotStarted(f"there is no database {database}: {where}")
 
 
 def _sqlite_file(settings: Settings) -> Path:

@@ -204,13 +204,15 @@ async def test_a_backup_needs_a_place_of_its_own(
 async def test_there_must_be_something_to_copy(tmp_path: Path) -> None:
     nothing = ServerProcess(tmp_path / "nothing")
     elsewhere = ServerProcess(tmp_path / "mongo", {"STORE_URL": "mongodb://127.0.0.1:1/parley"})
-    copied, renamed, foreign = await asyncio.gather(
+    copied, renamed, link, foreign = await asyncio.gather(
         command(nothing, "backup", tmp_path / "copy"),
         command(nothing, "new-epoch"),
+        command(nothing, "reset-link", "ann@example.com"),
         command(elsewhere, "backup", tmp_path / "copy"),
     )
-    for refused in (copied, renamed):
+    for refused in (copied, renamed, link):
         assert refused.returncode == 1
         assert "there is no database" in refused.stderr
+        assert "PARLEY_ENV_FILE" in refused.stderr
     assert "its own tools" in foreign.stderr
     assert not list(tmp_path.glob("copy*"))
