@@ -1,6 +1,6 @@
 """API keys: how programs come in."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -37,6 +37,11 @@ class ApiKeys:
         self._keys = keys
         self._authenticator = authenticator
         self._clock = clock
+        self.before_agent_ends: list[Callable[[str, str, float], Awaitable[None]]] = []
+        """Called with organization, agent and the time (Unix seconds) at which it ends, before that
+        is settled; who fails prevents it."""
+        self.on_agent_ended: list[Callable[[], None]] = []
+        """Called after an agent was ended."""
 
     async def create(
         self,
@@ -89,6 +94,8 @@ class ApiKeys:
             "revoked_at": None,
             "last_used_at": None,
         }
+        if kind == "agent" and ttl is not None:
+            await self._prepare(org, id, now + ttl)
         await self._keys.add_key(org, doc)
         # Others may have been made at the same moment: one that comes too late is taken back.
         if len(await self._keys.keys_made_by(org, maker, timestamp(now))) > MAX_KEYS:
@@ -126,10 +133,19 @@ class ApiKeys:
             raise NotFound("There is no such API key.")
         if key["created_by"] != principal.user and not principal.role.at_least(Role(key["role"])):
             raise Forbidden("This key's role is above yours.")
+        now = self._clock.now()
+        if key["kind"] == "agent":
+            await self._prepare(principal.org, key["user"], now)
         await self._authenticator.note(key["user"])
-        await self._keys.revoke_key(principal.org, id, timestamp(self._clock.now()))
+        await self._keys.revoke_key(principal.org, id, timestamp(now))
         self._authenticator.tell(key["user"])
+        for callback in self.on_agent_ended if key["kind"] == "agent" else ():
+            callback()
         log.info("api_key_revoked", key=id, by=principal.user)
+
+    async def _prepare(self, org: str, agent: str, at: float) -> None:
+        for prepare in self.before_agent_ends:
+            await prepare(org, agent, at)
 
 
 def _may_grant(principal: Principal, role: Role) -> bool:

@@ -1,4 +1,5 @@
-"""When somebody is disabled, what this one owned is handed over: soon, and whatever happens between.
+"""When somebody is disabled, what this one owned is handed over: soon, and whatever happens between;
+and so it is when an agent's key ends.
 
 It is noted before the user is disabled, and the note goes when all is done. A node that is cut short
 leaves the note to the job that looks for such.
@@ -35,9 +36,11 @@ class Handovers:
         self._clock = clock
         self._wake = asyncio.Event()
 
-    async def begin(self, org: str, user: str) -> None:
-        """A user is about to be disabled. Raises what the store raises."""
-        await self._notes.note(org, user, self._clock.now())
+    async def begin(self, org: str, user: str, at: float | None = None) -> None:
+        """A user is about to be disabled, or an agent to end at a time (Unix seconds). Raises what
+        the store raises.
+        """
+        await self._notes.note(org, user, self._clock.now() if at is None else at)
 
     def go_on(self) -> None:
         """The user is disabled."""

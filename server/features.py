@@ -252,7 +252,7 @@ class Features:
             sessions,
             takes_registrations=settings.registration is not Registration.CLOSED,
         )
-        keys = ApiKeys(sessions, self.authenticator, fabric.clock, settings.api_key_ttl)
+        self.keys = keys = ApiKeys(sessions, self.authenticator, fabric.clock, settings.api_key_ttl)
         contacts = Contacts(ContactRepository(fabric.engine), users, fabric.clock)
         self.logins, self.contacts, self.managed = logins, contacts, managed
         self.people = users
@@ -296,6 +296,8 @@ class Features:
         handovers = Handovers(HandoverRepository(engine), owners, self.people, clock)
         self.managed.before_disabled.append(handovers.begin)
         self.managed.on_disabled.append(handovers.go_on)
+        self.keys.before_agent_ends.append(handovers.begin)
+        self.keys.on_agent_ended.append(handovers.go_on)
         self.services.append(handovers.run)
         self.jobs.append(Job("handovers", MINUTE, handovers.finish))
         strangers = Strangers(ContactRepository(engine), rooms, posts, limiter)

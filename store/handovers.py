@@ -1,10 +1,10 @@
-"""Whose conversations are to be handed over, because they are being disabled."""
+"""Whose conversations are to be handed over, because they are being disabled or will end."""
 
 from domain.clock import timestamp
 from store.engine import Collection, Document, Engine, Index, Is, Put
 
 HANDOVERS = Collection("handovers", indexes=(Index(("at",), any_org=True),))
-"""`{id: <user>, at}`."""
+"""`{id: <user>, at}`: an agent's may be in the future, when its key ends."""
 
 COLLECTIONS = (HANDOVERS,)
 
@@ -16,7 +16,7 @@ class HandoverRepository:
         self._engine = engine
 
     async def note(self, org: str, user: str, now: float) -> None:
-        """Remember a user who is about to be disabled."""
+        """Remember a user who is about to be disabled, or will end then."""
         await self._engine.write(org, [Put(HANDOVERS, {"id": user, "at": timestamp(now)})])
 
     async def some(self, now: float, limit: int) -> list[Document]:

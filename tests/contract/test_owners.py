@@ -138,6 +138,18 @@ async def test_what_a_crash_left_is_handed_over_by_the_job(world: MessagingWorld
     assert await owners(world, id) == ["bob"]
 
 
+async def test_an_agents_end_is_foreseen(world: MessagingWorld) -> None:
+    agent, bob = world.user("agent"), world.user("bob")
+    id = (await world.open(agent, bob))["id"]
+    await world.handovers.begin("org", "agent", world.clock.now() + 100)
+    world.people.users["org"].remove("agent")
+    world.clock.turn(99)
+    assert await world.handovers.finish() == 0
+    world.clock.turn(2)
+    assert await world.handovers.finish() == 1
+    assert await owners(world, id) == ["bob"]
+
+
 async def test_administrators_take_over_orphans_only(world: MessagingWorld) -> None:
     ann, bob = world.user("ann"), world.user("bob")
     chief, eve = world.user("chief", Role.ADMIN), world.user("eve")

@@ -150,3 +150,22 @@ async def test_strangers_put_nobody_into_ever_more_groups_and_many_are_left_at_o
         assert refused.value.code == "invalid"
     kinds = [each["kind"] for each in (await ann.api.get("/conversations"))["items"]]
     assert sorted(kinds) == ["direct", "direct", "group"]
+
+
+async def test_a_group_does_not_stay_with_an_agent_whose_key_is_revoked(
+    api: Api, root: Account
+) -> None:
+    bob = await api.register("Bob")
+    made = await root.api.post("/api-keys", {"name": "bot", "role": "member"}, 201)
+    async with (
+        await connect(api.url, "/messages", made["key"]) as agent,
+        await connect(api.url, "/messages", bob.token) as phone,
+    ):
+        request = {"kind": "group", "members": [bob.id], "client_id": "1"}
+        group = await agent.call("conversation.create", request)
+        await root.api.delete(f"/api-keys/{made['id']}")
+        await phone.wait_for(
+            "member.updated",
+            lambda event: (event["data"]["user"], event["data"]["role"]) == (bob.id, "owner"),
+        )
+    await bob.api.patch(f"/conversations/{group['id']}", {"title": "Ours"})
