@@ -42,7 +42,8 @@ class DiskBlobs(Blobs):
 
     def _prepare(self) -> None:
         try:
-            self._temporary.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._temporary.mkdir(exist_ok=True)
         except OSError as error:
             raise Unavailable(
                 f"Files cannot be kept in {self._directory}: {error.strerror}."

@@ -6,6 +6,7 @@ declarations: what differs is found at start and changed, columns are filled fro
 
 # ruff: noqa: S608 - names in statements come from declarations; values are always bound
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,6 +78,9 @@ def open_writer(
         sqlite3.Error: the file cannot be opened; with `create` false also if it is not there.
     """
     mode = "rwc" if create else "rw"
+    if create and not path.exists():
+        with contextlib.suppress(OSError):  # SQLite says why, in a moment
+            path.touch(0o600)  # it has everybody's messages; -wal and -shm follow it
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,

@@ -1,5 +1,6 @@
 """A server that cannot start says why in one line, and exits with 1: its manager starts it again."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -59,6 +60,22 @@ def test_something_else_in_the_place_of_the_data(tmp_path: Path, wrong: str) -> 
     (line,) = lines
     assert line.startswith("parley: ")
     assert wrong in line
+
+
+def test_what_people_say_is_for_the_service_alone_in_a_directory_that_others_may_read(
+    tmp_path: Path,
+) -> None:
+    server = ServerProcess(tmp_path)
+    server.data_dir.mkdir(parents=True, exist_ok=True)
+    server.data_dir.chmod(0o755)
+    before = os.umask(0o022)
+    try:
+        with server:
+            names = ["parley.db", "parley.db-wal", "parley.db-shm", "uploads"]
+            modes = {name: (server.data_dir / name).stat().st_mode & 0o077 for name in names}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(names, 0)
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
