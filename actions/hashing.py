@@ -5,14 +5,13 @@ import base64
 import hashlib
 import hmac
 import os
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import bcrypt
 
-from domain.errors import Unavailable
+from actions.turns import Turns
 
 Result = TypeVar("Result")
 
@@ -32,12 +31,9 @@ class PasswordHasher:
     ) -> None:
         """`cost` is bcrypt's, the logarithm of its rounds. By default one core is left free."""
         self._cost = cost
-        self._max_waiting = max_waiting
-        self._waiting = 0
-        self._free = threads or min(4, max(1, (os.cpu_count() or 1) - 1))
-        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """By key, whose turn it is first: those who wait for a thread."""
-        self._pool = ThreadPoolExecutor(self._free, thread_name_prefix="bcrypt")
+        free = threads or min(4, max(1, (os.cpu_count() or 1) - 1))
+        self._turns = Turns(free, max_waiting, BUSY)
+        self._pool = ThreadPoolExecutor(free, thread_name_prefix="bcrypt")
         # Of the right form and cost, and of no password: comparing with it takes as long.
         self._nobodys = bcrypt.gensalt(cost) + b"." * 31
 
@@ -72,48 +68,8 @@ class PasswordHasher:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     async def _run(self, work: Callable[[], Result], key: str) -> Result:
-        if self._waiting >= self._max_waiting and not self._make_room(key):
-            raise Unavailable(BUSY)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(key, deque()).append(turn)
-        self._waiting += 1
-        try:
-            self._next()
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled() and turn.exception() is None:
-                    self._free += 1
-                    self._next()
-                raise
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-            finally:
-                self._free += 1
-                self._next()
-        finally:
-            self._waiting -= 1
-
-    def _next(self) -> None:
-        """Give free threads to those who wait, to one of each key in turn."""
-        while self._free and self._queues:
-            key, queue = self._queues.popitem(last=False)
-            turn = queue.popleft()
-            if queue:
-                self._queues[key] = queue
-            if not turn.done():
-                self._free -= 1
-                turn.set_result(None)
-
-    def _make_room(self, key: str) -> bool:
-        """Refuse the newest of whoever has most waiting, if that is more than `key` has."""
-        most = max(self._queues, key=lambda each: len(self._queues[each]), default=None)
-        if most is None or len(self._queues[most]) <= len(self._queues.get(key, ())) + 1:
-            return False
-        turn = self._queues[most].pop()
-        if not turn.done():
-            turn.set_exception(Unavailable(BUSY))
-        return True
+        async with self._turns.turn(key):
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
 def _prehash(password: bytes) -> bytes:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from domain.errors import Unavailable
+from actions.turns import Turns
 from domain.pictures import SIZES, Damaged, ImageSize, SizeName, bare, orientation, with_orientation
 
 # This server's own bound counts; theirs would warn in the log of what is refused anyway.
@@ -91,38 +91,34 @@ class Pictures:
         """
         self._max_pixels = max_pixels
         self._keep = metadata == "keep"
-        self._free = waiting + 1
-        self._turn = asyncio.Lock()
+        self._turns = Turns(1, waiting + 1, BUSY)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
-    async def look(self, kind: str, size: int, read: Callable[[], Awaitable[bytes]]) -> Picture:
+    async def look(
+        self, kind: str, size: int, read: Callable[[], Awaitable[bytes]], whose: str = ""
+    ) -> Picture:
         """What becomes of a picture of one of `domain.pictures.KINDS`.
 
         Args:
             size: how many bytes it has.
             read: gets them, once it is its turn.
+            whose: those of different people take turns.
 
         Raises:
-            Unavailable: too many are waiting.
+            Unavailable: too many are waiting, of this one more than of anybody else.
         """
         if size > MAX_BYTES:
             return Picture(None, shown=self._keep)
-        if not self._free:
-            raise Unavailable(BUSY)
-        self._free -= 1
-        try:
-            async with self._turn:
-                data = await read()
-                loop = asyncio.get_running_loop()
-                work = loop.run_in_executor(self._thread, self._look, kind, data)
-                try:
-                    return await asyncio.shield(work)
-                except asyncio.CancelledError:
-                    # It cannot be stopped, and the next must not be decoded beside it.
-                    await asyncio.wait((work,))
-                    raise
-        finally:
-            self._free += 1
+        async with self._turns.turn(whose):
+            data = await read()
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._thread, self._look, kind, data)
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # It cannot be stopped, and the next must not be decoded beside it.
+                await asyncio.wait((work,))
+                raise
 
     def close(self) -> None:
         """Let what runs end."""

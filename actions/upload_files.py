@@ -31,13 +31,14 @@ class UploadFiles:
             await self._blobs.delete(id)
 
     async def picture(
-        self, id: str, known: dict[str, Any], reservation: Reservation
+        self, id: str, known: dict[str, Any], reservation: Reservation, whose: str
     ) -> dict[str, Any]:
         """Make a picture what is kept of it, with its thumbnails. What came is in its raw blob, and
         no longer afterwards.
 
         Args:
             known: its `content_type`, `size` and `sha256`.
+            whose: the user.
 
         Returns:
             What is to be known of it instead.
@@ -48,7 +49,7 @@ class UploadFiles:
         """
         assert self._pictures is not None
         read = partial(self._read, raw_blob(id))
-        found = await self._pictures.look(known["content_type"], known["size"], read)
+        found = await self._pictures.look(known["content_type"], known["size"], read, whose)
         length = known["size"] if found.data is None else len(found.data)
         total = length + sum(len(each.data) for each in found.thumbnails.values())
         await reservation.cover(total)

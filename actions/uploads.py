@@ -212,7 +212,7 @@ class Uploads:
             "sha256": digest.hexdigest(),
         }
         if kind in self._looked_at:
-            known = await self._files.picture(id, known, reservation)
+            known = await self._files.picture(id, known, reservation, principal.user)
         return await self._complete(id, principal, incoming, known)
 
     async def _complete(

@@ -273,6 +273,41 @@ async def test_one_at_a_time_and_not_too_many_wait(monkeypatch: pytest.MonkeyPat
     made.close()
 
 
+async def test_one_who_sends_many_neither_delays_nor_keeps_out_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = encoded(drawing(), "image/png")
+    go, done = threading.Event(), list[str]()
+    true_bare = bare
+
+    def slow(kind: str, data: bytes) -> object:
+        go.wait(10)
+        return true_bare(kind, data)
+
+    async def read() -> bytes:
+        return data
+
+    async def look_for(whose: str) -> None:
+        await made.look("image/png", len(data), read, whose)
+        done.append(whose)
+
+    monkeypatch.setattr(pictures, "bare", slow)
+    made = Pictures(max_pixels=10_000_000, metadata="remove", waiting=5)
+    many = [asyncio.create_task(look_for("ann")) for _ in range(6)]
+    await asyncio.sleep(0)
+    other = asyncio.create_task(look_for("ben"))
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await look_for("ann")
+    go.set()
+    async with asyncio.timeout(10):
+        await other
+        results = await asyncio.gather(*many, return_exceptions=True)
+    assert [type(each) for each in results] == [type(None)] * 5 + [Unavailable]
+    assert done.index("ben") <= 2
+    made.close()
+
+
 async def test_one_of_too_many_bytes_is_not_even_read() -> None:
     made = Pictures(max_pixels=10_000_000, metadata="remove")
 
