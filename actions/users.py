@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from actions.access import Authenticator
-from actions.authority import appoints, without_key
+from actions.authority import Authority, appoints, without_key
 from actions.resets import make_reset
 from actions.sessions import Sessions
 from actions.tokens import INVITE_PREFIX, random_token, token_hash
@@ -51,6 +51,7 @@ class Users:
         self._keys = keys
         self._takes_registrations = takes_registrations
         self._accounts = accounts
+        self._authority = Authority(accounts, keys, clock)
         self._sessions = sessions
         self._authenticator = authenticator
         self._clock = clock
@@ -283,13 +284,17 @@ class Users:
     async def invites(
         self, principal: Principal, *, cursor: str | None, limit: int
     ) -> Page[Invite]:
-        """The organization's invitations that were not used and have not ended, newest first."""
+        """The organization's invitations that can be used, newest first; a page may have fewer than
+        `limit` of them.
+        """
         after = None if cursor is None else decode_cursor(cursor, {"id": str})["id"]
         now = timestamp(self._clock.now())
         found = await self._accounts.invites(principal.org, now, after=after, limit=limit + 1)
         more = len(found) > limit
+        makers = {_made_by(each) for each in found[:limit]}
+        could = {each: await self._authority.could_give(principal.org, *each) for each in makers}
         return {
-            "items": [_invite_view(each) for each in found[:limit]],
+            "items": [_invite_view(each) for each in found[:limit] if could[_made_by(each)]],
             "next": encode_cursor({"id": found[limit - 1]["id"]}) if more else None,
         }
 
@@ -313,6 +318,10 @@ class Users:
         without_key(principal)
         target = await self._managed(principal, user)
         return await make_reset(self._accounts, self._clock, principal.org, target, principal.user)
+
+
+def _made_by(invite: Mapping[str, Any]) -> tuple[str, Role, str | None]:
+    return invite["created_by"], Role(invite["role"]), invite.get("by_key")
 
 
 def _invite_view(doc: Mapping[str, Any]) -> Invite:

@@ -168,9 +168,20 @@ async def test_an_invitation_made_with_a_key_ends_with_that(
     key = await node.authenticator.authenticate(made["key"], HOME.remote)
     first, second = [await node.users.invite(key, None, Role.MEMBER) for _ in range(2)]
     await use(node, first)
+    assert await listed(node, admin) == [second["id"]]
     await node.keys.revoke(admin, made["id"])
     with pytest.raises(Conflict):
         await use(node, second, "late@example.com")
+    assert await listed(node, admin) == []
+
+
+async def test_what_a_demoted_maker_made_is_not_listed(
+    node: AccountsNode, owner: Principal, admin: Principal
+) -> None:
+    await node.users.invite(admin, None, Role.MEMBER)
+    mine = await node.users.invite(owner, None, Role.ADMIN)
+    await node.users.set_role(owner, admin.user, Role.TECHNICIAN)
+    assert await listed(node, owner) == [mine["id"]]
 
 
 async def test_keys_end_by_themselves_and_show_when_they_were_used(
