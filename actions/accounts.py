@@ -402,10 +402,11 @@ class Accounts:
 
     # -- the first one ------------------------------------------------------------------------
 
-    async def ensure_organization(self) -> None:
-        """Make the organization that a fresh server has."""
+    async def ensure_organization(self) -> bool:
+        """Make the organization that a fresh server has. Returns whether it has an owner."""
         at = timestamp(self._clock.now())
-        await self._accounts.ensure_organization(DEFAULT_ORG, "Default", at)
+        org = await self._accounts.ensure_organization(DEFAULT_ORG, "Default", at)
+        return bool(org["owners"])
 
     async def ensure_first_admin(self, email: str, password: str) -> bool:
         """Make the owner of the first organization if it has none. Returns whether it was made.

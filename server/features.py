@@ -467,7 +467,7 @@ class Features:
             SettingsError: the first administrator cannot be made.
             Unavailable: the store is out of reach.
         """
-        await self.accounts.ensure_organization()
+        owned = await self.accounts.ensure_organization()
         await self.authenticator.start()
         email, password = self._settings.admin_email, self._settings.admin_password
         if email and password:
@@ -479,6 +479,9 @@ class Features:
             except Conflict:
                 problem = "is of an account with another password than PARLEY_ADMIN_PASSWORD"
                 raise SettingsError(("PARLEY_ADMIN_EMAIL", problem)) from None
+        elif email and not owned:  # later it may be taken out of the settings
+            problem = "is missing: the first administrator needs both"
+            raise SettingsError(("PARLEY_ADMIN_PASSWORD", problem))
 
     async def stop(self) -> None:
         """Let go of what the features hold."""

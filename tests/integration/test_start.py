@@ -78,6 +78,12 @@ def test_what_people_say_is_for_the_service_alone_in_a_directory_that_others_may
     assert modes == dict.fromkeys(names, 0)
 
 
+def test_a_first_administrator_without_a_password(tmp_path: Path) -> None:
+    code, lines = start(tmp_path, ADMIN_EMAIL="root@example.com")
+    assert code == 2
+    assert lines == ["parley: PARLEY_ADMIN_PASSWORD is missing: the first administrator needs both"]
+
+
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

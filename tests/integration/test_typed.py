@@ -94,6 +94,9 @@ async def test_the_documented_settings_of_a_service(tmp_path: Path) -> None:
         assert account.user["role"] in {"admin", "owner"}
         stranger = {"email": "a@example.com", "password": PASSWORD, "name": "A"}
         assert (await api.request("POST", "/auth/register", json=stranger)).status == 403
+    file.write_text(re.sub("PARLEY_ADMIN_PASSWORD=.*\n", "", lines))  # as the page has it
+    async with typed("exec python -m server", tmp_path, **settings) as url, Api(url) as api:
+        await api.login("you@example.com", PASSWORD)
     assert '"event": "started"' in (tmp_path / "log").read_text().replace('":"', '": "')
 
 
