@@ -159,6 +159,31 @@ async def test_what_is_deleted_for_everyone_on_one_node_no_node_tells_again(
         assert (again["id"], again["body"], again["attachments"]) == (sent["id"], "", [])
 
 
+async def test_what_one_has_deleted_for_oneself_is_told_by_no_node(
+    nodes: list[ServerProcess],
+) -> None:
+    here, there = nodes
+    async with Api(here.url) as one:
+        ann, ben = await one.register("Ann"), await one.register("Ben")
+        conversation = await direct(ann, ben)
+        async with (
+            await connect(here.url, "/messages", ann.token) as alice,
+            await connect(there.url, "/messages", ben.token) as benjamin,
+        ):
+            sent = await say(alice, conversation, "hush-hush")
+            await until_heard(benjamin, ["hush-hush"])
+            await benjamin.call("message.delete", {"message": sent["id"], "scope": "me"})
+            edit = {"message": sent["id"], "body": "still hush-hush", "version": 1}
+            await alice.call("message.edit", edit)
+            await say(alice, conversation, "bye")
+            await until_heard(benjamin, ["hush-hush", "bye"])
+            assert not benjamin.named("message.edited")
+            stream = f"messages/{conversation}"
+            told = [each for each in benjamin.named("message.deleted") if each["stream"] == stream]
+            assert [each["seq"] for each in told] == [sent["seq"] + 1]
+            await alice.wait_for("message.edited")
+
+
 @pytest.mark.parametrize("away", [False, True])
 async def test_logging_out_on_one_node_closes_the_connection_on_the_other(
     nodes: list[ServerProcess], redis: RedisProcess, away: bool
