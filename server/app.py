@@ -28,7 +28,7 @@ from server import signals
 from server.condition import BACKUP_MARK
 from server.features import COLLECTIONS
 from server.http.accepting import raise_file_limit
-from server.http.listener import listen
+from server.http.listener import Deadline, listen
 from server.http.places import CannotListen
 from server.metrics import Metrics
 from server.node import Node
@@ -51,6 +51,9 @@ log = structlog.get_logger(__name__)
 
 DEMO_URL = "http://127.0.0.1:8000"
 """Where `make demo` looks for a server that nobody named."""
+
+STOPPED_IN = 2.0
+"""Seconds of `PARLEY_SHUTDOWN_GRACE` that are kept for what follows when no request is left."""
 
 
 class NotStarted(Exception):
@@ -128,7 +131,7 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
         handler_cancellation=False,
     )
     await runner.setup()
-    stop = asyncio.Event()
+    stop, deadline = asyncio.Event(), Deadline()
     signals.heed(stop.set)
     try:
         try:
@@ -141,6 +144,7 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
                 door=node.door,
                 arriving=node.arriving,
                 departing=node.departing,
+                deadline=deadline,
             )
         except OSError as error:
             told = CannotListen(settings.host, settings.port, error, "PARLEY_PORT")
@@ -151,9 +155,11 @@ async def _listen(settings: Settings, node: Node, seat: Seat | None) -> None:
             await _sit_down(seat, settings.worker_timeout, stop)
         await stop.wait()
         log.info("stopping", connections=node.transport.sessions)
+        grace = settings.shutdown_grace
+        deadline.at = asyncio.get_running_loop().time() + grace - min(STOPPED_IN, grace / 4)
         # New connections are taken for as long as somebody polls, whose requests may each come on
         # one. Workers have nobody who does, and on their port a stopping one must not get any.
-        await node.drain(settings.shutdown_grace / 2, listener.close)
+        await node.drain(grace / 2, listener.close)
     finally:
         await runner.cleanup()
     log.info("stopped")

@@ -2,9 +2,12 @@
 
 import asyncio
 import functools
+import math
 import socket
+from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from aiohttp import web
 
 from domain.errors import Internal, Invalid, Unavailable
@@ -15,6 +18,8 @@ from server.http.base_path import below
 from server.http.departing import Departing
 from server.http.door import Door
 from server.http.problems import problem
+
+log = structlog.get_logger(__name__)
 
 HEAD_SECONDS = 15.0
 """For a request's head: from the connection's begin, or from its own first bytes on a connection
@@ -40,11 +45,21 @@ STILL_SECONDS = 3.0
 """While the server stops: within which a body that has not come whole must come further. Nobody who begins
 a request and says no more holds a stop up."""
 
+CUT_OFF_SECONDS = 1.0
+"""For a request to end that is cut off because the server stops."""
+
 BACKLOG = 4096
 
 EVERY_ADDRESS = "::"
 """The host that stands for all addresses of this machine, of IPv4 too where the system can do both
 with one socket."""
+
+
+@dataclass(slots=True)
+class Deadline:
+    """By when requests have to be over, in the loop's time; set when the server is told to stop."""
+
+    at: float = math.inf
 
 
 class HttpConnection(web.RequestHandler):
@@ -54,6 +69,7 @@ class HttpConnection(web.RequestHandler):
         "_arriving",
         "_begun",
         "_behind",
+        "_deadline",
         "_departing",
         "_door",
         "_head_seconds",
@@ -76,6 +92,7 @@ class HttpConnection(web.RequestHandler):
         door: Door | None = None,
         arriving: Arriving | None = None,
         departing: Departing | None = None,
+        deadline: Deadline | None = None,
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
@@ -83,6 +100,7 @@ class HttpConnection(web.RequestHandler):
         self._arriving = arriving
         self._share: Share | None = None
         """Of what is on its way, while a head has not come whole."""
+        self._deadline = deadline or Deadline()
         self._door = door
         self._behind = 0
         """Bytes that came behind the request that was answered last, or is."""
@@ -127,13 +145,32 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
-        """The server stops: the request that is handled has so many seconds, while it goes on."""
+        """The server stops: the request that is handled has so many seconds, none beyond the
+        deadline, and is cut off then.
+        """
+        left = max(self._deadline.at - self._loop.time(), 0.1)
+        if timeout is not None:
+            left = min(left, timeout)
         watching = self._loop.create_task(self._watch_body()) if self._coming else None
         try:
-            await super().shutdown(timeout)
+            async with asyncio.timeout(left):
+                await super().shutdown(left)
+        except TimeoutError:
+            await self._cut_off()
         finally:
             if watching is not None:
                 watching.cancel()
+
+    async def _cut_off(self) -> None:
+        request, task = self._current_request, self._task_handler
+        if request is not None:
+            log.warning("request_cut_off", method=request.method, path=request.path)
+        if self.transport is not None:
+            self.transport.abort()  # to close it would wait for a peer that takes nothing
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CUT_OFF_SECONDS)
+        self.force_close()
 
     @property
     def _coming(self) -> bool:
@@ -290,6 +327,7 @@ async def listen(
     door: Door | None = None,
     arriving: Arriving | None = None,
     departing: Departing | None = None,
+    deadline: Deadline | None = None,
 ) -> Acceptor:
     """Serve the application of a runner that is set up; close what is returned to take no more
     connections. The runner's own cleanup ends those that are there.
@@ -298,6 +336,7 @@ async def listen(
         base_path: left out of the addresses of requests that have it.
         door: who may come in; None: everybody.
         arriving: where heads are counted that have not come whole; None: nowhere.
+        deadline: of what is handled when the runner is cleaned up; None: its own timeout.
         departing: where answers are counted that wait for their peers; None: nowhere.
 
     Raises:
@@ -321,6 +360,7 @@ async def listen(
         door=door,
         arriving=arriving,
         departing=departing,
+        deadline=deadline,
     )
     return Acceptor(_bind(host, port, reuse_port), connection, door)
 

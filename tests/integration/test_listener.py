@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from server.http.departing import Departing
-from server.http.listener import HEAD_SECONDS, KEEP_ALIVE, listen
+from server.http.listener import HEAD_SECONDS, KEEP_ALIVE, Deadline, listen
 from tests.conftest import StartServer
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
@@ -234,6 +235,43 @@ async def test_while_it_stops_a_body_that_goes_on_is_waited_for_and_no_other() -
     await asyncio.wait_for(stopping, 10)
     for each in (writer, talking):
         each.close()
+
+
+async def test_what_is_not_over_at_the_deadline_of_a_stop_is_cut_off() -> None:
+    begun = asyncio.Semaphore(0)
+
+    async def large(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        begun.release()
+        while True:
+            await response.write(bytes(1 << 16))
+
+    async def endless(_: web.Request) -> web.Response:
+        begun.release()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_get("/large", large)
+    app.router.add_get("/endless", endless)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=60)
+    await runner.setup()
+    deadline = Deadline()
+    listener = await listen(runner, "127.0.0.1", 0, deadline=deadline)
+    port = listener.sockets[0].getsockname()[1]
+    opened = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(2)]
+    for (_, writer), path in zip(opened, ("large", "endless"), strict=True):
+        writer.write(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await begun.acquire()
+    listener.close()
+    deadline.at = asyncio.get_running_loop().time() + 0.5
+    with capture_logs() as logs:
+        await asyncio.wait_for(runner.cleanup(), 10)
+    assert sorted(each["path"] for each in logs) == ["/endless", "/large"]
+    assert {each["event"] for each in logs} == {"request_cut_off"}
+    for _, writer in opened:
+        writer.close()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no such sockets")
