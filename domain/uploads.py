@@ -70,6 +70,12 @@ class UploadRemoved(TypedDict):
     id: str
 
 
+LOOKED_AT = 500
+"""Characters at the beginning and at the end of a file's name that are looked at; sorting a run of
+marks takes the square of its length.
+"""
+
+
 def clean_name(given: str | None) -> str:
     """A file's name that is safe to show and to offer for saving.
 
@@ -77,7 +83,10 @@ def clean_name(given: str | None) -> str:
     (NUL, line ends, direction overrides that disguise an extension), without leading dots and at
     most `MAX_NAME` bytes, cut before the extension. What leaves nothing is `file`.
     """
-    text = unicodedata.normalize("NFC", given or "")
+    text = (given or "").replace("\\", "/").rpartition("/")[2]
+    if len(text) > 2 * LOOKED_AT:
+        text = text[:LOOKED_AT] + text[-LOOKED_AT:]
+    text = unicodedata.normalize("NFC", text)
     text = "".join(each for each in text if unicodedata.category(each)[0] != "C")
     text = text.replace("\\", "/").rpartition("/")[2]
     text = " ".join(text.split()).lstrip(". ").rstrip(". ")

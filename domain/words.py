@@ -7,6 +7,7 @@ into single characters and pairs of neighbours: so a word is found inside a sent
 
 import re
 import unicodedata
+from functools import lru_cache
 
 WORDS = 3
 """Goes up when the words of a text become others: search indexes are then made anew."""
@@ -42,13 +43,23 @@ def _strokes() -> dict[int, str]:
 _STROKES = _strokes()
 
 
+@lru_cache(4096)
+def _plain(char: str) -> str:
+    """A character taken apart, without its accents; marks that are none of these are blanks."""
+    return "".join(
+        " " if unicodedata.combining(each) and each not in _VOICED else each
+        for each in unicodedata.normalize("NFKD", char)
+        if each in _VOICED or unicodedata.category(each) != "Mn"
+    )
+
+
 def folded(text: str) -> str:
     """A text without case, accents, strokes and width."""
-    plain = "".join(
-        char
-        for char in unicodedata.normalize("NFKD", text)
-        if char in _VOICED or unicodedata.category(char) != "Mn"
-    )
+    if text.isascii():
+        return text.lower()
+    # One by one: of a run of marks all of them are sorted, which takes the square of its length, and
+    # a message may be nothing else.
+    plain = "".join(map(_plain, text))
     return unicodedata.normalize("NFC", plain).casefold().translate(_STROKES)
 
 
