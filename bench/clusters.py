@@ -29,7 +29,7 @@ from bench.process import (
     wait_for_port,
 )
 from bench.scenarios import ROOM
-from fanout.redis_bus import LINGER
+from fanout.redis.bus import LINGER
 from tests.support.mongod import Mongod, Unbuildable, binary, scratch
 
 

@@ -23,9 +23,9 @@ import uvloop
 from domain.clock import SystemClock, timestamp
 from domain.events import Actor
 from domain.ids import key_digest, new_id
-from store.conversations import CONVERSATIONS, MEMBERS
 from store.engine import Append, Guard, Insert, Key, NewEvent
-from store.messages import MESSAGES
+from store.messaging.conversations import CONVERSATIONS, MEMBERS
+from store.messaging.messages import MESSAGES
 from store.sqlite import SqliteEngine
 
 ROOMS = 100

@@ -22,13 +22,13 @@ import orjson
 
 from bench.peers import LOGS, ROOT, scratch
 from bench.process import BenchError
-from domain.conversations import stream_of
 from domain.ids import new_id
+from domain.messaging.conversations import stream_of
 from server.features import COLLECTIONS
-from store.conversations import CONVERSATIONS, MEMBERS
 from store.engine import Collection, Document
-from store.messages import MESSAGES
-from store.receipts import POSITIONS
+from store.messaging.conversations import CONVERSATIONS, MEMBERS
+from store.messaging.messages import MESSAGES
+from store.messaging.receipts import POSITIONS
 from store.sqlite.tables import Table, tables
 from tests.support.ports import free_port
 

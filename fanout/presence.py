@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from domain.presence import Device
+from domain.presence.presence import Device
 
 CHANNELS = "presence:"
 """What channels of the bus begin with that belong to the registry."""

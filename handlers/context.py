@@ -1,6 +1,6 @@
 """What a command knows of its caller besides the request."""
 
-from actions.clients import Client
+from actions.connections.clients import Client
 from domain.errors import Unauthenticated
 from domain.principals import Principal
 

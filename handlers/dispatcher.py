@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from domain.accounts import network_of
+from domain.accounts.accounts import network_of
 from domain.errors import (
     FieldError,
     Forbidden,

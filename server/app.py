@@ -12,40 +12,40 @@ import structlog
 from aiohttp import web
 from redis.exceptions import RedisError
 
-from actions.resets import operators_reset
+from actions.accounts.resets import operators_reset
 from config.settings import Settings, sqlite_path
 from config.values import redact_url
-from domain.accounts import PasswordReset
+from domain.accounts.accounts import PasswordReset
 from domain.clock import SystemClock
 from domain.errors import Unavailable
 from domain.tracing import Tracing
 from fanout.limits import Limit, LocalRateLimiter, RateLimiter
-from fanout.redis_bus import RedisBus
-from fanout.redis_limits import RedisRateLimiter
-from fanout.redis_presence import RedisPresenceRegistry
-from fanout.redis_servers import open_servers
+from fanout.redis.bus import RedisBus
+from fanout.redis.limits import RedisRateLimiter
+from fanout.redis.presence import RedisPresenceRegistry
+from fanout.redis.servers import open_servers
 from server import signals
-from server.condition import BACKUP_MARK
+from server.cluster.peers import Peers
 from server.features import COLLECTIONS
 from server.http.accepting import raise_file_limit
 from server.http.listener import Deadline, listen
 from server.http.places import CannotListen
-from server.metrics import Metrics
+from server.metrics.cluster import bus_numbers
+from server.metrics.condition import BACKUP_MARK
+from server.metrics.metrics import Metrics
 from server.node import Node
-from server.numbers import bus_numbers
-from server.peers import Peers
-from server.seat import TOLD_ALIVE, Seat
-from server.telemetry import NoTelemetry, node_name, telemetry
+from server.telemetry.telemetry import NoTelemetry, node_name, telemetry
 from server.version import VERSION
-from store.accounts import AccountRepository
-from store.blobs import Blobs
-from store.blobs_disk import DiskBlobs
+from server.workers.worker import TOLD_ALIVE, Seat
+from store.accounts.accounts import AccountRepository
 from store.engine import Engine, StoreError
 from store.mongo import MongoBlobs, MongoEngine
 from store.mongo import new_epoch as mongo_new_epoch
 from store.sqlite import SqliteEngine, archive
 from store.sqlite import backup as sqlite_backup
 from store.sqlite import restore as sqlite_restore
+from store.uploads.blobs import Blobs
+from store.uploads.blobs_disk import DiskBlobs
 
 log = structlog.get_logger(__name__)
 

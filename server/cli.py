@@ -15,9 +15,9 @@ from config.settings import Settings
 from domain.errors import ParleyError
 from server.app import NotStarted, backup, new_epoch, reset_link, restore, serve
 from server.logs import configure
-from server.seat import Seat
 from server.version import VERSION
-from server.workers import supervise
+from server.workers.supervisor import supervise
+from server.workers.worker import Seat
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import structlog
 from pydantic import Field
 
-from actions.clients import Client, Clients
-from actions.streams import Position, Streams
+from actions.connections.clients import Client, Clients
+from actions.streams.streams import Position, Streams
 from domain.clock import Clock, timestamp
 from domain.errors import (
     Internal,
@@ -26,7 +26,7 @@ from domain.principals import Principal
 from handlers.command import Command, Registry, Request
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher, validate
-from handlers.streams import KnownStreams
+from handlers.streams.streams import KnownStreams
 from server.transport.application import Connection, ConnectRefused
 from server.transport.packets import MAX_ATTACHMENTS
 

@@ -9,26 +9,28 @@ import structlog
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from actions.connections import CHANNEL as CONNECTIONS
-from actions.connections import Connections
+from actions.connections.connections import CHANNEL as CONNECTIONS
+from actions.connections.connections import Connections
 from config.limits import DEFAULT, buckets, check_buckets
 from config.settings import Environment, Settings
-from domain.accounts import Expiry
+from domain.accounts.accounts import Expiry
 from domain.clock import Clock
+from domain.messaging.unread import UnreadTotal
 from domain.tracing import Tracing
-from domain.unread import UnreadTotal
 from fanout.limits import LocalRateLimiter
 from handlers.command import Registry
-from handlers.connections import ConnectionCommands
+from handlers.connections.connections import ConnectionCommands
 from handlers.dispatcher import Dispatcher
-from handlers.streams import StreamHead
-from server.arriving import Arriving
-from server.condition import READY_EVERY, SIZE_EVERY, BuildInfo, Condition
+from handlers.streams.streams import StreamHead
+from server.cluster.nodes import CHANNEL as NODES
+from server.cluster.nodes import EVERY as LOOK
+from server.cluster.nodes import Neighbours
+from server.cluster.peers import Peers
+from server.core import Core
 from server.docs.asyncapi import asyncapi
 from server.docs.openapi import openapi
 from server.docs.pages import DocsPages
-from server.fabric import Fabric
-from server.features import EVENTS, Features
+from server.features import EVENTS, NAMESPACES, Features
 from server.gateway import Gateway
 from server.health import Health
 from server.http.addresses import Addresses
@@ -40,29 +42,25 @@ from server.http.places import Places
 from server.http.rest import PREFIX, Rest
 from server.http.uploads import OPENAPI as UPLOAD_PATHS
 from server.http.uploads import UploadRoutes
-from server.metrics import Metrics, Numbers
-from server.neighbours import CHANNEL as NODES
-from server.neighbours import EVERY as LOOK
-from server.neighbours import Neighbours
-from server.numbers import clock_numbers, nodes_numbers, presence_numbers
-from server.peers import Peers
-from server.periodic import at_once_and_every, end_all, every
-from server.seat import Seat, WorkerMetrics
-from server.shared_jobs import SharedJobs
-from server.telemetry import node_name
+from server.jobs.periodic import at_once_and_every, end_all, every
+from server.jobs.shared import SharedJobs
+from server.metrics.cluster import clock_numbers, nodes_numbers, presence_numbers
+from server.metrics.condition import READY_EVERY, SIZE_EVERY, BuildInfo, Condition
+from server.metrics.metrics import Metrics, Numbers
+from server.telemetry.telemetry import node_name
+from server.transport.arriving import Arriving
 from server.transport.options import TransportOptions
 from server.transport.origins import OriginPolicy
 from server.transport.packets import encode_event
 from server.transport.transport import Transport
 from server.version import VERSION
-from store.blobs import Blobs
+from server.workers.worker import Seat, WorkerMetrics
+from store.cluster.leases import LeaseRepository
+from store.cluster.nodes import NodeRepository
 from store.engine import Engine
-from store.leases import LeaseRepository
-from store.nodes import NodeRepository
+from store.uploads.blobs import Blobs
 
 log = structlog.get_logger(__name__)
-
-NAMESPACES = ("/messages", "/presence", "/reactions")
 
 
 class Ready(TypedDict):
@@ -111,7 +109,7 @@ class Node:
         self._blobs = blobs
         self._metrics = metrics
         self._worker_metrics = None if seat is None else WorkerMetrics(seat, metrics)
-        self.fabric = Fabric(
+        self.core = Core(
             engine, bus, clock, encode_event, head_check=settings.head_check, tracing=tracing
         )
         limits = settings.rate_limits
@@ -122,33 +120,33 @@ class Node:
         )
         self.arriving = Arriving(settings.max_body_total)
         self.departing = Departing(settings.send_queue_total)
-        self.features = Features(self.fabric, settings, blobs, limiter, peers.presence)
+        self.features = Features(self.core, settings, blobs, limiter, peers.presence)
         name = node_name(settings, seat)
-        connections = Connections(self.fabric.clients, bus, self.fabric.control, name)
-        self.fabric.listen(CONNECTIONS, connections.receive)
+        connections = Connections(self.core.clients, bus, self.core.control, name)
+        self.core.listen(CONNECTIONS, connections.receive)
         self._shared_jobs: SharedJobs | None = None
         self._neighbours: Neighbours | None = None
         if engine.shared:  # whether or not there is a bus to others: they may be there
             self._shared_jobs = SharedJobs(LeaseRepository(engine, clock), clock)
             self._neighbours = Neighbours(NodeRepository(engine), bus, clock, name)
-            self.fabric.listen(NODES, self._neighbours.receive)
-            self._neighbours.on_died.append(self.fabric.user_control.all_may_have_missed)
+            self.core.listen(NODES, self._neighbours.receive)
+            self._neighbours.on_died.append(self.core.user_control.all_may_have_missed)
         self.registry = Registry(
-            [*self.features.command_sets, ConnectionCommands(connections)], NAMESPACES
+            [*self.features.commands, ConnectionCommands(connections)], NAMESPACES
         )
         check_buckets(limits, (each.bucket for each in self.registry.commands))
         dispatcher = Dispatcher(limiter, metrics)
         if tracing is not None:
-            from server.tracing import TracedDispatcher, trace_engine  # noqa: PLC0415 - an extra
+            from server.telemetry.tracing import TracedDispatcher, trace_engine  # noqa: PLC0415 - an extra
 
             dispatcher = TracedDispatcher(tracing, limiter, metrics)
             trace_engine(engine, tracing)
         gateway = Gateway(
-            self.features.authenticator.authenticate,
+            self.features.accounts.authenticator.authenticate,
             self.registry,
             dispatcher,
-            self.fabric.streams,
-            self.fabric.clients,
+            self.core.streams,
+            self.core.clients,
             self.features.followers,
             clock,
             self.features.greetings,
@@ -158,11 +156,11 @@ class Node:
         )
         self.transport = Transport(
             gateway,
-            self.fabric.hub,
+            self.core.hub,
             _transport_options(settings, self._addresses),
             self.arriving,
         )
-        access = self.features.authenticator.check
+        access = self.features.accounts.authenticator.check
         checks = {"store": engine.ping, "uploads": blobs.ping, "access": access}
         if self._neighbours is not None:
             checks["clock"] = self._neighbours.clocks.check
@@ -189,7 +187,9 @@ class Node:
         metrics.expose(BuildInfo())
         for numbers in self._condition.numbers():
             metrics.expose(numbers)
-        for numbers in presence_numbers(self.features.presences, self.features.presence_watch):
+        for numbers in presence_numbers(
+            self.features.presence.presences, self.features.presence.watch
+        ):
             metrics.expose(numbers)
         if self._neighbours is not None:
             metrics.expose(nodes_numbers(self._neighbours))
@@ -208,7 +208,7 @@ class Node:
         rest = Rest(
             self.registry,
             dispatcher,
-            self.features.authenticator.authenticate,
+            self.features.accounts.authenticator.authenticate,
             self._addresses,
             self._settings.max_body,
             self.arriving,
@@ -216,7 +216,7 @@ class Node:
         UploadRoutes(
             rest,
             dispatcher,
-            self.features.uploads,
+            self.features.uploads.uploads,
             self._settings.upload_max,
             self._settings.base_path,
         ).attach(self.app)
@@ -241,8 +241,8 @@ class Node:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     def _expose_repair(self) -> None:
-        repair, everywhere = self.fabric.repair, self.fabric.control
-        to_users = self.fabric.user_control
+        repair, everywhere = self.core.repair, self.core.control
+        to_users = self.core.user_control
         self._metrics.expose(
             Numbers(
                 "parley_repairs",
@@ -257,7 +257,7 @@ class Node:
         )
 
     def _expose_numbers(self) -> None:
-        counters, hub = self.transport.counters, self.fabric.hub.counters
+        counters, hub = self.transport.counters, self.core.hub.counters
         door = self.door
         arriving, departing = self.arriving, self.departing
         for numbers in (
@@ -367,10 +367,10 @@ class Node:
         async with AsyncExitStack() as stack:
             await self._blobs.start()
             stack.push_async_callback(self._blobs.stop)
-            await self.fabric.start()
-            stack.push_async_callback(self.fabric.stop)
+            await self.core.start()
+            stack.push_async_callback(self.core.stop)
             await self.features.start()
-            stack.push_async_callback(self.features.stop)
+            stack.push_async_callback(self.features.close)
             self.transport.start()
             stack.push_async_callback(self.transport.stop)
             self._metrics.lag.start()
@@ -378,7 +378,7 @@ class Node:
             if self._worker_metrics is not None:
                 await self._worker_metrics.start()
                 stack.push_async_callback(self._worker_metrics.stop)
-            services = [*self.fabric.services, *self.features.services]
+            services = [*self.core.services, *self.features.services]
             tasks = [asyncio.ensure_future(service()) for service in services]
             for task in tasks:
                 task.add_done_callback(_tell_failure)

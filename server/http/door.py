@@ -9,12 +9,12 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
-from domain.accounts import network_of
+from domain.accounts.accounts import network_of
 from domain.errors import RateLimited, Unavailable
 from domain.ids import new_id
-from server.crowd import Crowd
 from server.http.problems import problem
 from server.transport.caller import Caller
+from server.transport.crowd import Crowd
 from server.transport.refusals import Refusals
 
 LOOKED_AT = 64

@@ -12,12 +12,12 @@ from aiohttp import web
 
 from domain.errors import Internal, Invalid, Unavailable
 from domain.ids import new_id
-from server.arriving import Arriving, Share
 from server.http.accepting import Acceptor
 from server.http.base_path import below
 from server.http.departing import Departing
 from server.http.door import Door
 from server.http.problems import problem
+from server.transport.arriving import Arriving, Share
 
 log = structlog.get_logger(__name__)
 
@@ -353,7 +353,7 @@ async def listen(
         access_log=None,
         keepalive_timeout=KEEP_ALIVE,
         read_bufsize=BUFFER,
-        auto_decompress=False,  # who reads a body unpacks it: `server.unpacking`
+        auto_decompress=False,  # who reads a body unpacks it: `server.transport.unpacking`
         head_seconds=head_seconds,
         stall_seconds=stall_seconds,
         still_seconds=still_seconds,

@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 from domain.errors import Internal, Invalid, NotFound, ParleyError, TooLarge, Unavailable
 from domain.ids import new_id
 from server.http.problems import problem
-from server.metrics import Metrics
-from server.unpacking import ENCODINGS, encoding_of
+from server.metrics.metrics import Metrics
+from server.transport.unpacking import ENCODINGS, encoding_of
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from aiohttp import BodyPartReader, ClientError, MultipartReader, StreamReader, 
 from aiohttp.http_exceptions import HttpProcessingError
 
 from domain.errors import Invalid, TooLarge, Unavailable
-from server.arriving import Share
+from server.transport.arriving import Share
 
 FORM = "multipart/form-data"
 

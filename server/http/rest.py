@@ -12,11 +12,11 @@ from domain.principals import Principal
 from handlers.command import Command, Registry, Route
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher
-from server.arriving import Arriving
 from server.http.addresses import Addresses
 from server.http.middleware import ADDRESS, REQUEST_ID, USER
 from server.http.responses import json_response
-from server.unpacking import Body
+from server.transport.arriving import Arriving
+from server.transport.unpacking import Body
 
 PREFIX = "/api/v1"
 

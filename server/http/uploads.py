@@ -10,12 +10,12 @@ import structlog
 from aiohttp import web
 from pydantic import Field
 
-from actions.uploads import Download, Incoming, Uploads
+from actions.uploads.uploads import Download, Incoming, Uploads
 from domain.clock import parse_timestamp
 from domain.errors import Invalid, ParleyError
-from domain.pictures import SIZES, SizeName
 from domain.principals import Role
-from domain.uploads import Upload, disposition
+from domain.uploads.pictures import SIZES, SizeName
+from domain.uploads.uploads import Upload, disposition
 from handlers.command import Command, Empty, Request
 from handlers.context import Context
 from handlers.dispatcher import Dispatcher, validate

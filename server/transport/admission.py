@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from domain.accounts import network_of
-from server.crowd import Crowd
+from domain.accounts.accounts import network_of
+from server.transport.crowd import Crowd
 from server.transport.options import TransportCounters, TransportOptions
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from domain.errors import Unavailable
 from server.transport.large import ANSWERED, HEAD, MAX_PASSED_OVER, PREFIX, Place
 from server.transport.packets import SEPARATOR, MalformedPacket, decode_base64
 from server.transport.session import Session
-from server.unpacking import Body
+from server.transport.unpacking import Body
 
 
 class PollingError(Exception):

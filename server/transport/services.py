@@ -4,8 +4,8 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from fanout.hub import Hub
-from server.arriving import Arriving
 from server.transport.application import Application
+from server.transport.arriving import Arriving
 from server.transport.heartbeat import Heartbeat
 from server.transport.large import Places
 from server.transport.options import TransportCounters, TransportOptions

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from domain.delivery import Delivery
 from fanout.hub import Hub, Outgoing
-from server.arriving import Share
 from server.transport import frames, packets
 from server.transport.application import ConnectRefused
+from server.transport.arriving import Share
 from server.transport.assembly import Assembly
 from server.transport.caller import Caller
 from server.transport.connection import ClientConnection

@@ -10,10 +10,10 @@ import orjson
 from aiohttp import hdrs, web
 
 from fanout.hub import Hub
-from server.arriving import Arriving
 from server.transport import polling
 from server.transport.admission import FULL, SAME_ADDRESS, Admission
 from server.transport.application import Application
+from server.transport.arriving import Arriving
 from server.transport.caller import Caller
 from server.transport.frames import text_frame
 from server.transport.heartbeat import Heartbeat

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, cast
 from aiohttp import hdrs, web
 
 from domain.errors import Unavailable
-from server.arriving import Share
 from server.transport import frames
+from server.transport.arriving import Share
 from server.transport.frames import FrameError, FrameReader, text_frame
 from server.transport.large import ANSWERED, PREFIX, Place
 from server.transport.packets import MalformedPacket

@@ -18,9 +18,9 @@ from pymongo.errors import DuplicateKeyError
 
 from domain.clock import Clock
 from domain.errors import Unavailable
-from store.blobs import BlobReader, Blobs, BlobWriter
 from store.mongo.database import Database, Rows
 from store.mongo.faults import reaching
+from store.uploads.blobs import BlobReader, Blobs, BlobWriter
 
 CHUNK = 255 * 1024
 """Bytes in a row, GridFS's usual number."""

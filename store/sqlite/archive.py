@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import IO
 
 from domain.errors import Unavailable
-from store.blobs_disk import place
 from store.engine import StoreError
 from store.sqlite.copies import backup, prepared, sync
 from store.sqlite.lock import FileLock
 from store.sqlite.tables import Table
-from store.uploads import UPLOADS, State, thumbnail_blob
+from store.uploads.blobs_disk import place
+from store.uploads.uploads import UPLOADS, State, thumbnail_blob
 
 DATABASE = "parley.db"
 """The first member."""

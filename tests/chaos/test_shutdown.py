@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import socketio
 
-from actions.streams import MAX_BACKLOG
+from actions.streams.streams import MAX_BACKLOG
 from tests.chaos.crowd import history
 from tests.conftest import StartServer
 from tests.support.client import Client, connect

@@ -5,30 +5,30 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from actions.access import Authenticator
-from actions.accounts import Accounts, Registration
-from actions.api_keys import ApiKeys
-from actions.clients import Client, Clients
-from actions.control import CHANNEL, Control
-from actions.expiry import Expirations
-from actions.guesses import Guesses
-from actions.hashing import PasswordHasher
-from actions.sessions import Origin, Sessions
-from actions.tokens import Tokens
-from actions.users import Users
-from domain import accounts as wire
-from domain.accounts import email_key
+from actions.accounts.access import Authenticator
+from actions.accounts.accounts import Accounts, Registration
+from actions.accounts.api_keys import ApiKeys
+from actions.accounts.expiry import Expirations
+from actions.accounts.guesses import Guesses
+from actions.accounts.hashing import PasswordHasher
+from actions.accounts.sessions import Origin, Sessions
+from actions.accounts.tokens import Tokens
+from actions.accounts.users import Users
+from actions.connections.clients import Client, Clients
+from domain.accounts import accounts as wire
+from domain.accounts.accounts import email_key
 from domain.clock import timestamp
 from domain.ids import new_id
 from domain.principals import Principal, Role
+from fanout.control import CHANNEL, Control
 from fanout.limits import Limit, LocalRateLimiter
-from store import accounts as accounts_store
-from store import guesses as guesses_store
-from store import sessions as sessions_store
-from store.accounts import AccountRepository
+from store.accounts import accounts as accounts_store
+from store.accounts import guesses as guesses_store
+from store.accounts import sessions as sessions_store
+from store.accounts.accounts import AccountRepository
+from store.accounts.guesses import GuessRepository
+from store.accounts.sessions import SessionRepository
 from store.engine import Engine
-from store.guesses import GuessRepository
-from store.sessions import SessionRepository
 from store.sqlite import SqliteEngine
 from tests.support.bus import LossyBus, Wire
 from tests.support.local import LocalOutlet, TurnedClock, local_client

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from actions.clients import Client
-from actions.elsewhere import Elsewhere
-from actions.reconcile import Reconciler
+from actions.connections.clients import Client
+from actions.messaging.other_nodes import Elsewhere
+from actions.streams.reconcile import Reconciler
 from domain.principals import Principal
 from fanout.bus import Bus
-from fanout.redis_sender import end
+from fanout.redis.sender import end
 from store.engine import Engine
 from store.sqlite import SqliteEngine
 from tests.support.counting import CountingWorld
@@ -24,24 +24,22 @@ class ClusterNode(CountingWorld):
     def __init__(self, engine: Engine, clock: TurnedClock, bus: Bus, head_check: float) -> None:
         super().__init__(engine, clock, bus, head_check)
         self.bus = bus
-        self.reconciler = Reconciler(
-            self.clients, self.rules, self.streams, self.fabric.user_control
-        )
+        self.reconciler = Reconciler(self.clients, self.rules, self.streams, self.core.user_control)
         self.streams.on_expelled.append(self.reconciler.check_user)
         self.streams.on_admitted.append(self.reconciler.check_user)
-        Elsewhere(self.sequencer, self.fabric.user_control, self.counts, self.moves)
+        Elsewhere(self.sequencer, self.core.user_control, self.counts, self.moves)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        await self.fabric.start()
-        for service in (*self.fabric.services, self.reconciler.run):
+        await self.core.start()
+        for service in (*self.core.services, self.reconciler.run):
             self._tasks.append(asyncio.create_task(service()))  # type: ignore[arg-type]
 
     async def stop(self) -> None:
         for task in self._tasks:
             await end(task)
         await self.close()
-        await self.fabric.stop()
+        await self.core.stop()
 
 
 class Reader:

@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from actions.clients import Client
-from actions.messages import Messages
-from actions.receipts import Receipts
-from actions.streams import Position
-from actions.unread import Unread
-from actions.unread_totals import UnreadTotals
-from domain import conversations, messages, receipts, unread
+from actions.connections.clients import Client
+from actions.messaging.messages import Messages
+from actions.messaging.receipts import Receipts
+from actions.messaging.unread import Unread
+from actions.messaging.unread_totals import UnreadTotals
+from actions.streams.streams import Position
+from domain.messaging import conversations, messages, receipts, unread
 from domain.principals import Principal
 from fanout.bus import Bus
 from store.engine import Engine
-from store.messages import MESSAGES
-from store.unread import UnreadRepository
+from store.messaging.messages import MESSAGES
+from store.messaging.unread import UnreadRepository
 from tests.support.local import LocalOutlet, TurnedClock, local_client
 from tests.support.messaging import MessagingWorld, messaging_world
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from actions.tokens import Tokens
+from actions.accounts.tokens import Tokens
 from domain.clock import SystemClock, timestamp
 from domain.ids import new_id
 from domain.principals import Role
 from server.features import COLLECTIONS
-from store.accounts import USERS
+from store.accounts.accounts import USERS
 from store.engine import Insert
 from store.mongo import MongoEngine
 

@@ -4,8 +4,8 @@ import time
 from contextlib import AsyncExitStack
 
 from domain.clock import SystemClock
-from fanout.redis_bus import RedisBus
-from fanout.redis_servers import open_servers
+from fanout.redis.bus import RedisBus
+from fanout.redis.servers import open_servers
 from tests.support.redis import RedisProcess
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 
-from actions.clients import Client
+from actions.connections.clients import Client
 from domain.events import EventType, StoredEvent
 from domain.ids import new_id
 from domain.principals import Principal, Role

@@ -7,37 +7,39 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from actions.clients import Client
-from actions.conversation_views import ConversationViews
-from actions.conversations import Conversations
-from actions.deletions import Deletions
-from actions.handovers import Handovers
-from actions.history import History, Wanted
-from actions.last_messages import LastMessages
-from actions.member_roles import MemberRoles
-from actions.members import Members
-from actions.memberships import Memberships
-from actions.message_views import MessageViews
-from actions.messages import Draft, Messages
-from actions.owners import Owners
-from actions.pins import Pins
-from actions.places import Places
-from actions.search import Search
-from actions.strangers import Strangers
-from actions.streams import Position
-from actions.veil import Veil
-from domain import conversations as conversation_rules
-from domain import messages as message_rules
-from domain.conversations import Conversation, Kind
+from actions.connections.clients import Client
+from actions.messaging.conversation_views import ConversationViews
+from actions.messaging.conversations import Conversations
+from actions.messaging.deletions import Deletions
+from actions.messaging.handovers import Handovers
+from actions.messaging.history import History, Wanted
+from actions.messaging.last_messages import LastMessages
+from actions.messaging.member_roles import MemberRoles
+from actions.messaging.members import Members
+from actions.messaging.memberships import Memberships
+from actions.messaging.message_views import MessageViews
+from actions.messaging.messages import Draft, Messages
+from actions.messaging.owners import Owners
+from actions.messaging.pins import Pins
+from actions.messaging.places import Places
+from actions.messaging.search import Search
+from actions.messaging.strangers import Strangers
+from actions.messaging.veil import Veil
+from actions.streams.streams import Position
 from domain.ids import new_id
-from domain.messages import Message
+from domain.messaging import conversations as conversation_rules
+from domain.messaging import messages as message_rules
+from domain.messaging.conversations import Conversation, Kind
+from domain.messaging.messages import Message
 from domain.pages import Page
 from domain.principals import Principal, Role
 from fanout.bus import Bus, LocalBus
 from fanout.limits import LocalRateLimiter
-from server.fabric import Fabric
-from store import (
-    contacts,
+from server.core import Core
+from store.accounts import contacts
+from store.accounts.contacts import ContactRepository
+from store.engine import Engine
+from store.messaging import (
     conversations,
     deletions,
     handovers,
@@ -46,19 +48,17 @@ from store import (
     reactions,
     receipts,
     unread,
-    uploads,
 )
-from store.contacts import ContactRepository
-from store.conversations import ConversationRepository
-from store.deletions import DeletionRepository
-from store.engine import Engine
-from store.handovers import HandoverRepository
-from store.messages import MessageRepository
-from store.places import PlaceRepository
-from store.reactions import ReactionRepository
-from store.receipts import ReceiptRepository
+from store.messaging.conversations import ConversationRepository
+from store.messaging.deletions import DeletionRepository
+from store.messaging.handovers import HandoverRepository
+from store.messaging.messages import MessageRepository
+from store.messaging.places import PlaceRepository
+from store.messaging.reactions import ReactionRepository
+from store.messaging.receipts import ReceiptRepository
 from store.sqlite import SqliteEngine
-from store.uploads import UploadRepository
+from store.uploads import uploads
+from store.uploads.uploads import UploadRepository
 from tests.support.local import LocalOutlet, TurnedClock, encode, local_client
 
 COLLECTIONS = (
@@ -89,7 +89,7 @@ class _Nobody(NamedTuple):
 
 
 class NotedUnread:
-    """In place of `actions.unread`: counts nothing and remembers what it was told."""
+    """In place of `actions.messaging.unread`: counts nothing and remembers what it was told."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
@@ -109,7 +109,7 @@ class NotedUnread:
 
 
 class Everybody:
-    """In place of `store.accounts`: who there is, by organization."""
+    """In place of `store.accounts.accounts`: who there is, by organization."""
 
     def __init__(self) -> None:
         self.users: dict[str, set[str]] = {}
@@ -132,14 +132,14 @@ class MessagingWorld:
         """On a bus it is a node of a cluster."""
         self.engine = engine
         self.clock = clock
-        self.fabric = Fabric(engine, bus or LocalBus(), clock, encode, head_check=head_check)
-        self.hub = self.fabric.hub
-        self.sequencer = self.fabric.sequencer
-        self.publisher = self.fabric.publisher
-        self.clients = self.fabric.clients
-        control = self.fabric.user_control
-        self.rules = self.fabric.rules
-        self.streams = self.fabric.streams
+        self.core = Core(engine, bus or LocalBus(), clock, encode, head_check=head_check)
+        self.hub = self.core.hub
+        self.sequencer = self.core.sequencer
+        self.publisher = self.core.publisher
+        self.clients = self.core.clients
+        control = self.core.user_control
+        self.rules = self.core.rules
+        self.streams = self.core.streams
         self.people = Everybody()
         self.unread = NotedUnread()
         self.uploads = UploadRepository(engine)

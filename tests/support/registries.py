@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from domain.clock import SystemClock
-from domain.presence import Device
+from domain.presence.presence import Device
 from fanout.bus import LocalBus
 from fanout.presence import CHANNELS, QUESTION, LocalPresenceRegistry, PresenceRegistry
-from fanout.redis_bus import RedisBus
-from fanout.redis_presence import RedisPresenceRegistry
-from fanout.redis_servers import RedisServers, open_servers
+from fanout.redis.bus import RedisBus
+from fanout.redis.presence import RedisPresenceRegistry
+from fanout.redis.servers import RedisServers, open_servers
 
 DEAD_AFTER = 1.0
 

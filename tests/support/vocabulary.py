@@ -6,23 +6,21 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from handlers import (
-    auth,
-    contacts,
+from handlers.accounts import auth, contacts, users
+from handlers.command import CommandSet, Route
+from handlers.messaging import (
     conversations,
     history,
     members,
     messages,
     pins,
-    presence,
     reactions,
     receipts,
-    streams,
     typing,
-    uploads,
-    users,
 )
-from handlers.command import CommandSet, Route
+from handlers.presence import presence
+from handlers.streams import streams
+from handlers.uploads import uploads
 from tests.chaos.values import VALUES
 
 NOBODY = "00000000-0000-7000-8000-000000000000"

@@ -2,9 +2,11 @@
 
 import pytest
 
-from domain import accounts, conversations, uploads
+from domain.accounts import accounts
 from domain.errors import Invalid
+from domain.messaging import conversations
 from domain.text import why_not_plain
+from domain.uploads import uploads
 
 UNSEEN = [
     "\u200b",

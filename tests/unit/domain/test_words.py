@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from domain.uploads import clean_name
+from domain.uploads.uploads import clean_name
 from domain.words import folded, words
 
 MARKS = ["\u0301\u0316", "\u0301\u0334", "\u3099\u302e", "\u0f73\u0f75", "\u1b44\u3099"]

@@ -1,5 +1,5 @@
 """What is true of the rate limiter of one node beyond what every one promises
-(`tests/contract/test_limits.py`).
+(`tests/contract/fanout/test_limits.py`).
 """
 
 import asyncio

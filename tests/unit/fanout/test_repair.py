@@ -10,7 +10,7 @@ from domain.errors import Unavailable
 from domain.events import Actor, StoredEvent
 from domain.streams import Head
 from fanout.hub import Hub, Outgoing
-from fanout.redis_sender import end
+from fanout.redis.sender import end
 from fanout.repair import AT_ONCE, Repair
 from fanout.sequencer import Sequencer
 from tests.support.counting import until

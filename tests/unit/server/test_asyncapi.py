@@ -7,14 +7,14 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from domain.delivery import Delivery
-from handlers.auth import AuthCommands
+from handlers.accounts.auth import AuthCommands
 from handlers.command import Registry
-from handlers.messages import MessageCommands
-from handlers.reactions import ReactionCommands
-from handlers.streams import StreamCommands
+from handlers.messaging.messages import MessageCommands
+from handlers.messaging.reactions import ReactionCommands
+from handlers.streams.streams import StreamCommands
 from server.docs.asyncapi import CONNECTION, asyncapi
-from server.features import EVENTS
-from server.node import NAMESPACES, PLAIN_EVENTS
+from server.features import EVENTS, NAMESPACES
+from server.node import PLAIN_EVENTS
 
 UNUSED = cast(Any, None)
 """In place of the actions: nothing is carried out."""

@@ -8,7 +8,7 @@ import pytest
 from config.settings import Settings
 from domain.ids import new_id
 from server.app import make_blobs, make_engine
-from store.messages import MESSAGES
+from store.messaging.messages import MESSAGES
 from tests.support.mongo_wire import WireProxy, wire_proxy
 from tests.support.mongod import scratch
 

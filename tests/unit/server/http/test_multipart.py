@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 
 from domain.errors import ParleyError
-from server.arriving import Arriving
 from server.http import multipart
 from server.http.multipart import OVERHEAD, FileForm
+from server.transport.arriving import Arriving
 
 MAX_FILE = 100_000
 BOUNDARY = "----boundary"

@@ -16,24 +16,24 @@ import orjson
 import pytest
 from aiohttp import web
 
-from actions.streams import Rules
-from actions.uploads import Limits, Uploads
+from actions.streams.streams import Rules
+from actions.uploads.uploads import Limits, Uploads
 from domain.clock import SystemClock
 from domain.errors import Unauthenticated
 from domain.principals import Principal, Role
 from domain.streams import StreamName
 from handlers.command import Registry
 from handlers.dispatcher import Dispatcher
-from handlers.uploads import UploadCommands
-from server.arriving import Arriving
+from handlers.uploads.uploads import UploadCommands
 from server.http.addresses import Addresses
 from server.http.middleware import Surroundings
 from server.http.rest import Rest
 from server.http.uploads import OPENAPI, UploadRoutes
-from server.metrics import Metrics
-from store.blobs_disk import DiskBlobs
+from server.metrics.metrics import Metrics
+from server.transport.arriving import Arriving
 from store.sqlite import SqliteEngine
-from store.uploads import COLLECTIONS, UploadRepository
+from store.uploads.blobs_disk import DiskBlobs
+from store.uploads.uploads import COLLECTIONS, UploadRepository
 
 MIB = 1024 * 1024
 LIMITS = Limits(size=2 * MIB, quota=5 * MIB, unattached=3600)

@@ -1,0 +1,1 @@
+"""What can happen: who there is: people, how they come in, and what they may."""

@@ -1,0 +1,1 @@
+"""What can happen: conversations and what is written in them."""

@@ -1,0 +1,1 @@
+"""What exists: conversations and what is written in them."""

@@ -1,0 +1,1 @@
+"""Who may ask: who there is: people, how they come in, and what they may."""

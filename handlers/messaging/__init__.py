@@ -1,0 +1,1 @@
+"""Who may ask: conversations and what is written in them."""

@@ -1,0 +1,1 @@
+"""Who may ask: following what happens, in order."""

@@ -1,0 +1,1 @@
+"""What a node knows of the other nodes of its cluster."""

@@ -1,0 +1,1 @@
+"""What operators can see of a node."""

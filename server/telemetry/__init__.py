@@ -1,0 +1,1 @@
+"""Errors to Sentry, traces to OpenTelemetry, where settings say so."""

@@ -1,0 +1,1 @@
+"""Where it is kept: who there is: people, how they come in, and what they may."""

@@ -1,0 +1,1 @@
+"""Where it is kept: nodes that work together."""

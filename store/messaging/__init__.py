@@ -1,0 +1,1 @@
+"""Where it is kept: conversations and what is written in them."""

@@ -1,0 +1,102 @@
+"""What lists ask is answered by an index alone, without sorting."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from domain.clock import SystemClock
+from server.features import COLLECTIONS
+from store.accounts.contacts import CONTACTS
+from store.accounts.sessions import SESSIONS
+from store.engine import Collection, Filter, Is
+from store.messaging.conversations import CONVERSATIONS, MEMBERS
+from store.messaging.messages import HIDDEN, MESSAGES, PINS
+from store.messaging.receipts import POSITIONS, RECEIPTS
+from store.messaging.unread import MENTIONS
+from store.sqlite import SqliteEngine, query
+from store.sqlite.tables import Table
+from store.uploads.uploads import LINKS
+from tests.support import plans
+
+BEHIND = {"conversation": "c", "seq": Is(">", 1), "sender": Is("!=", "u"), "deleted_at": None}
+
+LISTS: tuple[tuple[Collection, Filter, tuple[str, ...]], ...] = (
+    (MESSAGES, {"conversation": "c", "seq": Is(">", 1)}, ("-seq", "-id")),
+    (MESSAGES, {"conversation": "c", "seq": Is("<", 9)}, ("seq", "id")),
+    (MESSAGES, BEHIND, ("seq", "id")),
+    (MEMBERS, {"user": "u"}, ("conversation",)),
+    (MEMBERS, {"conversation": "c"}, ("joined_at", "id")),
+    (CONVERSATIONS, {"kind": "channel"}, ("id",)),
+    (PINS, {"conversation": "c"}, ("-pinned_at", "-id")),
+    (HIDDEN, {"user": "u", "conversation": "c"}, ("-seq", "-id")),
+    (LINKS, {"upload": "u", "withdrawn_at": None, "id": Is(">", "u:c")}, ("id",)),
+    (MENTIONS, {"conversation": "c", "user": "u"}, ("seq", "id")),
+    (POSITIONS, {"conversation": "c"}, ("user",)),
+    (RECEIPTS, {"conversation": "c", "user": "u", "kind": "read"}, ("seq", "id")),
+)
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> Path:
+    path = tmp_path / "parley.db"
+    engine = SqliteEngine(path, COLLECTIONS, clock=SystemClock())
+    await engine.start()
+    await engine.stop()
+    return path
+
+
+def plan(path: Path, collection: Collection, where: Filter, order: tuple[str, ...]) -> str:
+    table = Table(collection)
+    filtered = query.condition(table, where)
+    picked = "t.id" if where is BEHIND else "t._doc"
+    sql = (
+        f"EXPLAIN QUERY PLAN SELECT {picked} FROM {table.name} AS t WHERE t._org = ?"
+        f"{filtered.text}{query.order_by(table, query.order_of(table, order))}"
+    )
+    db = sqlite3.connect(path)
+    try:
+        return " / ".join(row[3] for row in db.execute(sql, ["o", *filtered.params]))
+    finally:
+        db.close()
+
+
+@pytest.mark.parametrize("asked", LISTS, ids=lambda asked: f"{asked[0].name} {asked[2]}")
+async def test_no_list_is_sorted_by_itself_or_read_without_an_index(
+    file: Path, asked: tuple[Collection, Filter, tuple[str, ...]]
+) -> None:
+    found = plan(file, *asked)
+    assert "TEMP B-TREE" not in found, found
+    assert "INDEX" in found, found
+    assert "SCAN" not in found, found
+
+
+async def test_a_statement_that_no_index_answers_fails_the_test_that_met_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "_seen", set())
+    monkeypatch.setattr(plans, "_slow", [])
+    engine = SqliteEngine(file, COLLECTIONS, clock=SystemClock())
+    slow: list[tuple[Collection, Filter, tuple[str, ...]]] = [
+        (MEMBERS, {"conversation": "c"}, ("user", "id")),  # sorted
+        (MESSAGES, {"created_at": "2026"}, ("id",)),  # all of the organization
+        (SESSIONS, {"expires_at": Is(">", "2026")}, ("-id",)),  # not what it declares
+    ]
+    quick: list[tuple[Collection, Filter, tuple[str, ...]]] = [
+        (SESSIONS, {"user": "u", "revoked_at": None, "expires_at": Is(">", "")}, ("-id",)),
+        (CONTACTS, {"owner": "u"}, ("user", "id")),
+        *LISTS,
+    ]
+    with plans.explained():
+        await engine.start()
+        for collection, where, order in quick:
+            await engine.find("o", collection, where, order=order)
+    for collection, where, order in slow:
+        with pytest.raises(AssertionError, match=f"c_{collection.name}"), plans.explained():
+            # the readers were opened before: they look at plans for good
+            await engine.find("o", collection, where, order=order)
+    await engine.stop()
+
+
+async def test_what_is_unread_is_counted_in_the_index_alone(file: Path) -> None:
+    assert "COVERING INDEX" in plan(file, MESSAGES, BEHIND, ("seq", "id"))
