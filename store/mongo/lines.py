@@ -25,6 +25,11 @@ BYTES = 4 * 1024 * 1024
 """Of events and documents in one round; a single append may have more."""
 
 
+SOON = 6
+"""Turns of the event loop after a round of many, before the next: who was answered by it and goes on at
+once comes along, or the crowd would fall into two halves that wait for each other."""
+
+
 class Waiting(NamedTuple):
     """An append in its line."""
 
@@ -150,6 +155,8 @@ class Lines:
                 await settle(shares[0][0], self._alone(shares[0][0].prepared))
             else:
                 await self._together(shares)
+                for _ in range(SOON):
+                    await asyncio.sleep(0)
         finally:
             self._rounds -= 1
             self._free(lines)
