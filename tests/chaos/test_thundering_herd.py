@@ -22,8 +22,9 @@ from tests.support.server import ServerProcess
 WHOLE_SECONDS = 30.0
 """From the crash until every client is in again and has all that was sent by then."""
 
-READS_PER_CLIENT, READS_PER_CLIENT_OF_MANY = 5.0, 2.0
-"""Reads of the store for each client that comes back, at most; the more come, the more they share."""
+READS_PER_CLIENT, READS_PER_CLIENT_OF_MANY = 7.0, 2.0
+"""Reads of the store for each client that comes back, at most; the more come, the more they share. The
+fewer there are, the more it depends on how close together they come: 300 took 4.4 to 6.1."""
 
 GROUP = 20
 """People in a conversation; each is in two."""
@@ -122,6 +123,7 @@ def _reads(commands: Sequence[str]) -> int:
     return sum(count for name, count in Counter(commands).items() if name in READS)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 async def test_everybody_comes_to_the_other_node(
     mongodb: str, start_server: StartServer, tmp_path: Path, full: bool

@@ -52,6 +52,15 @@ class Raw:
         kind = headers.get("Content-Type") or ""
         return int(line.split()[1]), headers, orjson.loads(body) if "json" in kind else body
 
+    async def answer_if_any(self) -> tuple[int, http.client.HTTPMessage, Any] | None:
+        """As `answer`; None if the connection was reset before it was read. TCP does that where a
+        connection is closed while more is coming in than was taken (RFC 9112, section 9.6).
+        """
+        try:
+            return await self.answer()
+        except ConnectionResetError:
+            return None
+
     async def ended(self) -> None:
         """Wait until the server has closed it."""
         async with asyncio.timeout(20):
@@ -221,7 +230,8 @@ async def test_a_head_has_a_bound(server: ServerProcess) -> None:
         raw.writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n")
         for each in range(9):
             raw.writer.write(b"X-%d: " % each + b"x" * 8000 + b"\r\n")
-        assert (await raw.answer())[0] == 431
+        told = await raw.answer_if_any()
+        assert told is None or told[0] == 431
 
 
 async def test_what_comes_behind_a_request_has_a_bound(server: ServerProcess) -> None:
@@ -255,7 +265,10 @@ async def test_heads_that_do_not_come_whole_are_counted(start_server: StartServe
             silent.append(raw)
         refused = 30 - 512 * KIB // len(fields)
         await refused_at_least(api, refused)
-        for status, headers, _ in await first_of([raw.answer() for raw in silent], refused):
+        told = await first_of([raw.answer_if_any() for raw in silent], refused)
+        answers = [each for each in told if each is not None]
+        assert answers
+        for status, headers, _ in answers:
             assert (status, headers["Retry-After"]) == (503, "1")
         assert 0 < await number(api, "parley_arriving_bytes") <= 512 * KIB
         await api.register("Ann")
