@@ -19,9 +19,16 @@ def prefix_end(prefix: str) -> str | None:
     return None
 
 
+def each_of(wanted: Any) -> tuple[Any, ...]:
+    """The conditions that a filter has on one field: values and `Is`."""
+    return wanted if type(wanted) is tuple else (wanted,)
+
+
 def matches(doc: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Whether a filter holds of a document; fields need not be declared."""
-    return all(_holds(doc.get(name), wanted) for name, wanted in where.items())
+    return all(
+        _holds(doc.get(name), each) for name, wanted in where.items() for each in each_of(wanted)
+    )
 
 
 def _holds(value: Any, wanted: Any) -> bool:

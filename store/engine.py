@@ -81,7 +81,8 @@ class Is:
 
 
 Filter = Mapping[str, Any]
-"""All conditions must hold. Keys are `id` or declared fields; values are values or `Is`."""
+"""All conditions must hold. Keys are `id` or declared fields; values are values, `Is`, or a tuple of
+these, all of which must hold of the field: `{"seq": (Is(">", 3), Is("<=", 10))}`."""
 
 
 _NOTHING: Mapping[str, Any] = {}
@@ -133,8 +134,8 @@ class Guard(NamedTuple):
     moment after the append was asked for: what was acknowledged before is seen, what happens beside
     it may not be (decision 0016).
 
-    `where` is compared with the document's fields, also undeclared ones: equality or `Is`. With
-    `absent`, there must be no such document.
+    `where` is compared with the document's fields, also undeclared ones: equality, `Is` or a tuple
+    of them. With `absent`, there must be no such document.
     """
 
     collection: Collection
@@ -430,8 +431,8 @@ class Engine(ABC):
         inc: Mapping[str, int] | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> Document | None:
-        """Change one document atomically if `where` (equality or `Is`, also undeclared fields)
-        holds of it, and return it as it is now; None, and nothing changed, otherwise.
+        """Change one document atomically if `where` (equality, `Is` or a tuple of them, also
+        undeclared fields) holds of it, and return it as it is now; None, and nothing changed, otherwise.
 
         Raises:
             Duplicate: the new values meet a unique index.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from store.conditions import prefix_end
+from store.conditions import each_of, prefix_end
 from store.engine import Filter, Is, Value
 from store.mongo.kinds import Kind, row_id
 
@@ -33,17 +33,36 @@ def condition(kind: Kind, where: Filter, org: str | None) -> Query:
         ValueError: a field that is not declared, or no such comparison.
     """
     query: Query = {"_o": {"$gt": ""}} if org is None else {"_o": org}
+    more: list[Query] = []
     for name, wanted in where.items():
-        query[kind.field(name)] = _condition(wanted)
-    if org is not None and "id" in query:  # ids are looked up by the index that is always there
-        wanted = where["id"]
-        if isinstance(wanted, str):
-            query["_id"] = row_id(org, wanted)
-            del query["id"]
-        elif isinstance(wanted, Is) and wanted.op == "in":
-            query["_id"] = {"$in": [row_id(org, id) for id in wanted.value if id is not None]}
-            del query["id"]
-    return query
+        for each in each_of(wanted):
+            asked = _by_id(org, each) if name == "id" else None
+            if asked is None:
+                asked = {kind.field(name): _condition(each)}
+            ((field, value),) = asked.items()
+            if field not in query:
+                query[field] = value
+            elif _apart(query[field], value):
+                query[field] = {**query[field], **value}
+            else:
+                more.append(asked)
+    return {**query, "$and": more} if more else query
+
+
+def _by_id(org: str | None, wanted: Any) -> Query | None:
+    """A condition on ids that the index answers which is always there; None if it does not."""
+    if org is None:
+        return None
+    if isinstance(wanted, str):
+        return {"_id": row_id(org, wanted)}
+    if isinstance(wanted, Is) and wanted.op == "in":
+        return {"_id": {"$in": [row_id(org, id) for id in wanted.value if id is not None]}}
+    return None
+
+
+def _apart(one: Any, other: Any) -> bool:
+    """Whether two conditions on a field can be one: a range has one place in an index."""
+    return isinstance(one, dict) and isinstance(other, dict) and not one.keys() & other.keys()
 
 
 class Order(NamedTuple):

@@ -36,7 +36,7 @@ async def search(
         behind = [] if before is None else [{"_id": {"$lt": row_id(org, before)}}]
         rows = await (
             database.rows(kind)
-            .find({**query, "$and": [*asked, *behind]}, {"_j": 1})
+            .find({**query, "$and": [*query.get("$and", ()), *asked, *behind]}, {"_j": 1})
             .sort([("id", -1)])
             .limit(limit)
             .to_list()

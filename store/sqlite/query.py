@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from store.conditions import prefix_end
+from store.conditions import each_of, prefix_end
 from store.engine import Filter, Is, Value
 from store.sqlite.tables import Table
 
@@ -54,9 +54,11 @@ def condition(table: Table, where: Filter, alias: str = "t") -> Sql:
     texts: list[str] = []
     params: list[Any] = []
     for name, wanted in where.items():
-        one = _condition(f"{alias}.{table.column(name)}", wanted)
-        texts.append(f" AND {one.text}")
-        params += one.params
+        column = f"{alias}.{table.column(name)}"
+        for each in each_of(wanted):
+            one = _condition(column, each)
+            texts.append(f" AND {one.text}")
+            params += one.params
     return Sql("".join(texts), params)
 
 
@@ -97,10 +99,11 @@ def never_null(where: Filter) -> Set[str]:
     return {
         name
         for name, wanted in where.items()
-        if (
-            wanted is not None
-            if not isinstance(wanted, Is)
-            else wanted.op != "!=" and not (wanted.op == "in" and None in wanted.value)
+        if any(
+            each is not None
+            if not isinstance(each, Is)
+            else each.op != "!=" and not (each.op == "in" and None in each.value)
+            for each in each_of(wanted)
         )
     }
 

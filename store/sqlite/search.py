@@ -13,6 +13,7 @@ from itertools import islice
 
 import orjson
 
+from store.conditions import each_of
 from store.engine import Document, Filter, Is
 from store.sqlite import query
 from store.sqlite.tables import Table
@@ -110,7 +111,8 @@ def _narrow(table: Table, where: Filter) -> query.Sql | None:
     chosen = {
         name: value
         for name, value in where.items()
-        if name in leading and (not isinstance(value, Is) or value.op == "in")
+        if name in leading
+        and any(not isinstance(each, Is) or each.op == "in" for each in each_of(value))
     }
     return query.condition(table, chosen) if chosen else None
 

@@ -339,6 +339,7 @@ async def test_guards_compare_fields_declared_or_not(engine: Engine) -> None:
         {"n": 1, "closed": None},
         {"never": None},
         {"n": Is("<", 2), "kind": Is("in", ["group", "channel"])},
+        {"n": (Is(">", 0), Is("<", 2), 1)},
     ]
     fails: list[dict[str, Any]] = [
         {"kind": "direct"},
@@ -346,6 +347,7 @@ async def test_guards_compare_fields_declared_or_not(engine: Engine) -> None:
         {"never": 1},
         {"n": Is("<", 1)},
         {"never": Is("<", 1)},
+        {"n": (Is(">", 0), Is("<", 1))},
     ]
     for where in holds:
         await engine.append(appending(STREAM, guards=[Guard(ROOMS, "r", where)]))
@@ -354,7 +356,7 @@ async def test_guards_compare_fields_declared_or_not(engine: Engine) -> None:
             await engine.append(appending(STREAM, guards=[Guard(ROOMS, "r", where)]))
     with pytest.raises(GuardFailed):
         await engine.append(appending(STREAM, guards=[Guard(ROOMS, "other")]))
-    assert await seqs(engine) == [1, 2, 3, 4, 5]
+    assert await seqs(engine) == [1, 2, 3, 4, 5, 6]
 
 
 async def test_an_absent_guard_holds_while_there_is_none(engine: Engine) -> None:

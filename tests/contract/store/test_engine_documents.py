@@ -145,6 +145,7 @@ async def test_update_only_where_it_holds(engine: Engine) -> None:
         {"none": Is("!=", 1)},
         {"n": Is("in", [1, 3])},
         {"none": Is("in", [None, 1])},
+        {"n": (Is(">", 2), Is("<", 4))},
     ]
     fails: list[dict[str, Any]] = [
         {"n": 4},
@@ -159,6 +160,7 @@ async def test_update_only_where_it_holds(engine: Engine) -> None:
         {"n": Is("in", [])},
         {"s": Is("prefix", "b")},
         {"none": Is("prefix", "")},
+        {"n": (Is(">", 2), Is("<", 3))},
     ]
     for place, where in enumerate(holds):
         doc = await engine.update(ORG, ROOMS, "a", set={"place": place}, where=where)

@@ -59,11 +59,41 @@ async def notes(engine: Engine) -> Engine:
         ({"pinned": False}, "b"),
         ({"pinned": None}, "cd"),
         ({"seq": Is("in", [1, 4, 4])}, "ad"),
+        ({"seq": (Is(">", 1), Is("<", 4))}, "bc"),
+        ({"seq": (Is(">", 1), Is(">=", 3))}, "cd"),
+        ({"seq": (Is(">", 1), Is(">", 2), Is("!=", 4), Is("!=", 9))}, "c"),
+        ({"seq": (2, Is(">", 1)), "room": "r1"}, "b"),
+        ({"seq": (2, 3)}, ""),
+        ({"seq": ()}, "abcd"),
+        ({"kind": (Is("!=", "k"), Is("!=", "kk"))}, "bc"),
+        ({"kind": (Is("!=", None), Is("!=", "k"))}, "d"),
+        ({"kind": (None, Is("!=", "k"))}, "bc"),
+        ({"author": (Is("prefix", "y"), Is("prefix", "yx"))}, "d"),
+        ({"author": (Is("in", ["x", "y"]), Is("in", ["y", "yx"]))}, "b"),
+        ({"id": (Is("in", ["a", "b", "c"]), Is(">", "a"), Is("in", ["b", "d"]))}, "b"),
+        ({"id": (Is(">", "a"), "c")}, "c"),
     ],
 )
 async def test_filters(notes: Engine, where: dict[str, Any], expected: str) -> None:
     assert await ids(notes, where) == expected
     assert await notes.count(ORG, NOTES, where) == len(expected)
+
+
+async def test_conditions_on_one_field_hold_in_every_call(notes: Engine) -> None:
+    between = {"seq": (Is(">", 1), Is("<", 4))}
+    assert {doc["id"] for doc in await notes.find_any_org(NOTES, between, limit=9)} == {"b", "c"}
+    assert await notes.count_each(ORG, NOTES, [between, {}], 9) == [2, 4]
+    assert await notes.sum(ORG, NOTES, "seq", between) == 5
+    page = await notes.find(ORG, NOTES, between, order=("-seq",), after=(3, "c"), limit=1)
+    assert [doc["id"] for doc in page] == ["b"]
+    await notes.update(ORG, NOTES, "a", set={"body": "word"})
+    await notes.update(ORG, NOTES, "c", set={"body": "word"})
+    found = await notes.search(ORG, NOTES, "word", {"seq": (3, Is("!=", 1))}, limit=9)
+    assert [doc["id"] for doc in found] == ["c"]
+    assert await notes.delete(ORG, NOTES, between) == 2
+    assert await ids(notes, {}) == "ad"
+    assert await notes.delete_any_org(NOTES, {"seq": (Is(">", 3), Is("<", 5))}) == 1
+    assert await ids(notes, {}) == "a"
 
 
 async def test_only_declared_fields_can_be_asked_for(notes: Engine) -> None:
