@@ -1,9 +1,9 @@
 """Conditions judged on a document in memory; every engine means the same by them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from store.engine import Is
+from store.engine import Collection, Filter, Is
 
 _COMPARISONS = {"<", "<=", ">", ">="}
 
@@ -52,3 +52,24 @@ def _holds(value: Any, wanted: Any) -> bool:
     if op == ">":
         return bool(value > other)
     return bool(value >= other)
+
+
+def check_any_org_order(collection: Collection, where: Filter, order: Sequence[str]) -> None:
+    """Hold an order of documents of any organization against what is declared for it.
+
+    Raises:
+        ValueError: no `ordered` index has what the filter finds in this order.
+    """
+    names = tuple(name.removeprefix("-") for name in order)
+    wanted = names if "id" in names else (*names, "id")
+    one = {
+        name
+        for name, conditions in where.items()
+        if any(not isinstance(each, Is) for each in each_of(conditions))
+    }
+    for index in collection.indexes:
+        fields = index.fields if "id" in index.fields else (*index.fields, "id")
+        led = len(fields) - len(wanted)
+        if index.ordered and led >= 0 and fields[led:] == wanted and one.issuperset(fields[:led]):
+            return
+    raise ValueError(f"{collection.name}: no ordered index sorts by {tuple(order)}")

@@ -31,6 +31,13 @@ class Index:
     any_org: bool = False
     """Whether `find_any_org` or `delete_any_org` ask by these fields: an engine whose index begins
     with the organization may need another one for it."""
+    ordered: bool = False
+    """Of one for `any_org`: whether `find_any_org` sorts by these fields, for which there is an index
+    that no organization leads."""
+
+    def __post_init__(self) -> None:
+        if self.ordered and not self.any_org:
+            raise ValueError(f"{self.fields}: only what is asked for any_org is ordered for it")
 
 
 class Unindexed(NamedTuple):
@@ -394,16 +401,52 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    async def count_groups(
+        self,
+        org: str,
+        collection: Collection,
+        fields: Sequence[str],
+        where: Filter,
+        *,
+        at_most: int = 1000,
+    ) -> dict[tuple[Value, ...], int]:
+        """How many of the documents that match have the same values in these declared fields (one or
+        more), by those values, in ascending order as `find` sorts; null is a value too. Of more
+        than `at_most` groups the first ones are told. Whether a truth value is told as such or as 1
+        or 0, which are equal, is open.
+        """
+
+    async def count_by(
+        self, org: str, collection: Collection, field: str, where: Filter, *, at_most: int = 1000
+    ) -> dict[Value, int]:
+        """As `count_groups`, by the values of one field."""
+        groups = await self.count_groups(org, collection, (field,), where, at_most=at_most)
+        return {value: count for (value,), count in groups.items()}
+
+    @abstractmethod
     async def sum(self, org: str, collection: Collection, field: str, where: Filter) -> int:
         """The sum of a declared integer field over the documents that match; 0 for none."""
 
     @abstractmethod
     async def find_any_org(
-        self, collection: Collection, where: Filter, limit: int = 10
+        self,
+        collection: Collection,
+        where: Filter,
+        limit: int = 10,
+        *,
+        order: Sequence[str] | None = None,
+        after: Sequence[Value] | None = None,
     ) -> list[Document]:
         """As `find`, across organizations: only for finding out *whose* something is, e.g. the
-        account of an email address or a token, and for jobs. Each document has its `org`; they come
-        in no order.
+        account of an email address or a token, and for jobs. Each document has its `org`; without
+        `order` they come in none.
+
+        `order` is as in `find`, with `org` behind `id`: the fields of an `ordered` index, without
+        the first ones if the filter has one value for each of these. `after` goes on behind the
+        document that has these values in the sort fields (`id` and `org` included).
+
+        Raises:
+            ValueError: no `ordered` index sorts so, or `after` without an order.
         """
 
     @abstractmethod

@@ -28,7 +28,17 @@ from store.engine import Engine
 _OWN_FAULTS = frozenset({Internal.code, Unavailable.code})
 _TRACED = (
     *("append", "read", "head", "heads", "get", "get_many", "find", "find_any_org", "count"),
-    *("count_each", "sum", "insert", "insert_or_get", "update", "write", "delete", "search"),
+    *(
+        "count_each",
+        "count_groups",
+        "sum",
+        "insert",
+        "insert_or_get",
+        "update",
+        "write",
+        "delete",
+        "search",
+    ),
 )
 """What an engine is asked while a command is carried out."""
 

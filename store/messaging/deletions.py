@@ -13,7 +13,9 @@ from store.messaging.receipts import POSITIONS, RECEIPTS
 from store.messaging.unread import MENTIONS
 from store.uploads.uploads import LINKS, UPLOADS, link_id
 
-DELETIONS = Collection("conversation_deletions", indexes=(Index(("at",), any_org=True),))
+DELETIONS = Collection(
+    "conversation_deletions", indexes=(Index(("at",), any_org=True, ordered=True),)
+)
 """`{id: <conversation>, at, seq}`: `seq` is that of the event which tells of it. Belongs to the
 conversation's stream."""
 
@@ -47,9 +49,9 @@ class DeletionRepository:
         self._engine = engine
 
     async def some(self, now: float, limit: int) -> list[Document]:
-        """Some that are to be cleared away, of all organizations."""
+        """Those that are to be cleared away, of all organizations, the oldest first."""
         where = {"at": Is("<=", timestamp(now))}
-        return await self._engine.find_any_org(DELETIONS, where, limit)
+        return await self._engine.find_any_org(DELETIONS, where, limit, order=("at",))
 
     async def done(self, org: str, conversation: str) -> None:
         """All of one is gone."""

@@ -3,7 +3,7 @@
 from domain.clock import timestamp
 from store.engine import Collection, Document, Engine, Index, Is, Put
 
-HANDOVERS = Collection("handovers", indexes=(Index(("at",), any_org=True),))
+HANDOVERS = Collection("handovers", indexes=(Index(("at",), any_org=True, ordered=True),))
 """`{id: <user>, at}`: an agent's may be in the future, when its key ends."""
 
 COLLECTIONS = (HANDOVERS,)
@@ -20,9 +20,9 @@ class HandoverRepository:
         await self._engine.write(org, [Put(HANDOVERS, {"id": user, "at": timestamp(now)})])
 
     async def some(self, now: float, limit: int) -> list[Document]:
-        """Some that are to be done, of all organizations."""
+        """Those that are to be done, of all organizations, the oldest first."""
         where = {"at": Is("<=", timestamp(now))}
-        return await self._engine.find_any_org(HANDOVERS, where, limit)
+        return await self._engine.find_any_org(HANDOVERS, where, limit, order=("at",))
 
     async def done(self, org: str, note: Document) -> None:
         """Forget one, unless it was noted again since."""

@@ -10,7 +10,7 @@ from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import Unavailable
-from store.conditions import matches
+from store.conditions import check_any_org_order, matches
 from store.engine import (
     Change,
     Delete,
@@ -83,10 +83,33 @@ class Documents:
             rows = rows.limit(limit)
         return [document(row) for row in await rows.to_list()]
 
-    async def find_any_org(self, kind: Kind, where: Filter, limit: int) -> list[Document]:
-        """Documents of any organization, each with its `org`."""
+    async def find_any_org(
+        self,
+        kind: Kind,
+        where: Filter,
+        limit: int,
+        order: Sequence[str] | None,
+        after: Sequence[Value] | None,
+    ) -> list[Document]:
+        """Documents of any organization, each with its `org`; sorted if there is an order.
+
+        Raises:
+            ValueError: no index has this order.
+        """
         query = condition(kind, where, None)
+        sorting = None
+        if order is not None:
+            sorting = order_of(kind, order, any_org=True)
+            check_any_org_order(kind.collection, where, order)
+            if after is not None:
+                query |= behind(sorting, after)
+        elif after is not None:
+            raise ValueError("what comes in no order has nothing behind it")
+        if limit == 0:
+            return []
         rows = self._database.rows(kind).find(query, {"_j": 1, "_o": 1})
+        if sorting is not None:
+            rows = rows.sort(sorting.sort)
         found = await rows.limit(limit).to_list()
         return [{**document(row), "org": row["_o"]} for row in found]
 
@@ -108,6 +131,34 @@ class Documents:
                 )
             )
         return counts
+
+    async def count_groups(
+        self, kind: Kind, org: str, fields: Sequence[str], where: Filter, at_most: int
+    ) -> dict[tuple[Value, ...], int]:
+        """How many match, by their values in some fields."""
+        if not fields:
+            raise ValueError("groups need a field")
+        names = [kind.field(name) for name in fields]
+        query = condition(kind, where, org)
+        if at_most <= 0:
+            return {}
+        steps: list[dict[str, Any]] = [
+            {"$match": query},
+            {
+                "$group": {
+                    "_id": {f"v{place}": f"${name}" for place, name in enumerate(names)},
+                    "count": {"$sum": 1},
+                }
+            },
+            {"$sort": {f"_id.v{place}": 1 for place in range(len(names))}},
+            {"$limit": at_most},
+        ]
+        cursor = await self._database.rows(kind).aggregate(steps)
+        groups: dict[tuple[Value, ...], int] = {}
+        for row in await cursor.to_list():
+            values = tuple(row["_id"].get(f"v{place}") for place in range(len(names)))
+            groups[values] = groups.get(values, 0) + int(row["count"])
+        return groups
 
     async def sum(self, kind: Kind, org: str, field: str, where: Filter) -> int:
         """The sum of a field."""

@@ -282,17 +282,36 @@ class MongoEngine(Engine):
         with self._database.working():
             return await self._documents.count_each(kind, org, wheres, at_most)
 
+    async def count_groups(
+        self,
+        org: str,
+        collection: Collection,
+        fields: Sequence[str],
+        where: Filter,
+        *,
+        at_most: int = 1000,
+    ) -> dict[tuple[Value, ...], int]:
+        kind = self._database.kind(collection)
+        with self._database.working():
+            return await self._documents.count_groups(kind, org, fields, where, at_most)
+
     async def sum(self, org: str, collection: Collection, field: str, where: Filter) -> int:
         kind = self._database.kind(collection)
         with self._database.working():
             return await self._documents.sum(kind, org, field, where)
 
     async def find_any_org(
-        self, collection: Collection, where: Filter, limit: int = 10
+        self,
+        collection: Collection,
+        where: Filter,
+        limit: int = 10,
+        *,
+        order: Sequence[str] | None = None,
+        after: Sequence[Value] | None = None,
     ) -> list[Document]:
         kind = self._database.kind(collection)
         with self._database.working():
-            return await self._documents.find_any_org(kind, where, limit)
+            return await self._documents.find_any_org(kind, where, limit, order, after)
 
     async def insert(self, org: str, collection: Collection, doc: Document) -> None:
         kind = self._database.kind(collection)

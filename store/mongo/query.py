@@ -77,8 +77,8 @@ class Order(NamedTuple):
         return [(name, -1 if self.descending else 1) for name in self.fields]
 
 
-def order_of(kind: Kind, order: Sequence[str]) -> Order:
-    """Read an `order`.
+def order_of(kind: Kind, order: Sequence[str], *, any_org: bool = False) -> Order:
+    """Read an `order`; with `any_org`, the organization is its last field.
 
     Raises:
         ValueError: a field that is not declared, or directions that differ.
@@ -91,6 +91,8 @@ def order_of(kind: Kind, order: Sequence[str]) -> Order:
         fields.append(kind.field(name.removeprefix("-")))
     if "id" not in fields:
         fields.append("id")
+    if any_org:
+        fields.append("_o")
     return Order(tuple(fields), descending)
 
 
@@ -125,7 +127,7 @@ def behind(order: Order, after: Sequence[Value]) -> Query:
     parts: list[Query] = []
     for last, (name, value) in enumerate(zip(order.fields, after, strict=True)):
         same = dict(zip(order.fields[:last], after[:last], strict=True))
-        if name == "id":
+        if name in {"id", "_o"}:
             parts.append({**same, name: {"$lt" if order.descending else "$gt": value}})
         else:
             parts += [{**same, name: each} for each in _beyond(value, order.descending)]

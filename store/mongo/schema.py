@@ -81,10 +81,18 @@ def _of(kind: Kind) -> list[IndexModel]:
         IndexModel([("_o", 1), *((name, 1) for name in fields), ("id", 1)], name="_".join(fields))
         for fields in sorted(lists)
     ]
-    across = {index.fields for index in kind.collection.indexes if index.any_org}
+    ordered = {index.fields for index in kind.collection.indexes if index.ordered}
+    across = {index.fields for index in kind.collection.indexes if index.any_org} - ordered
     models += [
         IndexModel([(name, 1) for name in fields], name="any_" + "_".join(fields))
         for fields in sorted(across)
+    ]
+    models += [
+        IndexModel(
+            [*((name, 1) for name in dict.fromkeys((*fields, "id"))), ("_o", 1)],
+            name="ordered_" + "_".join(fields),
+        )
+        for fields in sorted(ordered)
     ]
     models.append(IndexModel([("_o", 1), ("id", 1)], name="id_"))
     models += [

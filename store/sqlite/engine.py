@@ -316,16 +316,35 @@ class SqliteEngine(Engine):
         table = table_of(self._tables, collection)
         return await self._readers.run(reads.count_each(table, org, wheres, at_most))
 
+    async def count_groups(
+        self,
+        org: str,
+        collection: Collection,
+        fields: Sequence[str],
+        where: Filter,
+        *,
+        at_most: int = 1000,
+    ) -> dict[tuple[Value, ...], int]:
+        table = table_of(self._tables, collection)
+        return await self._readers.run(reads.count_groups(table, org, fields, where, at_most))
+
     async def sum(self, org: str, collection: Collection, field: str, where: Filter) -> int:
         table = table_of(self._tables, collection)
         what = f"coalesce(sum(t.{table.column(field)}), 0)"
         return await self._readers.run(reads.aggregate(table, org, what, where))
 
     async def find_any_org(
-        self, collection: Collection, where: Filter, limit: int = 10
+        self,
+        collection: Collection,
+        where: Filter,
+        limit: int = 10,
+        *,
+        order: Sequence[str] | None = None,
+        after: Sequence[Value] | None = None,
     ) -> list[Document]:
         table = table_of(self._tables, collection)
-        found: list[Document] = await self._readers.run(reads.find_any_org(table, where, limit))
+        read = reads.find_any_org(table, where, limit, order, after)
+        found: list[Document] = await self._readers.run(read)
         return found
 
     async def insert(self, org: str, collection: Collection, doc: Document) -> None:

@@ -11,6 +11,9 @@ from store.conditions import each_of, prefix_end
 from store.engine import Filter, Is, Value
 from store.sqlite.tables import Table
 
+ORG = "_org"
+"""The column of the organization, which no field is called."""
+
 _COMPARISONS = {"<", "<=", ">", ">="}
 
 
@@ -69,8 +72,8 @@ class Order(NamedTuple):
     descending: bool
 
 
-def order_of(table: Table, order: Sequence[str]) -> Order:
-    """Read an `order`.
+def order_of(table: Table, order: Sequence[str], *, any_org: bool = False) -> Order:
+    """Read an `order`; with `any_org`, the organization is its last field.
 
     Raises:
         ValueError: a field that is not declared, or directions that differ.
@@ -85,13 +88,19 @@ def order_of(table: Table, order: Sequence[str]) -> Order:
         fields.append(field)
     if "id" not in fields:
         fields.append("id")
+    if any_org:
+        fields.append(ORG)
     return Order(tuple(fields), descending)
+
+
+def _sorted(table: Table, name: str) -> str:
+    return f"t.{ORG if name == ORG else table.column(name)}"
 
 
 def order_by(table: Table, order: Order) -> str:
     """The ORDER BY clause."""
     way = " DESC" if order.descending else ""
-    return " ORDER BY " + ", ".join(f"t.{table.column(name)}{way}" for name in order.fields)
+    return " ORDER BY " + ", ".join(f"{_sorted(table, name)}{way}" for name in order.fields)
 
 
 def never_null(where: Filter) -> Set[str]:
@@ -122,7 +131,7 @@ def behind(
     """
     if len(after) != len(order.fields):
         raise ValueError(f"`after` needs values for {order.fields}")
-    columns = [f"t.{table.column(name)}" for name in order.fields]
+    columns = [_sorted(table, name) for name in order.fields]
     if None not in after and not order.descending:
         places = ", ".join("?" * len(after))
         return [Sql(f" AND ({', '.join(columns)}) > ({places})", list(after))]
@@ -134,7 +143,7 @@ def behind(
         if order.descending:
             if value is not None:
                 conditions.append(Sql(f"{same} AND {column} < ?", [*params, value]))
-                if order.fields[last] != "id" and order.fields[last] not in filled:
+                if order.fields[last] not in {"id", ORG} and order.fields[last] not in filled:
                     conditions.append(Sql(f"{same} AND {column} IS NULL", params))
         elif value is None:
             conditions.append(Sql(f"{same} AND {column} IS NOT NULL", params))

@@ -9,6 +9,7 @@ from typing import Any, cast
 import orjson
 
 from domain.events import Actor, StoredEvent
+from store.conditions import check_any_org_order
 from store.engine import Document, Filter, Value
 from store.sqlite import query
 from store.sqlite.cache import Entry, Place
@@ -95,8 +96,22 @@ def in_snapshot(read: Callable[[sqlite3.Connection], Any]) -> Callable[[sqlite3.
     return whole
 
 
-def find_any_org(table: Table, where: Filter, limit: int) -> Read:
-    """Documents of any organization, each with its `org`."""
+def find_any_org(
+    table: Table,
+    where: Filter,
+    limit: int,
+    order: Sequence[str] | None,
+    after: Sequence[Value] | None,
+) -> Read:
+    """Documents of any organization, each with its `org`; sorted if there is an order.
+
+    Raises:
+        ValueError: no index has this order.
+    """
+    if order is not None:
+        return _find_in_order(table, where, limit, order, after)
+    if after is not None:
+        raise ValueError("what comes in no order has nothing behind it")
     filtered = query.condition(table, where)
     sql = (
         f"SELECT t._org, CAST(t._doc AS BLOB) FROM {table.name} AS t "
@@ -108,6 +123,55 @@ def find_any_org(table: Table, where: Filter, limit: int) -> Read:
             {**orjson.loads(doc), "org": org}
             for org, doc in db.execute(sql, [*filtered.params, limit])
         ]
+
+    return read
+
+
+def _find_in_order(
+    table: Table,
+    where: Filter,
+    limit: int,
+    order: Sequence[str],
+    after: Sequence[Value] | None,
+) -> Read:
+    sorting = query.order_of(table, order, any_org=True)
+    check_any_org_order(table.collection, where, order)
+    filtered = query.condition(table, where)
+    parts = [query.Sql("", [])]
+    if after is not None:
+        parts = query.behind(table, sorting, after, query.never_null(where))
+    start = f"SELECT t._org, CAST(t._doc AS BLOB) FROM {table.name} AS t WHERE true{filtered.text}"
+    end = f"{query.order_by(table, sorting)} LIMIT ?"
+
+    def read(db: sqlite3.Connection) -> list[Document]:
+        found: list[Document] = []
+        for part in parts:
+            if len(found) == limit:
+                break
+            params = [*filtered.params, *part.params, limit - len(found)]
+            rows = db.execute(start + part.text + end, params)
+            found += [{**orjson.loads(doc), "org": org} for org, doc in rows]
+        return found
+
+    return in_snapshot(read) if len(parts) > 1 else read
+
+
+def count_groups(
+    table: Table, org: str, fields: Sequence[str], where: Filter, at_most: int
+) -> Callable[[sqlite3.Connection], dict[tuple[Value, ...], int]]:
+    """How many match, by their values in some fields."""
+    if not fields:
+        raise ValueError("groups need a field")
+    filtered = query.condition(table, where)
+    names = ", ".join(f"t.{table.column(name)}" for name in fields)
+    sql = (
+        f"SELECT {names}, count(*) FROM {table.name} AS t WHERE t._org = ?{filtered.text} "
+        f"GROUP BY {names} ORDER BY {names} LIMIT ?"
+    )
+
+    def read(db: sqlite3.Connection) -> dict[tuple[Value, ...], int]:
+        rows = db.execute(sql, [org, *filtered.params, at_most])
+        return {tuple(values): count for *values, count in rows}
 
     return read
 

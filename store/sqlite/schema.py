@@ -211,11 +211,7 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
         db.execute(f"ALTER TABLE {table.name} ADD COLUMN _stream INTEGER")
         columns.append("_stream")
 
-    wanted = {
-        table.index_name(index): index
-        for index in table.collection.indexes
-        if index.fields != ("id",)  # the key is one
-    }
+    wanted = table.indexes
     there = {row[1] for row in db.execute(f"PRAGMA index_list({table.name})")}
     for name in there - wanted.keys() - {f"key {table.plain}"}:
         db.execute(f'DROP INDEX "{name}"')
@@ -226,9 +222,9 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
         if name not in columns:
             db.execute(f'ALTER TABLE {table.name} ADD COLUMN "{name}"')
             db.execute(f"UPDATE {table.name} SET \"{name}\" = json_extract(_doc, '$.{name}')")
-    for name, index in wanted.items():
+    for name, statement in wanted.items():
         if name not in there:
-            db.execute(table.index_sql(index))
+            db.execute(statement)
 
 
 def _follow_text(db: sqlite3.Connection, table: Table) -> None:

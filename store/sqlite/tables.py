@@ -120,6 +120,23 @@ class Table:
             f"ON {self.name} ({', '.join(['_org', *fields])})"
         )
 
+    @property
+    def indexes(self) -> dict[str, str]:
+        """By name: the statements that make the indexes."""
+        made = {
+            self.index_name(index): self.index_sql(index)
+            for index in self.collection.indexes
+            if index.fields != ("id",)  # the key is one
+        }
+        for index in self.collection.indexes:
+            if index.ordered:
+                fields = [self.column(name) for name in index.fields]
+                if "id" not in index.fields:
+                    fields.append("id")
+                name = f"ordered {self.plain} ({','.join(index.fields)})"
+                made[name] = f'CREATE INDEX "{name}" ON {self.name} ({", ".join(fields)}, _org)'
+        return made
+
 
 def tables(collections: tuple[Collection, ...]) -> dict[str, Table]:
     """The tables of all collections by collection name.

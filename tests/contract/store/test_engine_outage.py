@@ -41,6 +41,7 @@ READS: dict[str, Call] = {
     "find": lambda engine: engine.find(ORG, PEOPLE, {"age": 1}),
     "count": lambda engine: engine.count(ORG, PEOPLE, {}),
     "count_each": lambda engine: engine.count_each(ORG, PEOPLE, [{"age": 1}, {"age": 9}], 5),
+    "count_groups": lambda engine: engine.count_groups(ORG, PEOPLE, ["age"], {}),
     "sum": lambda engine: engine.sum(ORG, PEOPLE, "age", {}),
     "find_any_org": lambda engine: engine.find_any_org(PEOPLE, {"age": 1}),
     "search": lambda engine: engine.search(ORG, NOTES, "hello", {}, limit=10),

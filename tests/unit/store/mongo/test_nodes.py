@@ -204,15 +204,23 @@ async def test_only_what_is_asked_across_organizations_has_an_index_for_it(
     mongo: MongoStores,
 ) -> None:
     indexes = (Index(("owner", "at")), Index(("ends",), any_org=True))
+    in_order = Index(("state", "due"), any_org=True, ordered=True)
     by_id = Collection("others", indexes=(Index(("id",), any_org=True),))
-    node = await mongo.start([Collection("things", indexes=indexes), by_id])
+    timers = Collection("timers", indexes=(in_order,))
+    node = await mongo.start([Collection("things", indexes=indexes), by_id, timers])
     assert isinstance(node, MongoEngine)
     made = {
         name: set(await node._database.database[f"c_{name}"].index_information())
         - {"_id_", "_c", "_x", "id_"}
-        for name in ("things", "others")
+        for name in ("things", "others", "timers")
     }
-    assert made == {"things": {"owner_at", "ends", "any_ends"}, "others": {"any_id"}}
+    assert made == {
+        "things": {"owner_at", "ends", "any_ends"},
+        "others": {"any_id"},
+        "timers": {"state_due", "ordered_state_due"},
+    }
+    keys = await node._database.database["c_timers"].index_information()
+    assert keys["ordered_state_due"]["key"] == [("state", 1), ("due", 1), ("id", 1), ("_o", 1)]
 
 
 async def test_no_url_weakens_what_is_read_and_written(mongo: MongoStores) -> None:

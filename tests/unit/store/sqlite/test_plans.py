@@ -2,6 +2,7 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -9,7 +10,7 @@ from domain.clock import SystemClock
 from server.features import COLLECTIONS
 from store.accounts.contacts import CONTACTS
 from store.accounts.sessions import SESSIONS
-from store.engine import Collection, Filter, Is
+from store.engine import Collection, Filter, Index, Is
 from store.messaging.conversations import CONVERSATIONS, MEMBERS
 from store.messaging.messages import HIDDEN, MESSAGES, PINS
 from store.messaging.receipts import POSITIONS, RECEIPTS
@@ -95,6 +96,39 @@ async def test_a_statement_that_no_index_answers_fails_the_test_that_met_it(
         with pytest.raises(AssertionError, match=f"c_{collection.name}"), plans.explained():
             # the readers were opened before: they look at plans for good
             await engine.find("o", collection, where, order=order)
+    await engine.stop()
+
+
+@pytest.mark.parametrize("order", [("due",), ("-due",), ("due", "id")])
+@pytest.mark.parametrize("after", [None, (5, "t", "o"), (None, "t", "o")])
+async def test_what_is_found_of_all_organizations_in_order_is_not_sorted(
+    tmp_path: Path, order: tuple[str, ...], after: tuple[object, ...] | None, monkeypatch: Any
+) -> None:
+    timers = Collection(
+        "timers",
+        indexes=(
+            Index(("due",), any_org=True, ordered=True),
+            Index(("state", "due"), any_org=True, ordered=True),
+        ),
+    )
+    monkeypatch.setattr(plans, "_seen", set())
+    monkeypatch.setitem(plans._COLLECTIONS, "timers", timers)
+    engine = SqliteEngine(tmp_path / "timers.db", (timers,), clock=SystemClock())
+    with plans.explained():
+        await engine.start()
+        wheres: list[Filter] = [{"due": Is("<=", 9)}, {"state": "s", "due": Is("<=", 9)}]
+        for where in wheres:
+            await engine.find_any_org(timers, where, order=order, after=cast(Any, after))
+    await engine.stop()
+
+
+async def test_counting_by_a_value_reads_an_index_in_its_order(file: Path) -> None:
+    engine = SqliteEngine(file, COLLECTIONS, clock=SystemClock())
+    with plans.explained():
+        await engine.start()
+        await engine.count_by("o", CONVERSATIONS, "kind", {})
+        await engine.count_groups("o", POSITIONS, ("conversation", "user"), {})
+        await engine.count_by("o", POSITIONS, "user", {"conversation": "c"})
     await engine.stop()
 
 
