@@ -98,7 +98,7 @@ clean: ## Remove what was built or installed; ./data stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov build
 	rm -f .coverage .coverage.*
 	find . -name node_modules -prune -exec rm -rf {} +
-	find $(PACKAGES) tests bench -name __pycache__ -prune -exec rm -rf {} +
+	find $(PACKAGES) deploy tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: node-clients
 node-clients: tests/node/node_modules/.package-lock.json demo/node_modules/.package-lock.json

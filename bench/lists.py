@@ -22,6 +22,7 @@ import orjson
 
 from bench.peers import LOGS, ROOT, scratch
 from bench.process import BenchError
+from deploy.local.ports import free_port
 from domain.ids import new_id
 from domain.messaging.conversations import stream_of
 from server.features import COLLECTIONS
@@ -30,7 +31,6 @@ from store.messaging.conversations import CONVERSATIONS, MEMBERS
 from store.messaging.messages import MESSAGES
 from store.messaging.receipts import POSITIONS
 from store.sqlite.tables import Table, tables
-from tests.support.ports import free_port
 
 PEER = "0-peer"
 AT = "2026-01-01T00:00:00.000Z"

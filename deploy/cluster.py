@@ -1,7 +1,7 @@
 """A whole cluster on this machine: `make cluster`, `make cluster-demo`.
 
-Three nodes behind HAProxy, with a real Redis and, in MongoDB's place, the program that the tests
-use. It is for trying out: all its data goes with it.
+Three nodes behind HAProxy, with a real Redis and, in MongoDB's place, a stand-in that is built
+once. It is for trying out: all its data goes with it.
 """
 
 import argparse
@@ -18,9 +18,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.support.mongod import BUILD, Mongod, Unbuildable
-from tests.support.redis import RedisProcess
-from tests.support.server import ROOT, ServerFailed, ServerProcess, free_port
+from deploy.local import ROOT
+from deploy.local.mongod import BUILD, Mongod, Unbuildable
+from deploy.local.ports import free_port
+from deploy.local.redis import RedisProcess
+from deploy.local.server import ServerFailed, ServerProcess
 
 PROGRAMS = {"redis-server": "redis-server", "haproxy": "haproxy"}
 """Programs, and the Debian packages that have them."""
@@ -168,9 +170,8 @@ def cluster(count: int, port: int | None, *, doors: bool) -> Iterator[Cluster]:
                 "REDIS_URL": redis.url,
                 "SECRET_KEY": secrets.token_hex(32),
                 "TRUSTED_PROXIES": "127.0.0.1",
-                # As in a server that no test runs.
-                "BCRYPT_COST": "",
-                "RATE_LIMITS": "",
+                "LOG_FORMAT": "console",
+                "SHUTDOWN_GRACE": "5",
             }
             nodes = [
                 stack.enter_context(

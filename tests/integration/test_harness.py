@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.ports import free_port, listened, take
 from tests.conftest import StartServer
-from tests.support.ports import free_port, listened, take
 from tests.support.redis import require_redis
 from tests.support.server import ROOT, ServerFailed, ServerProcess, clean_environment
 
@@ -69,7 +69,7 @@ def says(process: "subprocess.Popen[str]") -> list[str]:
 
 TAKE = """
 import sys
-from tests.support.ports import free_port, take
+from deploy.local.ports import free_port, take
 print(free_port(), take(int(sys.argv[1])), flush=True)
 sys.stdin.read()
 """

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from deploy.cluster import configuration, haproxy
+from deploy.local.ports import free_port
 from tests.conftest import StartServer
 from tests.integration.cluster.test_cluster_command import asked, opened, status_of
 from tests.integration.docs.test_docs import run, sent
@@ -21,7 +22,6 @@ from tests.support.door import door
 from tests.support.mongod import scratch
 from tests.support.nginx import PATH, Nginx, here, require_proxy
 from tests.support.node import connect_node
-from tests.support.ports import free_port
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import Api
 from tests.support.server import ROOT, ServerProcess

@@ -15,11 +15,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from deploy.local.ports import free_port
 from tests.conftest import StartServer
 from tests.integration.operations.test_backup import download, upload
 from tests.support.client import connect
 from tests.support.mongod import scratch
-from tests.support.ports import free_port
 from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import PASSWORD, Api
 from tests.support.server import ROOT, ServerProcess, clean_environment

@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 import socketio
 
+from deploy.local.ports import free_port
 from tests.conftest import StartServer
 from tests.integration.docs.test_docs import run
 from tests.support.nginx import Nginx, here
 from tests.support.node import connect_node
-from tests.support.ports import free_port
 from tests.support.rest import Api
 from tests.support.server import ServerFailed, ServerProcess
 from tests.support.snippets import DOCS, block, named, script

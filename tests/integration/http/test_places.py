@@ -6,7 +6,7 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
-from tests.support.ports import free_port
+from deploy.local.ports import free_port
 from tests.support.server import ServerFailed, ServerProcess
 
 DOCS = ("/docs", "/openapi.json", "/asyncapi.json", "/docs/start.js", "/")

@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from deploy.local.ports import free_port
 from tests.conftest import StartServer
 from tests.integration.docs.test_docs import run
 from tests.support.certificate import Certificate, make_certificate
 from tests.support.nginx import Nginx, here
-from tests.support.ports import free_port
 from tests.support.rest import Api
 from tests.support.server import ServerProcess
 from tests.support.snippets import DOCS, named

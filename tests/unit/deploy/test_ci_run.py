@@ -70,7 +70,12 @@ def installed() -> dict[str, str]:
 
 
 def test_everything_that_tests_run_is_installed() -> None:
-    files = [path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts]
+    files = [
+        path
+        for directory in ("tests", "deploy")  # what starts a cluster on this machine is there
+        for path in (ROOT / directory).rglob("*.py")
+        if "node_modules" not in path.parts
+    ]
     found = {name: path for path in files for name in programs(path)}
     assert {"redis-server", "openssl", "redis-cli", "nginx", "haproxy", "promtool", "go"} <= set(
         found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.golang import RELEASE, NoGo, go
+from deploy.local.golang import RELEASE, NoGo, go
 from tests.support.server import ROOT
 
 MODULE = f"golang.org/toolchain@v0.0.1-go{RELEASE}.linux-amd64"
@@ -81,6 +81,8 @@ def test_what_went_wrong_is_said(programs: Path, kept: Path) -> None:
 
 
 def test_what_is_fetched_is_new_enough() -> None:
-    asked = re.search(r"^go (\d+)\.(\d+)", (ROOT / "tests/mongod/go.mod").read_text(), re.MULTILINE)
+    asked = re.search(
+        r"^go (\d+)\.(\d+)", (ROOT / "deploy/mongod/go.mod").read_text(), re.MULTILINE
+    )
     assert asked
     assert [int(each) for each in RELEASE.split(".")][:2] >= [int(each) for each in asked.groups()]

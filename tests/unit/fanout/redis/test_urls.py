@@ -10,11 +10,11 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from deploy.local.ports import free_port
 from fanout.redis.servers import open_servers
 from tests.support.certificate import make_certificate
 from tests.support.counting import until
 from tests.support.joint import Joint, wait_for
-from tests.support.ports import free_port
 from tests.support.redis import RedisProcess, require_redis
 
 USER = ("ACL", "SETUSER", "ann", "on", ">pass@/wörd", "~*", "&*", "+@all")

@@ -1,13 +1,16 @@
-"""TCP ports for servers under test, each given to one test run of this machine at a time."""
+"""TCP ports for servers on this machine, each given to one process that starts some at a time."""
 
 import contextlib
 import fcntl
+import functools
+import itertools
 import os
 import random
 import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _PORTS = range(12_000, 32_000)
@@ -25,8 +28,8 @@ would find it free too.
 _one_at_a_time = threading.Lock()
 """Tests start several servers at once, each in a thread."""
 
-_next = random.randrange(len(_PORTS))
-_file: int | None = None
+_first = random.randrange(len(_PORTS))
+_in_turn: Iterator[int] = itertools.cycle([*_PORTS[_first:], *_PORTS[:_first]])
 
 
 def free_port() -> int:
@@ -34,11 +37,8 @@ def free_port() -> int:
 
     It is this process's until it ends: no other test run is given it, and this one not soon again.
     """
-    global _next
     with _one_at_a_time:
-        for _ in _PORTS:
-            _next = (_next + 1) % len(_PORTS)
-            port = _PORTS[_next]
+        for port in itertools.islice(_in_turn, len(_PORTS)):
             if not take(port):
                 continue
             with socket.socket() as probe, contextlib.suppress(OSError):
@@ -49,14 +49,17 @@ def free_port() -> int:
 
 def take(port: int) -> bool:
     """Have a port until this process ends; False if another process has it."""
-    global _file
-    if _file is None:  # and never closed: that would give back all that was locked
-        _file = os.open(_TAKEN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.lockf(_file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        fcntl.lockf(_taken(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
     except BlockingIOError:
         return False
     return True
+
+
+@functools.cache
+def _taken() -> int:
+    """The file, open; and never closed: that would give back all that was locked."""
+    return os.open(_TAKEN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def listened(port: int) -> bool:

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 RELEASE = "1.24.13"
-"""What is fetched where Go is older. It is at least what `tests/mongod/go.mod` asks for."""
+"""What is fetched where Go is older. It is at least what `deploy/mongod/go.mod` asks for."""
 
 
 class NoGo(Exception):
