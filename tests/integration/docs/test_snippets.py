@@ -94,7 +94,7 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
     assert [language for language, _ in blocks(page)] == [each.partition(":")[0] for each in told]
     for each in told:
         for path in re.findall(r"[\w/]+\.py", each):
-            found = [ROOT / path] if "/" in path else [*(ROOT / "tests").rglob(path)]
+            found = [ROOT / path] if "/" in path else [*(ROOT / "tests/integration").rglob(path)]
             assert [each.is_file() for each in found] == [True], path
 
 
