@@ -7,14 +7,11 @@ sessions without end takes the places of its own, and keeps nobody out.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from domain.accounts.accounts import network_of
 from server.transport.crowd import Crowd
 from server.transport.options import TransportCounters, TransportOptions
-
-if TYPE_CHECKING:
-    from server.transport.session import Session
+from server.transport.session import Session
 
 STRANGER_SECONDS = 2.0
 """What a session has to connect to a namespace in before it may be ended for another's sake."""
@@ -70,14 +67,14 @@ class Admission:
             return FULL
         return None
 
-    def enter(self, session: "Session") -> None:
+    def enter(self, session: Session) -> None:
         """A session begins, and nobody knows whose it is."""
         self._sessions += 1
         if not self._options.unlimited(session.caller.address):
             self._addresses[network_of(session.caller.address)] += 1
         self._add_stranger(session)
 
-    def claim(self, session: "Session", user: str) -> bool:
+    def claim(self, session: Session, user: str) -> bool:
         """The session is a user's. False: the user has too many, and it stays a stranger's. One
         that is somebody's already stays theirs.
         """
@@ -89,14 +86,14 @@ class Admission:
             self._users.add(user, session)
         return True
 
-    def release(self, session: "Session") -> None:
+    def release(self, session: Session) -> None:
         """The session has no connection left: it is a stranger's again."""
         if session.owner:
             self._users.remove(session.owner, session)
             session.owner = ""
             self._add_stranger(session)
 
-    def leave(self, session: "Session") -> None:
+    def leave(self, session: Session) -> None:
         """The session is over."""
         if session in self._leaving:
             del self._leaving[session]
@@ -112,16 +109,16 @@ class Admission:
         else:
             self._remove_stranger(session)
 
-    def _party(self, session: "Session") -> str:
+    def _party(self, session: Session) -> str:
         address = session.caller.address
         # Whoever comes from where many are together is nobody's like.
         return session.id if self._options.unlimited(address) else network_of(address)
 
-    def _add_stranger(self, session: "Session") -> None:
+    def _add_stranger(self, session: Session) -> None:
         self._ages[session] = self._time()
         self._strangers.add(self._party(session), session)
 
-    def _remove_stranger(self, session: "Session") -> None:
+    def _remove_stranger(self, session: Session) -> None:
         if self._ages.pop(session, None) is not None:
             self._strangers.remove(self._party(session), session)
 
@@ -137,7 +134,7 @@ class Admission:
                 return True
         return self._end_silent(self._ages) or self._end_one_of_many()
 
-    def _end_silent(self, strangers: Iterable["Session"], *, at_once: bool = False) -> bool:
+    def _end_silent(self, strangers: Iterable[Session], *, at_once: bool = False) -> bool:
         """End the oldest session of somebody who opened it and never said who it is: such sessions
         cost nothing to make, and must not keep others out.
         """

@@ -2,16 +2,53 @@
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from domain.delivery import Delivery
-from fanout.hub import Outgoing
+from fanout.hub import Hub, Outgoing
 from server.transport import packets
-
-if TYPE_CHECKING:
-    from server.transport.session import Session
+from server.transport.caller import Caller
+from server.transport.options import TransportOptions
+from server.transport.outbound import Outbound
 
 HELD_SECONDS = 0.001
+
+
+class Owner(Protocol):
+    """The session that a connection is one of."""
+
+    id: str
+    caller: Caller
+    out: Outbound
+    direct: Callable[[bytes], object] | None
+    """How its connections are written to; None: through `deliver`."""
+
+    @property
+    def hub(self) -> Hub:
+        """The rooms its connections are in."""
+        ...
+
+    @property
+    def options(self) -> TransportOptions:
+        """The transport's limits."""
+        ...
+
+    @property
+    def transport(self) -> str:
+        """`websocket` or `polling`."""
+        ...
+
+    def claim(self, user: str) -> bool:
+        """It is this user's. False: the user has too many sessions."""
+        ...
+
+    def overflow_soon(self) -> None:
+        """The client takes too little; close the session when the loop turns next."""
+        ...
+
+    def close(self, code: str, *, reconnect: bool) -> None:
+        """Say `closing`, send what is queued, end."""
+        ...
 
 
 class ClientConnection:
@@ -29,7 +66,7 @@ class ClientConnection:
         "state",
     )
 
-    def __init__(self, session: "Session", connection_id: str, namespace: str) -> None:
+    def __init__(self, session: Owner, connection_id: str, namespace: str) -> None:
         self.id = connection_id
         self.namespace = namespace
         self.state: Any = None

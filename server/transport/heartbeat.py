@@ -7,12 +7,9 @@ time, and the timer is set for its head. The same holds for answers that are due
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from server.transport.packets import PING_FRAME
-
-if TYPE_CHECKING:
-    from server.transport.session import Session
 
 MIN_WAIT_SECONDS = 0.005
 """Sessions due within this time of one another share a wake-up."""
@@ -22,6 +19,27 @@ STOOD_STILL_SECONDS = 0.25
 
 READING_SECONDS = 1.0
 """What comes in while a process stands still is read within this time after it."""
+
+
+class Pinged(Protocol):
+    """A session, as its pings see it."""
+
+    closing: bool
+    pong_due: float
+    """When the answer to the last ping must have come; 0 if none is owed."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether nothing is read from it until its application has caught up."""
+        ...
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a frame."""
+        ...
+
+    def lost(self, reason: str) -> None:
+        """It is silent: end it."""
+        ...
 
 
 class Heartbeat:
@@ -37,30 +55,30 @@ class Heartbeat:
         self._timeout = timeout
         self._time = time
         # By session, so that one that is over is let go at once, not when it would be its turn.
-        self._pings: OrderedDict[Session, float] = OrderedDict()
-        self._answers: OrderedDict[Session, float] = OrderedDict()
+        self._pings: OrderedDict[Pinged, float] = OrderedDict()
+        self._answers: OrderedDict[Pinged, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_up = 0.0
         """When the timer is due."""
 
-    def add(self, session: "Session") -> None:
+    def add(self, session: Pinged) -> None:
         """Begin with a session's pings."""
         self._pings[session] = self._time() + self._interval
         if self._timer is None:
             self._set_timer()
 
-    def pong(self, session: "Session") -> None:
+    def pong(self, session: Pinged) -> None:
         """The session answered its ping."""
         session.pong_due = 0.0
         self._answers.pop(session, None)
         self.add(session)
 
-    def forget(self, session: "Session") -> None:
+    def forget(self, session: Pinged) -> None:
         """The session is over."""
         self._pings.pop(session, None)
         self._answers.pop(session, None)
 
-    def expired(self, session: "Session") -> bool:
+    def expired(self, session: Pinged) -> bool:
         """Whether the session's answer is overdue, even if the timer has not come round yet."""
         now = self._time()
         if not session.pong_due or now < session.pong_due:

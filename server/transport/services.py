@@ -1,7 +1,7 @@
 """What all sessions of one transport share."""
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from fanout.hub import Hub
 from server.transport.application import Application
@@ -12,11 +12,11 @@ from server.transport.options import TransportCounters, TransportOptions
 from server.transport.pressure import Pressure
 from server.transport.refusals import Refusals
 
-if TYPE_CHECKING:
-    from server.transport.session import Session
+SessionT_contra = TypeVar("SessionT_contra", contravariant=True)
+"""What a session is: it knows this module, which does not know it."""
 
 
-class Services(Protocol):
+class Services(Protocol[SessionT_contra]):
     """The transport, as a session sees it."""
 
     application: Application
@@ -34,18 +34,18 @@ class Services(Protocol):
         """A fresh, unguessable id."""
         ...
 
-    def forget(self, session: "Session") -> None:
+    def forget(self, session: SessionT_contra) -> None:
         """The session is over: no request finds it any more."""
         ...
 
-    def claim(self, session: "Session", user: str) -> bool:
+    def claim(self, session: SessionT_contra, user: str) -> bool:
         """The session is a user's; False: the user has too many."""
         ...
 
-    def release(self, session: "Session") -> None:
+    def release(self, session: SessionT_contra) -> None:
         """The session has no connection left: nobody knows whose it is."""
         ...
 
-    def settled(self, session: "Session") -> None:
+    def settled(self, session: SessionT_contra) -> None:
         """What a session that is over had taken in is handled."""
         ...

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from domain.delivery import Delivery
 from fanout.hub import Hub, Outgoing
@@ -19,9 +19,6 @@ from server.transport.options import TransportOptions
 from server.transport.outbound import Outbound
 from server.transport.services import Services
 
-if TYPE_CHECKING:
-    from server.transport.websocket import WebSocket
-
 logger = logging.getLogger(__name__)
 
 FLOOD_WINDOW_SECONDS = 5.0
@@ -33,6 +30,18 @@ token."""
 _TOO_LARGE = ("too_large", "The connect packet is too large: resume fewer streams.")
 _UNREADABLE = ("invalid", "The connect packet is not JSON (RFC 8259).")
 _TOO_MANY = ("unavailable", "Too many large connect packets at a time: try again.")
+
+
+class Socket(Protocol):
+    """A websocket, as its session sees it."""
+
+    def resume_input(self) -> None:
+        """The session has room again."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        ...
 
 
 class Session:
@@ -71,15 +80,17 @@ class Session:
         "upgrading",
     )
 
-    def __init__(self, services: Services, session_id: str, caller: Caller, page: str) -> None:
+    def __init__(
+        self, services: Services["Session"], session_id: str, caller: Caller, page: str
+    ) -> None:
         self.id = session_id
         self.caller = caller
         self.page = page
         """As `OriginPolicy.page` tells it of the handshake request."""
         self.since = services.loop.time()
         self.connections: dict[str, ClientConnection] = {}
-        self.socket: WebSocket | None = None
-        self.upgrading: WebSocket | None = None
+        self.socket: Socket | None = None
+        self.upgrading: Socket | None = None
         self.direct: Callable[[bytes], object] | None = None
         self.out = Outbound(self, services.pressure)
         self.owner = ""

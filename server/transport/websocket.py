@@ -9,7 +9,7 @@ import asyncio
 import base64
 import hashlib
 import socket
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from aiohttp import hdrs, web
 
@@ -19,9 +19,7 @@ from server.transport.arriving import Share
 from server.transport.frames import FrameError, FrameReader, text_frame
 from server.transport.large import ANSWERED, PREFIX, Place
 from server.transport.packets import MalformedPacket
-
-if TYPE_CHECKING:
-    from server.transport.session import Session
+from server.transport.session import Session
 
 _UNSENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 """The option that bounds what the kernel holds and has not sent yet; in Linux and macOS."""
@@ -127,7 +125,7 @@ class WebSocket(asyncio.Protocol):
         "session",
     )
 
-    def __init__(self, session: "Session", *, probing: bool) -> None:
+    def __init__(self, session: Session, *, probing: bool) -> None:
         self.session: Session | None = session
         self._reader = FrameReader(session.options.max_frame, self._admit)
         self._place: Place | None = None
@@ -282,7 +280,7 @@ class WebSocket(asyncio.Protocol):
             self._blocked = True
             self._transport.pause_reading()
 
-    def _control(self, session: "Session", opcode: int, payload: bytes) -> None:
+    def _control(self, session: Session, opcode: int, payload: bytes) -> None:
         session.count_frame()
         if opcode == frames.PING:
             if self._transport is not None and not session.closing:
