@@ -13,7 +13,7 @@ from actions.connections.connections import CHANNEL as CONNECTIONS
 from actions.connections.connections import Connections
 from config.limits import DEFAULT, buckets, check_buckets
 from config.settings import Environment, Settings
-from domain.accounts.accounts import Expiry
+from domain.accounts.accounts import Expiry, network_of
 from domain.clock import Clock
 from domain.messaging.unread import UnreadTotal
 from domain.tracing import Tracing
@@ -408,11 +408,13 @@ def _tell_failure(task: asyncio.Future[Any]) -> None:
 def _transport_options(settings: Settings, addresses: Addresses) -> TransportOptions:
     return TransportOptions(
         node=settings.node_name,
+        node_header="Parley-Node",
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
         origins=settings.cors_origins.allows,
         named_origins=settings.cors_origins.names,
         address=addresses.of,
+        network=network_of,
         max_frame=settings.max_frame,
         max_connect=settings.max_connect,
         max_queue=settings.send_queue,

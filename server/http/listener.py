@@ -10,14 +10,14 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from domain.errors import Internal, Invalid, Unavailable
+from domain.errors import Internal, Invalid
 from domain.ids import new_id
 from server.http.accepting import Acceptor
 from server.http.base_path import below
 from server.http.departing import Departing
 from server.http.door import Door
 from server.http.problems import problem
-from server.transport.arriving import Arriving, Share
+from server.transport.arriving import Arriving, Crowded, Share
 
 log = structlog.get_logger(__name__)
 
@@ -236,7 +236,7 @@ class HttpConnection(web.RequestHandler):
             self._share = self._arriving.share(stranger=True)
         try:
             self._share.hold(self._head_size)
-        except Unavailable:
+        except Crowded:
             return False
         return True
 

@@ -13,7 +13,7 @@ from aiohttp import BodyPartReader, ClientError, MultipartReader, StreamReader, 
 from aiohttp.http_exceptions import HttpProcessingError
 
 from domain.errors import Invalid, TooLarge, Unavailable
-from server.transport.arriving import Share
+from server.transport.arriving import Crowded, Share
 
 FORM = "multipart/form-data"
 
@@ -151,9 +151,9 @@ class _Body:
         try:
             if not self._content.is_eof():
                 self._share.hold(PIECE)
-        except Unavailable:
+        except Crowded as error:
             coming.close()
-            raise
+            raise Unavailable(str(error)) from None
         try:
             async with asyncio.timeout(IDLE):
                 return await coming

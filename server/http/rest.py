@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from domain.errors import Invalid, TooLarge, Unauthenticated
+from domain.errors import Invalid, TooLarge, Unauthenticated, Unavailable
 from domain.principals import Principal
 from handlers.command import Command, Registry, Route
 from handlers.context import Context
@@ -15,7 +15,7 @@ from handlers.dispatcher import Dispatcher
 from server.http.addresses import Addresses
 from server.http.middleware import ADDRESS, REQUEST_ID, USER
 from server.http.responses import json_response
-from server.transport.arriving import Arriving
+from server.transport.arriving import Arriving, Crowded
 from server.transport.unpacking import Body
 
 PREFIX = "/api/v1"
@@ -154,7 +154,10 @@ class Rest:
                 if len(read) > limit:
                     raise _too_large(limit)
                 if not body.came:
-                    share.hold(len(read))
+                    try:
+                        share.hold(len(read))
+                    except Crowded as error:
+                        raise Unavailable(str(error)) from None
         return read
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from domain.accounts.accounts import network_of
 from server.transport.crowd import Crowd
 from server.transport.options import TransportCounters, TransportOptions
 from server.transport.session import Session
@@ -55,7 +54,7 @@ class Admission:
         """Why there may be no further session of this address, after whoever has most has made
         room; None: there may.
         """
-        network = network_of(address)
+        network = self._options.network(address)
         limited = not self._options.unlimited(address)
         if (
             limited
@@ -71,7 +70,7 @@ class Admission:
         """A session begins, and nobody knows whose it is."""
         self._sessions += 1
         if not self._options.unlimited(session.caller.address):
-            self._addresses[network_of(session.caller.address)] += 1
+            self._addresses[self._options.network(session.caller.address)] += 1
         self._add_stranger(session)
 
     def claim(self, session: Session, user: str) -> bool:
@@ -100,7 +99,7 @@ class Admission:
         else:
             self._sessions -= 1
         if not self._options.unlimited(session.caller.address):
-            network = network_of(session.caller.address)
+            network = self._options.network(session.caller.address)
             self._addresses[network] -= 1
             if not self._addresses[network]:
                 del self._addresses[network]
@@ -112,7 +111,7 @@ class Admission:
     def _party(self, session: Session) -> str:
         address = session.caller.address
         # Whoever comes from where many are together is nobody's like.
-        return session.id if self._options.unlimited(address) else network_of(address)
+        return session.id if self._options.unlimited(address) else self._options.network(address)
 
     def _add_stranger(self, session: Session) -> None:
         self._ages[session] = self._time()

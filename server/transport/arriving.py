@@ -6,12 +6,17 @@ from types import TracebackType
 
 import structlog
 
-from domain.errors import Unavailable
-
 log = structlog.get_logger(__name__)
 
 TELL_EVERY = 60.0
 """Seconds between two lines in the log that say that something was refused."""
+
+
+class Crowded(Exception):
+    """Too much is on its way here already, of all together: what is refused may be sent again."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many requests are on their way here at once: try again.")
 
 
 class Arriving:
@@ -46,7 +51,7 @@ class Arriving:
         """For `Share`: one holds `after` bytes instead of `before`.
 
         Raises:
-            Unavailable: it would be more than there may be; nothing has changed.
+            Crowded: it would be more than there may be; nothing has changed.
         """
         more = after - before
         if more > 0 and (
@@ -54,7 +59,7 @@ class Arriving:
         ):
             self.refused += 1
             self._tell()
-            raise Unavailable("Too many requests are on their way here at once: try again.")
+            raise Crowded()
         self.held += more
         if stranger:
             self._strange += more
@@ -83,7 +88,7 @@ class Share:
         """So many bytes of it are held from now on; call it before waiting for more.
 
         Raises:
-            Unavailable: too much is held already, of all together.
+            Crowded: too much is held already, of all together.
         """
         if size != self._held:
             self._all.resize(self._held, size, stranger=self._stranger)

@@ -11,6 +11,10 @@ def _none(_text: str) -> bool:
     return False
 
 
+def _itself(text: str) -> str:
+    return text
+
+
 def _peer(request: web.BaseRequest) -> str:
     return request.remote or ""
 
@@ -22,6 +26,9 @@ class TransportOptions:
     path: str = "/socket.io/"
     node: str = ""
     """What session ids begin with, followed by a dot: a balancer finds a session's node by it."""
+    node_header: str = "X-Node"
+    """In the answer to a polling handshake: says `node`, for balancers that learn which node it is
+    and do not know their names beforehand."""
     ping_interval: float = 25.0
     ping_timeout: float = 20.0
     """A peer silent for `ping_interval + ping_timeout` is gone."""
@@ -36,6 +43,8 @@ class TransportOptions:
     """Whether an allowed `Origin` is allowed by its name, not with all others; None: each is."""
     address: Callable[[web.BaseRequest], str] = _peer
     """The network address of whoever sends a request."""
+    network: Callable[[str], str] = _itself
+    """What an address is counted by: of which network it is."""
     max_frame: int = 65536
     """Of one message from a client, and of one polling request."""
     max_connect: int = 1048576
@@ -62,7 +71,7 @@ class TransportOptions:
     """For a client that polls to come and fetch why its session was closed."""
     max_sessions: int = 100_000
     max_sessions_per_address: int = 100_000
-    """Of one network address, or one /64 network of IPv6."""
+    """Of one network, as `network` has it."""
     max_sessions_per_user: int = 100_000
     unlimited: Callable[[str], bool] = _none
     """Whether an address is that of many, such as a proxy's own."""

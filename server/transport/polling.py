@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from domain.errors import Unavailable
+from server.transport.arriving import Crowded
 from server.transport.large import ANSWERED, HEAD, MAX_PASSED_OVER, PREFIX, Place
 from server.transport.packets import SEPARATOR, MalformedPacket, decode_base64
 from server.transport.session import Session
@@ -53,9 +53,9 @@ async def bring(session: Session, request: web.Request) -> None:
     try:
         await reading.read(request)
         await session.has_room()
-    except Unavailable as error:
+    except Crowded as error:
         session.lost("transport error")
-        raise PollingError(error.message, status=503) from None
+        raise PollingError(str(error), status=503) from None
     except MalformedPacket as error:
         session.fail(str(error))
         raise PollingError(str(error)) from None
@@ -86,7 +86,7 @@ class _Reading:
         """Take in the body.
 
         Raises PollingError if it is too large or late, MalformedPacket for what breaks the
-        protocol, Unavailable if too much is on its way already, of all clients together.
+        protocol, Crowded if too much is on its way already, of all clients together.
         """
         session, body = self._session, Body(request)
         came = request.content_length or 0

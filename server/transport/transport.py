@@ -44,10 +44,6 @@ _STATUS = {FULL: 503, SAME_ADDRESS: 429}
 _FORBIDDEN = (4, "Forbidden")
 _UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 
-NODE_HEADER = "Parley-Node"
-"""In the answer to a polling handshake: the name that the new session's id begins with, for balancers
-that learn which node it is and do not know their names beforehand."""
-
 _MAX_ARRIVING = 64 * 1024 * 1024
 
 _UPGRADE_SECONDS = 60.0
@@ -299,7 +295,7 @@ class Transport:
         else:
             response = self._text(request, opening)
             if options.node:
-                response.headers[NODE_HEADER] = options.node
+                response.headers[options.node_header] = options.node
         self._sessions[session.id] = session
         self.counters.sessions += 1
         self._admission.enter(session)

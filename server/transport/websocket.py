@@ -13,9 +13,8 @@ from typing import cast
 
 from aiohttp import hdrs, web
 
-from domain.errors import Unavailable
 from server.transport import frames
-from server.transport.arriving import Share
+from server.transport.arriving import Crowded, Share
 from server.transport.frames import FrameError, FrameReader, text_frame
 from server.transport.large import ANSWERED, PREFIX, Place
 from server.transport.packets import MalformedPacket
@@ -217,7 +216,7 @@ class WebSocket(asyncio.Protocol):
             self._share = session.arriving()
         try:
             self._share.hold(held)
-        except Unavailable:
+        except Crowded:
             self._leave_share()
             if self._probing:
                 self.refuse(frames.TRY_AGAIN)

@@ -30,3 +30,12 @@ def test_a_circle_is_found_also_one_for_the_type_checker_alone(tmp_path: Path) -
     )
     (package / "three.py").write_text("import some.one\n")
     assert sorted(set(circle(imports(tmp_path, ["some"])))) == ["some.one", "some.two"]
+
+
+def test_the_transport_with_the_hub_knows_nothing_of_parley() -> None:
+    graph = imports()
+    theirs = {name for name in graph if f"{name}.".startswith("server.transport.")}
+    assert len(theirs) > 20
+    known = set().union(*(graph[name] for name in (*theirs, "fanout.hub"))) - theirs
+    assert known == {"fanout.hub", "domain.delivery"}
+    assert not graph["domain.delivery"]

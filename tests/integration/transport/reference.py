@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from domain.accounts.accounts import network_of
 from fanout.hub import Hub
 from server.transport.application import Connection, ConnectRefused
 from server.transport.options import TransportOptions
@@ -85,7 +86,9 @@ async def serve(
     """Run the reference application on 127.0.0.1."""
     application = application or ReferenceApplication()
     application.hub = Hub(encode_event)
-    transport = Transport(application, application.hub, TransportOptions(**options))
+    transport = Transport(
+        application, application.hub, TransportOptions(network=network_of, **options)
+    )
     app = web.Application()
     transport.attach(app)
     app.cleanup_ctx.append(transport.run)
