@@ -268,6 +268,7 @@ async def test_aiohttp_lets_go_of_a_connection_that_became_a_websocket(
         return await handled(request, name, sid)
 
     monkeypatch.setattr(server.transport, "_serve", serve_request)
+    gc.collect()  # what other tests left
     before = sum(issubclass(type(o), web_protocol.RequestHandler) for o in gc.get_objects())
     sockets = [await RawSocket.open(server.port) for _ in range(10)]
     for socket in sockets:
