@@ -6,6 +6,7 @@ from functools import partial
 from typing import cast
 
 from actions.connections.clients import Clients, Outlet
+from actions.ledger import Ledger
 from actions.streams.streams import Rules, Streams
 from domain.clock import Clock
 from domain.events import StoredEvent
@@ -57,6 +58,7 @@ class Core:
             on_gap=_send_away,
         )
         self.publisher = Publisher(self.hub, self.sequencer, bus, tracing)
+        self.ledger = Ledger(engine, self.publisher)
         self.control = Control(bus)
         self.user_control = orders = UserControl(bus)
         self.clients = Clients(on_first=orders.follow, on_last=orders.unfollow)

@@ -1,15 +1,17 @@
 """Opening conversations and changing what is said of them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
 
 from actions.accounts.people import People, require_users
 from actions.attempts import ATTEMPTS, busy
+from actions.ledger import Ledger, Must
 from actions.messaging.conversation_views import ConversationViews, change_of
 from actions.messaging.memberships import Memberships
-from actions.messaging.owners import Owners, manages
+from actions.messaging.owners import Owners
 from actions.messaging.places import Places
 from actions.messaging.strangers import Strangers
 from actions.streams.streams import Streams
@@ -31,10 +33,8 @@ from domain.messaging.conversations import (
 )
 from domain.principals import Principal, Role
 from domain.streams import Head
-from fanout.publisher import Publisher
 from store.accounts.contacts import BLOCKS, pair, unblocked
 from store.engine import (
-    Append,
     Appended,
     Document,
     Engine,
@@ -84,7 +84,7 @@ class Conversations:
         strangers: Strangers,
         places: Places,
         streams: Streams,
-        publisher: Publisher,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
         self._engine = engine
@@ -96,7 +96,7 @@ class Conversations:
         self._strangers = strangers
         self._places = places
         self._streams = streams
-        self._publisher = publisher
+        self._ledger = ledger
         self._clock = clock
 
     # -- opening ------------------------------------------------------------------------------
@@ -148,48 +148,46 @@ class Conversations:
 
         at = timestamp(self._clock.now())
         id = await self._reserve(principal, kind, others, digest, client_id, at)
-        guards = [*(unblocked(each, user) for each in others), is_new(id)]
-        stream = stream_of(id)
         data = _opened(id, kind, title, roles, at)
-        opening = Append(
-            org,
-            stream,
-            principal.actor,
-            at,
-            [NewEvent(CONVERSATION_CREATED.name, {**data})],
-            [
-                Insert(
-                    CONVERSATIONS,
-                    {
-                        "id": id,
-                        "kind": kind.value,
-                        "title": title,
-                        "topic": None,
-                        "created_at": at,
-                        "created_by": user,
-                        "owners": owners,
-                        "size": len(roles),
-                    },
-                ),
-                *(add_member(id, each, role, at) for each, role in roles.items()),
-            ],
-            guards,
-        )
+        room: Document = {
+            "id": id,
+            "kind": kind.value,
+            "title": title,
+            "topic": None,
+            "created_at": at,
+            "created_by": user,
+            "owners": owners,
+            "size": len(roles),
+        }
         try:
             # A direct conversation is never refused because strangers have filled somebody's list.
             async with self._places.held(org, list(roles) if owners else ()) as crowded:
                 if crowded is not None and await self._conversations.made(org, id) is None:
                     raise too_many(principal, crowded)
                 async with self._strangers.adding(principal, others if owners else ()):
-                    appended = await self._engine.append(opening)
-        except GuardFailed as failed:
-            if failed.guard.collection is BLOCKS:
-                raise shut_out(kind) from None
+                    await self._ledger.append(
+                        org,
+                        stream_of(id),
+                        principal.actor,
+                        at,
+                        [NewEvent(CONVERSATION_CREATED.name, {**data})],
+                        [
+                            Insert(CONVERSATIONS, room),
+                            *(add_member(id, each, role, at) for each, role in roles.items()),
+                        ],
+                        [
+                            *(
+                                Must(unblocked(each, user), partial(shut_out, kind))
+                                for each in others
+                            ),
+                            is_new(id),
+                        ],
+                        first=partial(self.admit, org, list(roles), id, Head("", 0, 0)),
+                    )
+        except GuardFailed:
             doc = await self._conversations.made(org, id)
             assert doc is not None
             return await self._first(principal, doc, kind, title, roles)
-        self.admit(org, list(roles), id, appended, Head("", 0, 0))
-        self._publisher.stored(appended.events)
         return data
 
     async def _first(
@@ -237,8 +235,8 @@ class Conversations:
         org: str,
         users: Sequence[str],
         conversation: str,
-        appended: Appended,
         reactions: Head,
+        appended: Appended,
     ) -> None:
         """Have newcomers' connections follow a conversation from the event that brought them."""
         self._memberships.changed(users)
@@ -279,7 +277,7 @@ class Conversations:
     ) -> Document:
         id = doc["id"]
         for _ in range(ATTEMPTS):
-            guard = manages(principal, doc)
+            authority = self._owners.authority(principal, doc)
             changed = {**doc, **values}
             if changed == doc:
                 # Nothing to write; who may not change it shall hear so all the same.
@@ -289,23 +287,18 @@ class Conversations:
             as_read = is_as(id, kind=doc["kind"], title=doc["title"], topic=doc["topic"])
             data, members = await self._views.shared(principal.org, changed)
             try:
-                appended = await self._engine.append(
-                    Append(
-                        principal.org,
-                        stream_of(id),
-                        principal.actor,
-                        timestamp(self._clock.now()),
-                        [NewEvent(CONVERSATION_UPDATED.name, {**data})],
-                        [Update(CONVERSATIONS, id, set=values)],
-                        [guard, as_read, *members],
-                    )
+                await self._ledger.append(
+                    principal.org,
+                    stream_of(id),
+                    principal.actor,
+                    timestamp(self._clock.now()),
+                    [NewEvent(CONVERSATION_UPDATED.name, {**data})],
+                    [Update(CONVERSATIONS, id, set=values)],
+                    [authority, as_read, *members],
                 )
-            except GuardFailed as failed:
-                if failed.guard == guard:
-                    raise await self._owners.refused(principal, doc) from None
+            except GuardFailed:
                 doc = await self._views.visible(principal, id)
                 continue
-            self._publisher.stored(appended.events)
             return changed
         raise busy()
 
@@ -315,41 +308,26 @@ class Conversations:
         org, user, id = principal.org, principal.user, doc["id"]
         data = change_of(doc)
         data["muted"], data["archived"] = values.get("muted"), values.get("archived")
-        stream = personal_stream(user)
-        try:
-            appended = await self._engine.append(
-                Append(
-                    org,
-                    stream,
-                    principal.actor,
-                    timestamp(self._clock.now()),
-                    [NewEvent(CONVERSATION_UPDATED.name, {**data})],
-                    change_settings(id, user, values),
-                    [is_member(id, user)],
-                )
-            )
-        except GuardFailed:
-            raise NotFound("You are not in this conversation.") from None
-        publish_personal(self._publisher, self._streams, self._memberships, principal, appended)
+        await self._ledger.append(
+            org,
+            personal_stream(user),
+            principal.actor,
+            timestamp(self._clock.now()),
+            [NewEvent(CONVERSATION_UPDATED.name, {**data})],
+            change_settings(id, user, values),
+            [Must(is_member(id, user), _not_in_it)],
+            first=partial(follow_own, self._streams, self._memberships, principal),
+        )
 
 
-def publish_personal(
-    publisher: Publisher,
-    streams: Streams,
-    memberships: Memberships,
-    principal: Principal,
-    appended: Appended,
+def follow_own(
+    streams: Streams, memberships: Memberships, principal: Principal, appended: Appended
 ) -> None:
-    """Publish what an append to a user's own stream stored; its first event makes the user's
-    connections follow it.
-    """
-    if appended.replayed:
-        return
+    """Have a user's connections follow the user's own stream from its first event on."""
     if appended.seq == 1:
         org, user = principal.org, principal.user
         memberships.changed([user])
         streams.admit(org, [user], {personal_stream(user): Head(appended.epoch, 0, 0)})
-    publisher.stored(appended.events)
 
 
 def shut_out(kind: Kind) -> Forbidden:
@@ -357,6 +335,10 @@ def shut_out(kind: Kind) -> Forbidden:
     if kind is Kind.DIRECT:
         return Forbidden("This user does not want to hear from you.")
     return Forbidden("One of these users does not want to be added by you.")
+
+
+def _not_in_it() -> NotFound:
+    return NotFound("You are not in this conversation.")
 
 
 def _same(used: Creation, digest: str) -> str:

@@ -7,16 +7,18 @@ node dies meanwhile, the job of another goes on.
 
 import asyncio
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import cast
 
 import structlog
 
 from actions.attempts import ATTEMPTS, busy
 from actions.connections.clients import Outlet
+from actions.ledger import Ledger
 from actions.messaging.conversation_views import ConversationViews
 from actions.messaging.conversations import REACTIONS
 from actions.messaging.memberships import Memberships
-from actions.messaging.owners import Owners, manages
+from actions.messaging.owners import Owners
 from actions.streams.streams import Streams
 from domain.clock import Clock, parse_timestamp, timestamp
 from domain.errors import ParleyError
@@ -29,8 +31,7 @@ from domain.messaging.conversations import (
 )
 from domain.principals import Principal
 from fanout.hub import Hub
-from fanout.publisher import Publisher
-from store.engine import Append, Delete, Engine, GuardFailed, NewEvent
+from store.engine import Appended, Delete, GuardFailed, NewEvent
 from store.messaging.conversations import (
     MEMBERS,
     ConversationRepository,
@@ -59,7 +60,6 @@ class Deletions:
 
     def __init__(
         self,
-        engine: Engine,
         conversations: ConversationRepository,
         deletions: DeletionRepository,
         memberships: Memberships,
@@ -67,10 +67,9 @@ class Deletions:
         owners: Owners,
         hub: Hub,
         streams: Streams,
-        publisher: Publisher,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
-        self._engine = engine
         self._conversations = conversations
         self._deletions = deletions
         self._memberships = memberships
@@ -78,7 +77,7 @@ class Deletions:
         self._owners = owners
         self._hub = hub
         self._streams = streams
-        self._publisher = publisher
+        self._ledger = ledger
         self._clock = clock
         self._wake = asyncio.Event()
 
@@ -95,39 +94,34 @@ class Deletions:
             if await self._conversations.is_deleted_by(org, conversation, principal.user):
                 return
             doc = await self._views.visible(principal, conversation)
-            guard = manages(principal, doc)
+            authority = self._owners.authority(principal, doc)
             if not await self._owners.is_manager(principal, doc):
                 raise await self._owners.refused(principal, doc)
-            guards = [guard, remains(conversation, doc["kind"])]
+            as_read = [remains(conversation, doc["kind"])]
             users: list[str] = []
             if doc["kind"] == Kind.GROUP:
                 members = await self._conversations.members(org, conversation)
                 users = [each["user"] for each in members]
-                guards.append(is_as(conversation, size=len(users)))
+                as_read.append(is_as(conversation, size=len(users)))
             at = timestamp(self._clock.now())
             data: ConversationDeleted = {"id": conversation}
             try:
-                appended = await self._engine.append(
-                    Append(
-                        org,
-                        stream,
-                        principal.actor,
-                        at,
-                        [NewEvent(CONVERSATION_DELETED.name, {**data})],
-                        [
-                            bury(conversation, principal.user),
-                            note_deletion(conversation, at),
-                            *(Delete(MEMBERS, key_of(conversation, each)) for each in users),
-                        ],
-                        guards,
-                    )
+                appended = await self._ledger.append(
+                    org,
+                    stream,
+                    principal.actor,
+                    at,
+                    [NewEvent(CONVERSATION_DELETED.name, {**data})],
+                    [
+                        bury(conversation, principal.user),
+                        note_deletion(conversation, at),
+                        *(Delete(MEMBERS, key_of(conversation, each)) for each in users),
+                    ],
+                    [authority, *as_read],
+                    first=partial(self._buried, conversation),
                 )
-            except GuardFailed as failed:
-                if failed.guard == guard:
-                    raise await self._owners.refused(principal, doc) from None
+            except GuardFailed:
                 continue
-            self._memberships.forget_facts(conversation)
-            self._publisher.stored(appended.events)
             self._put_out(users, conversation, appended.seq)
             log.info("conversation_deleted", conversation=conversation, by=principal.user)
             self._wake.set()
@@ -135,6 +129,9 @@ class Deletions:
             await self._empty(org, conversation, appended.seq, AT_FIRST)
             return
         raise busy()
+
+    def _buried(self, conversation: str, _: Appended) -> None:
+        self._memberships.forget_facts(conversation)
 
     def _put_out(self, users: Sequence[str], conversation: str, seq: int) -> None:
         self._memberships.changed(users)

@@ -3,13 +3,13 @@
 from typing import Any
 
 from actions.attempts import ATTEMPTS
+from actions.ledger import Ledger
 from actions.messaging.message_views import MessageViews
 from domain.clock import Clock, timestamp
 from domain.errors import Unavailable
 from domain.events import Actor
 from domain.messaging.messages import MESSAGE_EDITED
-from fanout.publisher import Publisher
-from store.engine import Append, Document, Engine, GuardFailed, NewEvent, Update
+from store.engine import Document, Engine, GuardFailed, NewEvent, Update
 from store.messaging.messages import MESSAGES, MessageRepository, is_in
 from store.uploads.uploads import UploadRepository
 
@@ -23,14 +23,14 @@ class LostFiles:
         messages: MessageRepository,
         uploads: UploadRepository,
         views: MessageViews,
-        publisher: Publisher,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
         self._engine = engine
         self._messages = messages
         self._uploads = uploads
         self._views = views
-        self._publisher = publisher
+        self._ledger = ledger
         self._clock = clock
 
     async def removed(self, org: str, upload: Document) -> None:
@@ -66,19 +66,16 @@ class LostFiles:
                 org, message, head.trimmed if head is not None else 0
             )
             try:
-                appended = await self._engine.append(
-                    Append(
-                        org,
-                        stream,
-                        Actor(upload["owner"]),
-                        timestamp(self._clock.now()),
-                        [NewEvent(MESSAGE_EDITED.name, {**view, **veil})],
-                        [Update(MESSAGES, message, set=change), *trimmed, told.more()],
-                        [is_in(message, doc["conversation"], deleted_at=None), told.is_all],
-                    )
+                await self._ledger.append(
+                    org,
+                    stream,
+                    Actor(upload["owner"]),
+                    timestamp(self._clock.now()),
+                    [NewEvent(MESSAGE_EDITED.name, {**view, **veil})],
+                    [Update(MESSAGES, message, set=change), *trimmed, told.more()],
+                    [is_in(message, doc["conversation"], deleted_at=None), told.is_all],
                 )
             except GuardFailed:
                 continue
-            self._publisher.stored(appended.events)
             return
         raise Unavailable("Others are changing a message of this file at the same moment.")

@@ -2,15 +2,15 @@
 
 from actions.accounts.people import People
 from actions.attempts import ATTEMPTS, busy
+from actions.ledger import Ledger, Must
 from actions.messaging.conversation_views import ConversationViews
 from actions.messaging.members import Members
-from actions.messaging.owners import Owners, administers, manages, role_event
+from actions.messaging.owners import Owners, administers, role_event
 from domain.clock import Clock, timestamp
 from domain.errors import Conflict, NotFound, TooLarge
 from domain.messaging.conversations import MAX_OWNERS, Conversation, Kind, MemberRole, stream_of
 from domain.principals import Principal, Role
-from fanout.publisher import Publisher
-from store.engine import Append, Document, Engine, Guard, GuardFailed, Update
+from store.engine import Document, Guard, GuardFailed, Update
 from store.messaging.conversations import (
     CONVERSATIONS,
     MEMBERS,
@@ -27,22 +27,20 @@ class MemberRoles:
 
     def __init__(
         self,
-        engine: Engine,
         conversations: ConversationRepository,
         people: People,
         views: ConversationViews,
         members: Members,
         owners: Owners,
-        publisher: Publisher,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
-        self._engine = engine
         self._conversations = conversations
         self._people = people
         self._views = views
         self._members = members
         self._owners = owners
-        self._publisher = publisher
+        self._ledger = ledger
         self._clock = clock
 
     async def update(
@@ -65,33 +63,31 @@ class MemberRoles:
             doc = await self._conversations.get(org, conversation)
             if doc is None:
                 raise NotFound("There is no such conversation.")
-            guard, takes_over = await self._authority(principal, doc)
+            authority, takes_over = await self._authority(principal, doc)
             member = await self._conversations.member(org, conversation, user)
             if member is None and not (takes_over and user == principal.user and role == "owner"):
                 raise NotFound("This user is not in the conversation.")
             try:
                 if member is None:
-                    done = await self._members.enter(principal, doc, user, [guard], role)
+                    done = await self._members.enter(principal, doc, user, [authority], role)
                 else:
-                    done = await self._change(principal, doc, member, role, guard)
-            except GuardFailed as failed:
-                if takes_over or failed.guard != guard:
-                    continue
-                raise await self._owners.refused(principal, doc) from None
+                    done = await self._change(principal, doc, member, role, authority)
+            except GuardFailed:
+                continue
             if done:
                 if role == "owner":
                     await self._owners.look_again(org, conversation, user)
                 return (await self._views.many(principal, [doc]))[0]
         raise busy()
 
-    async def _authority(self, principal: Principal, doc: Document) -> tuple[Guard, bool]:
+    async def _authority(self, principal: Principal, doc: Document) -> tuple[Guard | Must, bool]:
         """The guard of one who may change roles, and whether only because nobody else is there."""
         member = await self._conversations.member(principal.org, doc["id"], principal.user)
         if doc["kind"] == Kind.DIRECT and member is None:
             raise NotFound("There is no such conversation.")
-        guard = manages(principal, doc)
+        authority = self._owners.authority(principal, doc)
         if administers(principal, doc) or (member is not None and member["role"] == "owner"):
-            return guard, False
+            return authority, False
         if (
             doc["kind"] == Kind.GROUP
             and principal.role.at_least(Role.ADMIN)
@@ -106,13 +102,17 @@ class MemberRoles:
         doc: Document,
         member: Document,
         role: MemberRole,
-        authority: Guard,
+        authority: Guard | Must,
     ) -> bool:
         """Change a member's role as of these documents; False if it is owned by others by now."""
         org, id, user = principal.org, doc["id"], member["user"]
         if member["role"] == role:
             return True
-        guards = [authority, has_role(id, user, member["role"]), is_owned_as(doc)]
+        guards: list[Guard | Must] = [
+            authority,
+            has_role(id, user, member["role"]),
+            is_owned_as(doc),
+        ]
         if role == "owner":
             if not await self._people.existing(org, [user]):
                 raise Conflict("This user is disabled.")
@@ -127,19 +127,16 @@ class MemberRoles:
                 raise Conflict("This is the last owner. Make somebody else one first.")
             guards.append(has_role(id, others[0], "owner"))
             values = count_owners(owners_of(doc) - 1)
-        appended = await self._engine.append(
-            Append(
-                org,
-                stream_of(id),
-                principal.actor,
-                timestamp(self._clock.now()),
-                [role_event(id, user, role)],
-                [
-                    Update(MEMBERS, member["id"], set={"role": role}),
-                    Update(CONVERSATIONS, id, set=values),
-                ],
-                guards,
-            )
+        await self._ledger.append(
+            org,
+            stream_of(id),
+            principal.actor,
+            timestamp(self._clock.now()),
+            [role_event(id, user, role)],
+            [
+                Update(MEMBERS, member["id"], set={"role": role}),
+                Update(CONVERSATIONS, id, set=values),
+            ],
+            guards,
         )
-        self._publisher.stored(appended.events)
         return True

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from actions.accounts.people import People, require_users
 from actions.attempts import ATTEMPTS, busy
+from actions.ledger import Ledger, Must
 from actions.messaging.conversation_views import ConversationViews, may_discover
 from actions.messaging.conversations import REACTIONS, Conversations, shut_out, too_many
 from actions.messaging.memberships import Memberships
-from actions.messaging.owners import Owners, manages
+from actions.messaging.owners import Owners
 from actions.messaging.places import Places
 from actions.messaging.strangers import Strangers
 from actions.streams.streams import Streams
@@ -31,10 +33,8 @@ from domain.messaging.conversations import (
 )
 from domain.principals import Principal
 from domain.streams import Head
-from fanout.publisher import Publisher
-from store.accounts.contacts import BLOCKS, unblocked
+from store.accounts.contacts import unblocked
 from store.engine import (
-    Append,
     Appended,
     Change,
     Delete,
@@ -79,7 +79,7 @@ class Members:
         strangers: Strangers,
         places: Places,
         streams: Streams,
-        publisher: Publisher,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
         self._engine = engine
@@ -92,7 +92,7 @@ class Members:
         self._strangers = strangers
         self._places = places
         self._streams = streams
-        self._publisher = publisher
+        self._ledger = ledger
         self._clock = clock
 
     # -- in -----------------------------------------------------------------------------------
@@ -128,23 +128,16 @@ class Members:
         org = principal.org
         for _ in range(ATTEMPTS):
             doc = await self._views.visible(principal, conversation)
-            guard = manages(principal, doc)
+            authority = self._owners.authority(principal, doc)
             # Before anything is told of the user or of the room there is; the guard is for what
             # changes after this.
             if not await self._owners.is_manager(principal, doc):
                 raise await self._owners.refused(principal, doc)
             await require_users(self._people, org, [user])
-            authority = [guard, unblocked(user, principal.user)]
+            willing = Must(unblocked(user, principal.user), partial(shut_out, Kind(doc["kind"])))
             there = await self._memberships.is_member(org, conversation, user)
-            try:
-                async with self._strangers.adding(principal, () if there else [user]):
-                    done = await self.enter(principal, doc, user, authority)
-            except GuardFailed as failed:
-                if failed.guard.collection is BLOCKS:
-                    if await self._memberships.is_member(org, conversation, user):
-                        return (await self._views.many(principal, [doc]))[0]
-                    raise shut_out(Kind(doc["kind"])) from None
-                raise await self._owners.refused(principal, doc) from None
+            async with self._strangers.adding(principal, () if there else [user]):
+                done = await self.enter(principal, doc, user, [authority], willing=[willing])
             if done:
                 return (await self._views.many(principal, [doc]))[0]
         raise busy()
@@ -154,13 +147,19 @@ class Members:
         principal: Principal,
         doc: Document,
         user: str,
-        authority: Sequence[Guard],
+        authority: Sequence[Guard | Must],
         role: MemberRole = "member",
+        *,
+        willing: Sequence[Must] = (),
     ) -> bool:
-        """Put a user in as of a conversation's document; False if it has other owners by now.
+        """Put a user in as of a conversation's document; False if that has changed by now.
+
+        Args:
+            authority: what must hold.
+            willing: what must hold too if the user is not in it yet.
 
         Raises:
-            GuardFailed: one of `authority`.
+            ParleyError: what these say.
             TooLarge: there is no room for the user, who is not in it yet.
         """
         org, id = principal.org, doc["id"]
@@ -170,14 +169,15 @@ class Members:
         async with self._places.held(org, [user]) as crowded:
             if (full or crowded) and not await self._memberships.is_member(org, id, user):
                 raise TooLarge("This conversation is full.") if full else too_many(principal, user)
-            return await self._enter(principal, doc, user, authority, role, most)
+            return await self._enter(principal, doc, user, authority, willing, role, most)
 
     async def _enter(
         self,
         principal: Principal,
         doc: Document,
         user: str,
-        authority: Sequence[Guard],
+        authority: Sequence[Guard | Must],
+        willing: Sequence[Must],
         role: MemberRole,
         most: int,
     ) -> bool:
@@ -190,27 +190,23 @@ class Members:
         owners = count_owners(owners_of(doc) + 1) if role == "owner" else {}
         # Read before the append: the newcomer misses no reaction to what it will fetch.
         reactions = await self._engine.head(org, f"{REACTIONS}/{id}") or Head("", 0, 0)
+        newcomer = is_no_member(id, user)
         try:
-            appended = await self._engine.append(
-                Append(
-                    org,
-                    stream_of(id),
-                    principal.actor,
-                    at,
-                    [NewEvent(MEMBER_ADDED.name, {**data})],
-                    [
-                        add_member(id, user, role, at),
-                        Update(CONVERSATIONS, id, set=owners, inc={"size": 1}),
-                    ],
-                    [*authority, is_no_member(id, user), is_owned_as(doc), has_room(id, most)],
-                )
+            await self._ledger.append(
+                org,
+                stream_of(id),
+                principal.actor,
+                at,
+                [NewEvent(MEMBER_ADDED.name, {**data})],
+                [
+                    add_member(id, user, role, at),
+                    Update(CONVERSATIONS, id, set=owners, inc={"size": 1}),
+                ],
+                [*authority, newcomer, *willing, is_owned_as(doc), has_room(id, most)],
+                first=partial(self._opened.admit, org, [user], id, reactions),
             )
         except GuardFailed as failed:
-            if failed.guard in authority:
-                raise
-            return failed.guard.collection is MEMBERS
-        self._opened.admit(org, [user], id, appended, reactions)
-        self._publisher.stored(appended.events)
+            return failed.guard == newcomer
         return True
 
     # -- out ----------------------------------------------------------------------------------
@@ -258,9 +254,9 @@ class Members:
         org = principal.org
         for _ in range(ATTEMPTS):
             doc = await self._views.visible(principal, conversation)
-            authority: list[Guard] = []
+            authority: list[Must] = []
             if user != principal.user:
-                authority.append(manages(principal, doc))
+                authority.append(self._owners.authority(principal, doc))
             elif doc["kind"] == Kind.DIRECT:
                 raise Invalid("A direct conversation cannot be left.")
             member = await self._conversations.member(org, conversation, user)
@@ -270,22 +266,22 @@ class Members:
                 raise NotFound("This user is not in the conversation.")
             guards, changes, events, heir = await self._going(org, doc, member)
             try:
-                appended = await self._engine.append(
-                    Append(
-                        org,
-                        stream_of(conversation),
-                        principal.actor,
-                        timestamp(self._clock.now()),
-                        events,
-                        changes,
-                        [*authority, *guards],
-                    )
+                appended = await self._ledger.append(
+                    org,
+                    stream_of(conversation),
+                    principal.actor,
+                    timestamp(self._clock.now()),
+                    events,
+                    changes,
+                    [*authority, *guards],
+                    first=partial(self._gone, user),
                 )
-            except GuardFailed as failed:
-                if failed.guard in authority:
-                    raise await self._owners.refused(principal, doc) from None
+            except GuardFailed:
                 continue
-            self._gone(conversation, user, appended)
+            # All have been told, the one who goes too; this one hears no more after that.
+            self._streams.expel(
+                user, {stream_of(conversation): appended.seq, f"{REACTIONS}/{conversation}": 0}
+            )
             await self._owners.look_again(org, conversation, heir)
             return doc
         raise busy()
@@ -310,13 +306,8 @@ class Members:
         changes.append(Update(CONVERSATIONS, id, set=values, inc={"size": -1}))
         return guards, changes, events, heir
 
-    def _gone(self, conversation: str, user: str, appended: Appended) -> None:
-        """Tell all, the one who goes too; this one hears no more after that."""
+    def _gone(self, user: str, _: Appended) -> None:
         self._memberships.changed([user])
-        self._publisher.stored(appended.events)
-        self._streams.expel(
-            user, {stream_of(conversation): appended.seq, f"{REACTIONS}/{conversation}": 0}
-        )
 
     def removed(self, _org: str, event: StoredEvent) -> None:
         """A `member.removed` was delivered on this node: from here on that user hears no more of

@@ -3,17 +3,26 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from actions.attempts import ATTEMPTS, busy
-from actions.messaging.conversations import publish_personal
+from actions.ledger import Ledger, Must
+from actions.messaging.conversations import follow_own
 from actions.messaging.last_messages import Last, LastMessages
 from actions.messaging.memberships import Facts, Memberships
 from actions.messaging.message_views import MessageViews, shown
-from actions.messaging.writing import attachment, may_write, refused
+from actions.messaging.writing import (
+    attachment,
+    may_write,
+    mentionable,
+    no_conversation,
+    no_message,
+    no_upload,
+)
 from actions.streams.streams import Streams
 from domain.clock import Clock, timestamp
-from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from domain.errors import Conflict, Forbidden, Invalid, NotFound, ParleyError
 from domain.events import CLIENT_ID
 from domain.ids import key_digest, new_id
 from domain.messaging.conversations import personal_stream, stream_of
@@ -29,9 +38,7 @@ from domain.messaging.messages import (
     emptied,
 )
 from domain.principals import Principal, Role
-from fanout.publisher import Publisher
 from store.engine import (
-    Append,
     Change,
     Delete,
     Document,
@@ -40,13 +47,12 @@ from store.engine import (
     GuardFailed,
     Insert,
     Key,
-    KeyReused,
     NewEvent,
     Redaction,
     Update,
 )
 from store.messaging.conversations import has_role, is_member, remains
-from store.messaging.messages import MESSAGES, PINS, REPLIES, TOLD, MessageRepository, hide, is_in
+from store.messaging.messages import MESSAGES, PINS, REPLIES, MessageRepository, hide, is_in
 from store.messaging.unread import mention, unmention
 from store.uploads.uploads import UPLOADS, UploadRepository
 
@@ -104,7 +110,7 @@ class Messages:
         last_messages: LastMessages,
         unread: Unread,
         streams: Streams,
-        publisher: Publisher,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
         self._engine = engine
@@ -115,7 +121,7 @@ class Messages:
         self._last_messages = last_messages
         self._unread = unread
         self._streams = streams
-        self._publisher = publisher
+        self._ledger = ledger
         self._clock = clock
 
     # -- sending ------------------------------------------------------------------------------
@@ -140,15 +146,16 @@ class Messages:
             org, conversation
         )
         guards = may_write(facts, conversation, user)
-        guards += [is_member(conversation, each) for each in draft.mentions if each != user]
+        guards += [mentionable(conversation, each) for each in draft.mentions if each != user]
         # Of what the caller has deleted alone a guard that never holds: a retry is answered as before.
         named = [each for each in (draft.reply_to, draft.thread) if each is not None]
         gone = await self._messages.hidden(org, named, user) if named else ()
         if draft.reply_to is not None:
-            guards.append(is_in(draft.reply_to, "" if draft.reply_to in gone else conversation))
+            place = "" if draft.reply_to in gone else conversation
+            guards.append(Must(is_in(draft.reply_to, place), _no_reply))
         if draft.thread is not None:
             place = "" if draft.thread in gone else conversation
-            guards.append(is_in(draft.thread, place, thread=None))
+            guards.append(Must(is_in(draft.thread, place, thread=None), _no_thread))
         id = new_id()
         attachments: list[Attachment] = []
         changes: list[Change] = []
@@ -184,33 +191,26 @@ class Messages:
         if draft.mentions:
             others = [each for each in draft.mentions if each != user]
             changes += mention(doc["id"], conversation, others)
-        try:
-            appended = await self._engine.append(
-                Append(
-                    org,
-                    stream_of(conversation),
-                    principal.actor,
-                    at,
-                    (NewEvent(MESSAGE_CREATED.name, doc, "seq"),),
-                    changes,
-                    guards,
-                    Key(draft.client_id, draft.digest),
-                )
-            )
-        except GuardFailed as failed:
-            raise refused(failed.guard, conversation, user) from None
-        except KeyReused:
-            raise Conflict("This client_id was used for another message.") from None
+        appended = await self._ledger.append(
+            org,
+            stream_of(conversation),
+            principal.actor,
+            at,
+            (NewEvent(MESSAGE_CREATED.name, doc, "seq"),),
+            changes,
+            guards,
+            key=Key(draft.client_id, draft.digest),
+            reused=_other_message,
+        )
         if appended.replayed:
             if not await self._memberships.is_there(org, conversation):
-                raise NotFound("There is no such conversation.")
+                raise no_conversation()
             if appended.events:
                 return shown(appended.events[0].content())
             first = await self._messages.at(org, conversation, appended.seq)
             if first is None:
                 raise NotFound("There is no such message any more.")
             return shown(first)
-        self._publisher.stored(appended.events)
         doc["seq"] = appended.seq
         self._last_messages.note(conversation, appended.epoch, Last(doc["id"], appended.seq, at))
         self._unread.sent(conversation, appended.seq, user, draft.mentions)
@@ -221,7 +221,7 @@ class Messages:
         principal: Principal,
         draft: Draft,
         message: str,
-        guards: list[Guard],
+        guards: list[Must],
         changes: list[Change],
     ) -> list[Attachment]:
         """The attachments on the wire; adds what gives the conversation's members the right to
@@ -235,10 +235,10 @@ class Messages:
             if upload is None or upload["owner"] != principal.user:
                 # The append refuses it, unless the message is there: sent again after its upload
                 # went, it is answered as before.
-                guards.append(Guard(UPLOADS, id, {"owner": ""}))
+                guards.append(Must(Guard(UPLOADS, id, {"owner": ""}), partial(no_upload, id)))
                 continue
             guard, link = self._uploads.link(id, stream_of(draft.conversation), message, at)
-            guards.append(guard)
+            guards.append(Must(guard, partial(no_upload, id)))
             changes.append(link)
             attachments.append(attachment(upload))
         return attachments
@@ -297,7 +297,7 @@ class Messages:
                 change,
                 MESSAGE_EDITED.name,
                 [*unmention(message, gone), *mention(message, conversation, added, doc["seq"])],
-                [is_member(conversation, each) for each in added],
+                [mentionable(conversation, each) for each in added],
             ):
                 return await self._views.one(principal.org, {**doc, **change})
         raise busy("message")
@@ -311,14 +311,14 @@ class Messages:
         values: Mapping[str, object],
         event: str,
         changes: Sequence[Change] = (),
-        more: Sequence[Guard] = (),
+        more: Sequence[Must] = (),
         retried: Sequence[Guard] = (),
     ) -> bool:
         """Change a message and tell of it with the whole message; False if it is not as `doc` any
         more, and nothing was done.
 
         Args:
-            more: what must hold too, of members.
+            more: what must hold too.
             retried: what must hold too, or nothing was done.
 
         Raises:
@@ -342,22 +342,17 @@ class Messages:
         trimmed = await self._messages.trimmed(org, id, head.trimmed if head is not None else 0)
         guards = may_write(facts, conversation, principal.user)
         try:
-            appended = await self._engine.append(
-                Append(
-                    org,
-                    stream,
-                    principal.actor,
-                    at,
-                    [NewEvent(event, {**view, **veil})],
-                    [Update(MESSAGES, id, set=values), *changes, *trimmed, told.more()],
-                    [*guards, *more, *retried, as_read, told.is_all],
-                )
+            await self._ledger.append(
+                org,
+                stream,
+                principal.actor,
+                at,
+                [NewEvent(event, {**view, **veil})],
+                [Update(MESSAGES, id, set=values), *changes, *trimmed, told.more()],
+                [*guards, *more, *retried, as_read, told.is_all],
             )
-        except GuardFailed as failed:
-            if failed.guard.collection in (MESSAGES, TOLD) or failed.guard in retried:
-                return False
-            raise refused(failed.guard, conversation, principal.user) from None
-        self._publisher.stored(appended.events)
+        except GuardFailed:
+            return False
         return True
 
     # -- deleting -----------------------------------------------------------------------------
@@ -376,7 +371,7 @@ class Messages:
         conversation = doc["conversation"]
         stream = stream_of(conversation)
         while not doc["deleted_at"]:
-            guard, there = is_member(conversation, user), remains(conversation, facts.kind.value)
+            guard = is_member(conversation, user)
             if doc["sender"] != user and not principal.role.at_least(Role.ADMIN):
                 guard = has_role(conversation, user, "owner")
             at = timestamp(self._clock.now())
@@ -387,48 +382,40 @@ class Messages:
                 pins.append(await self._messages.pins(org, conversation, -1, MAX_PINS))
             data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
             try:
-                appended = await self._engine.append(
-                    Append(
-                        org,
-                        stream,
-                        principal.actor,
-                        at,
-                        [NewEvent(MESSAGE_DELETED.name, {**data})],
-                        [
-                            Update(MESSAGES, message, set=gone),
-                            Delete(PINS, message),
-                            *(counted for _, counted in pins),
-                            *unmention(message, doc["mentions"]),
-                            *(
-                                self._uploads.withdraw(each["id"], stream, message, at)
-                                for each in doc["attachments"]
-                            ),
-                        ],
-                        [
-                            guard,
-                            there,
-                            is_in(
-                                message,
-                                conversation,
-                                deleted_at=None,
-                                version=doc["version"],
-                                pinned_at=doc["pinned_at"],
-                            ),
-                            told.is_all,
-                            *(room for room, _ in pins),
-                        ],
-                        redactions=[Redaction([doc["seq"], *told.seqs], gone)],
-                    )
+                appended = await self._ledger.append(
+                    org,
+                    stream,
+                    principal.actor,
+                    at,
+                    [NewEvent(MESSAGE_DELETED.name, {**data})],
+                    [
+                        Update(MESSAGES, message, set=gone),
+                        Delete(PINS, message),
+                        *(counted for _, counted in pins),
+                        *unmention(message, doc["mentions"]),
+                        *(
+                            self._uploads.withdraw(each["id"], stream, message, at)
+                            for each in doc["attachments"]
+                        ),
+                    ],
+                    [
+                        Must(guard, partial(self._may_not_delete, principal, conversation)),
+                        Must(remains(conversation, facts.kind.value), no_message),
+                        is_in(
+                            message,
+                            conversation,
+                            deleted_at=None,
+                            version=doc["version"],
+                            pinned_at=doc["pinned_at"],
+                        ),
+                        told.is_all,
+                        *(room for room, _ in pins),
+                    ],
+                    redactions=[Redaction([doc["seq"], *told.seqs], gone)],
                 )
-            except GuardFailed as failed:
-                if failed.guard == there:
-                    raise NotFound("There is no such message.") from None
-                if failed.guard == guard:
-                    await self._memberships.require(principal, conversation)
-                    raise Forbidden("Only its sender or an owner may delete a message.") from None
+            except GuardFailed:
                 doc, _ = await self.find(principal, message, hidden=True)
                 continue
-            self._publisher.stored(appended.events)
             self._unread.deleted(
                 conversation, doc["seq"], doc["sender"], doc["mentions"], appended.seq
             )
@@ -436,6 +423,13 @@ class Messages:
         # Also when it was deleted before: a crash may have left them.
         await self._messages.forget_told(org, message)
         return await self._views.one(org, doc)
+
+    async def _may_not_delete(self, principal: Principal, conversation: str) -> ParleyError:
+        try:
+            await self._memberships.require(principal, conversation)
+        except NotFound as error:
+            return error
+        return Forbidden("Only its sender or an owner may delete a message.")
 
     async def hide(self, principal: Principal, message: str) -> Message:
         """Take a message away from the caller alone, on all of the caller's devices.
@@ -449,21 +443,17 @@ class Messages:
         data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
         guard, insert = hide(doc, user)
         view = await self._views.one(org, doc)
-        try:
-            appended = await self._engine.append(
-                Append(
-                    org,
-                    personal_stream(user),
-                    principal.actor,
-                    timestamp(self._clock.now()),
-                    [NewEvent(MESSAGE_DELETED.name, {**data})],
-                    [insert],
-                    [guard],
-                )
+        with contextlib.suppress(GuardFailed):  # the caller has done so already
+            await self._ledger.append(
+                org,
+                personal_stream(user),
+                principal.actor,
+                timestamp(self._clock.now()),
+                [NewEvent(MESSAGE_DELETED.name, {**data})],
+                [insert],
+                [guard],
+                first=partial(follow_own, self._streams, self._memberships, principal),
             )
-        except GuardFailed:
-            return view
-        publish_personal(self._publisher, self._streams, self._memberships, principal, appended)
         return view
 
     # -- finding ------------------------------------------------------------------------------
@@ -486,4 +476,16 @@ class Messages:
         if doc is not None and not gone:
             with contextlib.suppress(NotFound):
                 return doc, await self._memberships.require(principal, doc["conversation"])
-        raise NotFound("There is no such message.")
+        raise no_message()
+
+
+def _no_reply() -> Invalid:
+    return Invalid.field("reply_to", "no message of this conversation")
+
+
+def _no_thread() -> Invalid:
+    return Invalid.field("thread", "no message of this conversation that a thread hangs on")
+
+
+def _other_message() -> Conflict:
+    return Conflict("This client_id was used for another message.")

@@ -7,10 +7,12 @@ after the other. Whether a user is disabled is written elsewhere: who is, is mad
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from actions.accounts.people import People
 from actions.attempts import ATTEMPTS
+from actions.ledger import Ledger, Must
 from actions.messaging.conversation_views import may_discover
 from actions.messaging.memberships import Memberships
 from domain.clock import Clock, timestamp
@@ -18,8 +20,7 @@ from domain.errors import Forbidden, Invalid, NotFound
 from domain.events import SYSTEM, Actor
 from domain.messaging.conversations import MEMBER_UPDATED, Kind, MemberChange, MemberRole, stream_of
 from domain.principals import Principal, Role
-from fanout.publisher import Publisher
-from store.engine import Append, Change, Document, Engine, Guard, GuardFailed, NewEvent, Update
+from store.engine import Change, Document, Guard, GuardFailed, NewEvent, Update
 from store.messaging.conversations import (
     CONVERSATIONS,
     MEMBERS,
@@ -81,18 +82,16 @@ class Owners:
 
     def __init__(
         self,
-        engine: Engine,
         conversations: ConversationRepository,
         people: People,
         memberships: Memberships,
-        publisher: Publisher,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
-        self._engine = engine
         self._conversations = conversations
         self._people = people
         self._memberships = memberships
-        self._publisher = publisher
+        self._ledger = ledger
         self._clock = clock
 
     # -- who may ------------------------------------------------------------------------------
@@ -103,6 +102,14 @@ class Owners:
             return True
         member = await self._conversations.member(principal.org, doc["id"], principal.user)
         return member is not None and member["role"] == "owner"
+
+    def authority(self, principal: Principal, doc: Document) -> Must:
+        """Holds as long as the caller manages the conversation.
+
+        Raises:
+            Invalid: nobody manages a direct conversation.
+        """
+        return Must(manages(principal, doc), partial(self.refused, principal, doc))
 
     async def refused(self, principal: Principal, doc: Document) -> Forbidden | NotFound:
         """The error for one who does not manage a conversation, or not any more."""
@@ -197,23 +204,20 @@ class Owners:
             if not next.active or await self._people.existing(org, [user]):
                 return
             try:
-                appended = await self._engine.append(
-                    Append(
-                        org,
-                        stream_of(conversation),
-                        actor,
-                        timestamp(self._clock.now()),
-                        [*next.events, role_event(conversation, user, "member")],
-                        [
-                            *next.changes,
-                            Update(MEMBERS, key_of(conversation, user), set={"role": "member"}),
-                            Update(CONVERSATIONS, conversation, set=next.values),
-                        ],
-                        [has_role(conversation, user, "owner"), *next.guards],
-                    )
+                await self._ledger.append(
+                    org,
+                    stream_of(conversation),
+                    actor,
+                    timestamp(self._clock.now()),
+                    [*next.events, role_event(conversation, user, "member")],
+                    [
+                        *next.changes,
+                        Update(MEMBERS, key_of(conversation, user), set={"role": "member"}),
+                        Update(CONVERSATIONS, conversation, set=next.values),
+                    ],
+                    [has_role(conversation, user, "owner"), *next.guards],
                 )
             except GuardFailed:
                 continue
-            self._publisher.stored(appended.events)
             await self.look_again(org, conversation, next.heir)
             return

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
+from actions.ledger import Ledger, Must
 from actions.messaging.memberships import Memberships
 from actions.messaging.messages import Messages
-from actions.messaging.writing import may_write, refused
+from actions.messaging.writing import may_write, no_message
 from domain.clock import Clock, timestamp
-from domain.errors import NotFound, TooLarge, Unavailable
+from domain.errors import TooLarge, Unavailable
 from domain.messaging.reactions import (
     MAX_KINDS,
     REACTION_ADDED,
@@ -22,14 +23,10 @@ from domain.messaging.reactions import (
 from domain.pages import Page, decode_cursor, encode_cursor
 from domain.principals import Principal
 from domain.streams import StreamName
-from fanout.publisher import Publisher
-from store.accounts.contacts import BLOCKS
-from store.engine import Append, Change, Engine, Guard, GuardFailed, NewEvent
+from store.engine import Change, Guard, GuardFailed, NewEvent
 from store.messaging.conversations import is_member
 from store.messaging.messages import is_in
 from store.messaging.reactions import (
-    REACTION_COUNTS,
-    REACTIONS,
     ReactionRepository,
     add,
     count,
@@ -48,18 +45,16 @@ class Reactions:
 
     def __init__(
         self,
-        engine: Engine,
         repository: ReactionRepository,
         messages: Messages,
         memberships: Memberships,
-        publisher: Publisher,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
-        self._engine = engine
         self._repository = repository
         self._messages = messages
         self._memberships = memberships
-        self._publisher = publisher
+        self._ledger = ledger
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -106,7 +101,7 @@ class Reactions:
         org, user = principal.org, principal.user
         doc, facts = await self._messages.find(principal, message)
         if doc["deleted_at"]:
-            raise _no_message()
+            raise no_message()
         conversation: str = doc["conversation"]
         counts, version = await self._repository.counted(org, message)
         there = await self._repository.exists(org, message, emoji, user)
@@ -130,33 +125,30 @@ class Reactions:
                 del changed[emoji]
             change = remove(message, emoji, user)
             mine = is_there(message, emoji, user)
-        allowed = may_write(facts, conversation, user) if adds else [is_member(conversation, user)]
-        guards: Sequence[Guard] = (
+        allowed = (
+            may_write(facts, conversation, user, no_message)
+            if adds
+            else [Must(is_member(conversation, user), no_message)]
+        )
+        guards: Sequence[Guard | Must] = (
             *allowed,
-            is_in(message, conversation, deleted_at=None),
+            Must(is_in(message, conversation, deleted_at=None), no_message),
             mine,
             counted(message, version),
         )
         kind = REACTION_ADDED if adds else REACTION_REMOVED
         try:
-            appended = await self._engine.append(
-                Append(
-                    org,
-                    stream_of(conversation),
-                    principal.actor,
-                    at,
-                    (NewEvent(kind.name, {**result}),),
-                    (change, count(message, conversation, changed, version + 1)),
-                    guards,
-                )
+            await self._ledger.append(
+                org,
+                stream_of(conversation),
+                principal.actor,
+                at,
+                (NewEvent(kind.name, {**result}),),
+                (change, count(message, conversation, changed, version + 1)),
+                guards,
             )
-        except GuardFailed as failed:
-            if failed.guard.collection in (REACTIONS, REACTION_COUNTS):
-                return None
-            if failed.guard.collection is BLOCKS:
-                raise refused(failed.guard, conversation, user) from None
-            raise _no_message() from None
-        self._publisher.stored(appended.events)
+        except GuardFailed:
+            return None
         return result
 
     async def page(
@@ -205,7 +197,3 @@ class Reactions:
         """What a connection to the reactions namespace joins: all the caller's conversations."""
         found = await self._memberships.of_user(principal.org, principal.user)
         return [sys.intern(stream_of(each)) for each in found]
-
-
-def _no_message() -> NotFound:
-    return NotFound("There is no such message.")

@@ -1,28 +1,52 @@
 """What must hold when somebody writes in a conversation, and what is said when it does not."""
 
+from collections.abc import Callable
+from functools import partial
+
+from actions.ledger import Must
 from actions.messaging.memberships import Facts, Memberships
-from domain.errors import Forbidden, Invalid, NotFound, ParleyError
+from domain.errors import Forbidden, Invalid, NotFound
 from domain.messaging.conversations import Kind
 from domain.messaging.messages import Attachment, attachment_url
 from domain.principals import Principal
-from store.accounts.contacts import BLOCKS, ContactRepository, unblocked
-from store.engine import Document, Guard
-from store.messaging.conversations import MEMBERS, is_member, key_of, remains
-from store.messaging.messages import MESSAGES
-from store.uploads.uploads import UPLOADS, length_of
+from store.accounts.contacts import ContactRepository, unblocked
+from store.engine import Document
+from store.messaging.conversations import is_member, remains
+from store.uploads.uploads import length_of
 
 
-def may_write(facts: Facts, conversation: str, user: str) -> list[Guard]:
-    """Holds as long as the user may write in the conversation."""
-    guards = [is_member(conversation, user)]
+def no_conversation() -> NotFound:
+    """There is none for the caller."""
+    return NotFound("There is no such conversation.")
+
+
+def no_message() -> NotFound:
+    """There is none for the caller."""
+    return NotFound("There is no such message.")
+
+
+def may_write(
+    facts: Facts, conversation: str, user: str, missing: Callable[[], NotFound] = no_conversation
+) -> list[Must]:
+    """Holds as long as the user may write in the conversation.
+
+    Args:
+        missing: makes the error for one who is not in it.
+    """
+    guards = [Must(is_member(conversation, user), missing)]
     if facts.kind is Kind.CHANNEL:
         # Deleted, it may have its members for a moment yet.
-        guards.append(remains(conversation, facts.kind.value))
+        guards.append(Must(remains(conversation, facts.kind.value), missing))
     if facts.kind is Kind.DIRECT:
         other = facts.other(user)
         if other is not None:
-            guards.append(unblocked(other, user))
+            guards.append(Must(unblocked(other, user), unwanted))
     return guards
+
+
+def mentionable(conversation: str, user: str) -> Must:
+    """Holds as long as a user who is mentioned is in the conversation."""
+    return Must(is_member(conversation, user), partial(_not_in_it, user))
 
 
 async def is_shut_out(
@@ -59,17 +83,10 @@ def attachment(upload: Document) -> Attachment:
     return shown
 
 
-def refused(guard: Guard, conversation: str, user: str) -> ParleyError:
-    """What a guard that failed says to the user who wrote."""
-    if guard.collection is BLOCKS:
-        return Forbidden("This user does not want to hear from you.")
-    if guard.collection is MEMBERS and guard.id != key_of(conversation, user):
-        mentioned = guard.id.rpartition(":")[2]
-        return Invalid.field("mentions", f"{mentioned} is not in the conversation")
-    if guard.collection is UPLOADS:
-        return no_upload(guard.id)
-    if guard.collection is MESSAGES and "thread" in guard.where:
-        return Invalid.field("thread", "no message of this conversation that a thread hangs on")
-    if guard.collection is MESSAGES:
-        return Invalid.field("reply_to", "no message of this conversation")
-    return NotFound("There is no such conversation.")
+def unwanted() -> Forbidden:
+    """The other one of a direct conversation has blocked the caller."""
+    return Forbidden("This user does not want to hear from you.")
+
+
+def _not_in_it(user: str) -> Invalid:
+    return Invalid.field("mentions", f"{user} is not in the conversation")

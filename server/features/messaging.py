@@ -115,7 +115,7 @@ def build(
     last = LastMessages(engine, posts)
     views = ConversationViews(rooms, posts, memberships, message_views, last, positions, counts)
 
-    owners = Owners(engine, rooms, people, memberships, core.publisher, clock)
+    owners = Owners(rooms, people, memberships, core.ledger, clock)
     handovers = Handovers(HandoverRepository(engine), owners, people, clock)
     accounts.users.before_disabled.append(handovers.begin)
     accounts.users.on_disabled.append(handovers.go_on)
@@ -133,7 +133,7 @@ def build(
         strangers,
         places,
         core.streams,
-        core.publisher,
+        core.ledger,
         clock,
     )
     members = Members(
@@ -147,12 +147,11 @@ def build(
         strangers,
         places,
         core.streams,
-        core.publisher,
+        core.ledger,
         clock,
     )
-    roles = MemberRoles(engine, rooms, people, views, members, owners, core.publisher, clock)
+    roles = MemberRoles(rooms, people, views, members, owners, core.ledger, clock)
     deletions = Deletions(
-        engine,
         rooms,
         DeletionRepository(engine),
         memberships,
@@ -160,7 +159,7 @@ def build(
         owners,
         core.hub,
         core.streams,
-        core.publisher,
+        core.ledger,
         clock,
     )
     observe(MEMBER_REMOVED.name, members.removed)
@@ -176,7 +175,7 @@ def build(
         last,
         counts,
         core.streams,
-        core.publisher,
+        core.ledger,
         clock,
     )
     moved = Receipts(
@@ -196,7 +195,7 @@ def build(
         core.streams.on_admitted.append(reconciler.check_user)
         services.append(reconciler.run)
         Elsewhere(core.sequencer, core.user_control, counts, moved)
-    lost = LostFiles(engine, posts, uploads.files, message_views, core.publisher, clock)
+    lost = LostFiles(engine, posts, uploads.files, message_views, core.ledger, clock)
     uploads.uploads.on_removed.append(lost.removed)
     uploads.uploads.hidden = posts.hidden
     core.rules.declare(
@@ -209,7 +208,7 @@ def build(
     core.rules.veils.append(Veil(posts).drawn)
     core.sequencer.veil = as_deleted
 
-    reacting = Reactions(engine, reacted, sent, memberships, core.publisher, clock)
+    reacting = Reactions(reacted, sent, memberships, core.ledger, clock)
     core.rules.declare(reactions.NAMESPACE, reacting.may_read, reacting.own)
 
     shut_out = partial(is_shut_out, memberships, contacts)

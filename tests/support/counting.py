@@ -57,7 +57,7 @@ class CountingWorld(MessagingWorld):
             self.last_messages,
             self.counts,
             self.streams,
-            self.publisher,
+            self.ledger,
             clock,
         )
         self.moves = Receipts(

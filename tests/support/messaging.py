@@ -136,6 +136,7 @@ class MessagingWorld:
         self.hub = self.core.hub
         self.sequencer = self.core.sequencer
         self.publisher = self.core.publisher
+        self.ledger = self.core.ledger
         self.clients = self.core.clients
         control = self.core.user_control
         self.rules = self.core.rules
@@ -165,11 +166,10 @@ class MessagingWorld:
             self.unread,
         )
         self.owners = Owners(
-            engine,
             self.conversation_store,
             self.people,
             self.memberships,
-            self.publisher,
+            self.ledger,
             clock,
         )
         self.handovers = Handovers(HandoverRepository(engine), self.owners, self.people, clock)
@@ -188,7 +188,7 @@ class MessagingWorld:
             self.strangers,
             self.places,
             self.streams,
-            self.publisher,
+            self.ledger,
             clock,
         )
         self.members = Members(
@@ -202,21 +202,19 @@ class MessagingWorld:
             self.strangers,
             self.places,
             self.streams,
-            self.publisher,
+            self.ledger,
             clock,
         )
         self.roles = MemberRoles(
-            engine,
             self.conversation_store,
             self.people,
             self.views,
             self.members,
             self.owners,
-            self.publisher,
+            self.ledger,
             clock,
         )
         self.deletions = Deletions(
-            engine,
             self.conversation_store,
             DeletionRepository(engine),
             self.memberships,
@@ -224,7 +222,7 @@ class MessagingWorld:
             self.owners,
             self.hub,
             self.streams,
-            self.publisher,
+            self.ledger,
             clock,
         )
         self.messages = Messages(
@@ -236,7 +234,7 @@ class MessagingWorld:
             self.last_messages,
             self.unread,
             self.streams,
-            self.publisher,
+            self.ledger,
             clock,
         )
         self.history = History(

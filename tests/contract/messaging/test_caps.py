@@ -191,11 +191,10 @@ async def test_kinds_of_reactions(
     message = (await nodes[0].send(ann, room, "m"))["id"]
     reacting = [
         Reactions(
-            node.engine,
             ReactionRepository(node.engine),
             node.messages,
             node.memberships,
-            node.publisher,
+            node.ledger,
             node.clock,
         )
         for node in nodes

@@ -63,11 +63,10 @@ async def fill(world: CountingWorld, ann: Principal, bob: Principal, id: str) ->
     gone = await world.send(bob, id, "deleted", mentions=["ann"])
     await world.messages.delete(bob, gone["id"])
     reactions = Reactions(
-        world.engine,
         ReactionRepository(world.engine),
         world.messages,
         world.memberships,
-        world.publisher,
+        world.ledger,
         world.clock,
     )
     await reactions.add(bob, first["id"], "👍")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from actions.messaging.conversation_views import ConversationViews
 from actions.messaging.conversations import CLIENT_IDS_KEPT
 from actions.streams.streams import Position
-from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from domain.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from domain.messaging.conversations import Kind
 from domain.principals import Role
 from store.accounts.contacts import BLOCKS
@@ -181,6 +182,24 @@ async def test_a_block_at_the_same_moment_holds_too(
         with pytest.raises(Forbidden):
             await world.open(ann, world.user("bob"), kind=kind)
     assert await world.mine(ann) == []
+
+
+async def test_what_is_stored_is_told_whatever_fails_behind_it(
+    world: MessagingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = world.user("ann"), world.user("bob")
+    _, at_bob = await world.connect(bob)
+
+    @asynccontextmanager
+    async def held(*_: object) -> AsyncIterator[None]:
+        yield
+        raise Unavailable
+
+    monkeypatch.setattr(world.places, "held", held)
+    with pytest.raises(Unavailable):
+        await world.open(ann, bob, title="a")
+    world.hub.flush()
+    assert [event["title"] for event in at_bob.data("conversation.created")] == ["a"]
 
 
 # -- changing ---------------------------------------------------------------------------------

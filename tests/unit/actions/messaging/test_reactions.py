@@ -32,11 +32,10 @@ async def world(tmp_path: Path) -> AsyncIterator[MessagingWorld]:
 
 def reactions_of(world: MessagingWorld) -> Reactions:
     return Reactions(
-        world.engine,
         ReactionRepository(world.engine),
         world.messages,
         world.memberships,
-        world.publisher,
+        world.ledger,
         world.clock,
     )
 
