@@ -2,8 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, overload
 
 import orjson
 from typing_extensions import TypedDict
@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from domain.errors import Invalid
 
 Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -51,3 +52,49 @@ def decode_cursor(cursor: str, fields: Mapping[str, type | tuple[type, ...]]) ->
     ):
         raise Invalid.field("cursor", "not a cursor of this list")
     return position
+
+
+@overload
+def resume(cursor: str | None, field: str, /) -> str | None: ...
+
+
+@overload
+def resume(cursor: str | None, field: str, second: str, /) -> tuple[str, str] | None: ...
+
+
+def resume(
+    cursor: str | None, field: str, second: str | None = None, /
+) -> str | tuple[str, str] | None:
+    """Where a list that is sorted by one text or by two goes on; None at its beginning.
+
+    Args:
+        field, second: what the cursor's position calls them.
+
+    Raises:
+        Invalid: the cursor is none that this list gave out.
+    """
+    if cursor is None:
+        return None
+    if second is None:
+        one: str = decode_cursor(cursor, {field: str})[field]
+        return one
+    position = decode_cursor(cursor, {field: str, second: str})
+    return position[field], position[second]
+
+
+def cut(
+    found: Sequence[Row], limit: int, position: Callable[[Row], Mapping[str, Any]]
+) -> tuple[list[Row], str | None]:
+    """A page of what was found, and the cursor behind it.
+
+    Args:
+        found: one more than `limit` if there is more; any others are not looked at.
+        position: of a row in the list, as `resume` reads it.
+    """
+    page = list(found[:limit])
+    return page, encode_cursor(position(page[-1])) if len(found) > limit else None
+
+
+def by_id(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The position of a row in a list that is sorted by id."""
+    return {"id": row["id"]}

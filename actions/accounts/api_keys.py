@@ -12,7 +12,7 @@ from domain.accounts.accounts import MAX_KEYS, ApiKey, KeyKind, clean_name, may_
 from domain.clock import Clock, timestamp
 from domain.errors import Forbidden, NotFound, TooLarge, Unauthenticated
 from domain.ids import new_id
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, by_id, cut, resume
 from domain.principals import KEY_ID_PREFIX, Principal, Role
 from store.accounts.sessions import SessionRepository
 
@@ -113,13 +113,10 @@ class ApiKeys:
 
     async def list(self, principal: Principal, *, cursor: str | None, limit: int) -> Page[ApiKey]:
         """The organization's keys that are not revoked, newest first."""
-        after = None if cursor is None else decode_cursor(cursor, {"id": str})["id"]
+        after = resume(cursor, "id")
         found = await self._keys.keys(principal.org, after=after, limit=limit + 1)
-        more = len(found) > limit
-        return {
-            "items": [_view(each) for each in found[:limit]],
-            "next": encode_cursor({"id": found[limit - 1]["id"]}) if more else None,
-        }
+        page, next = cut(found, limit, by_id)
+        return {"items": [_view(each) for each in page], "next": next}
 
     async def revoke(self, principal: Principal, id: str) -> None:
         """End a key at once, with its connections.

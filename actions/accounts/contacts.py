@@ -5,7 +5,7 @@ from collections.abc import Callable
 from domain.accounts.contacts import MAX_BLOCKS, MAX_CONTACTS, Contact, matches, search_words
 from domain.clock import Clock, timestamp
 from domain.errors import Invalid, NotFound, TooLarge
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, cut, resume
 from domain.principals import Principal
 from store.accounts.accounts import AccountRepository
 from store.accounts.contacts import ContactRepository, Relation
@@ -35,7 +35,7 @@ class Contacts:
         Args:
             q: words that each begin a word of the name, regardless of case and accents.
         """
-        after = decode_cursor(cursor, {"name": str, "user": str}) if cursor is not None else None
+        after = resume(cursor, "name", "user")
         org, owner = principal.org, principal.user
         # By name, which belongs to the accounts: there are `MAX_CONTACTS` to sort at most.
         kept = self._contacts.blocked if blocked else self._contacts.users
@@ -47,17 +47,11 @@ class Contacts:
             if matches(user["name"], wanted)
         )
         if after is not None:
-            position = (after["name"], after["user"])
-            found = [each for each in found if each > position]
-        chosen = [id for _, id in found[:limit]]
+            found = [each for each in found if each > after]
+        page, next = cut(found, limit, lambda each: {"name": each[0], "user": each[1]})
+        chosen = [id for _, id in page]
         relations = await self._contacts.relations(org, owner, chosen)
-        more = len(found) > limit
-        return {
-            "items": [view(users[id], relations[id]) for id in chosen],
-            "next": encode_cursor({"name": found[limit - 1][0], "user": found[limit - 1][1]})
-            if more
-            else None,
-        }
+        return {"items": [view(users[id], relations[id]) for id in chosen], "next": next}
 
     async def add(self, principal: Principal, user: str) -> Contact:
         """Put a user into the caller's contacts; one that is there already stays.

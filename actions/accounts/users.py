@@ -24,7 +24,7 @@ from domain.accounts.accounts import (
 from domain.clock import Clock, timestamp
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from domain.ids import new_id
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, by_id, cut, resume
 from domain.principals import Principal, Role
 from store.accounts.accounts import AccountRepository
 from store.accounts.sessions import SessionRepository
@@ -88,7 +88,7 @@ class Users:
         text (for technicians and above: begins with it); all users without a text. Newest first.
         """
         org, text = principal.org, text.strip()
-        after = None if cursor is None else decode_cursor(cursor, {"id": str})["id"]
+        after = resume(cursor, "id")
         found: dict[str, dict[str, Any]] = {}
         if not text:
             for each in await self._accounts.users(org, after=after, limit=limit + 1):
@@ -102,11 +102,8 @@ class Users:
                     org, text.casefold(), prefix=prefix, after=after, limit=limit + 1
                 ):
                     found[each["id"]] = each
-        ids = sorted(found, reverse=True)
-        return {
-            "items": [self._view(principal, found[id]) for id in ids[:limit]],
-            "next": encode_cursor({"id": ids[limit - 1]}) if len(ids) > limit else None,
-        }
+        page, next = cut([found[id] for id in sorted(found, reverse=True)], limit, by_id)
+        return {"items": [self._view(principal, each) for each in page], "next": next}
 
     def _view(self, principal: Principal, doc: dict[str, Any]) -> User:
         with_email = doc["id"] == principal.user or principal.role.at_least(SEES_EMAILS)
@@ -287,15 +284,15 @@ class Users:
         """The organization's invitations that can be used, newest first; a page may have fewer than
         `limit` of them.
         """
-        after = None if cursor is None else decode_cursor(cursor, {"id": str})["id"]
+        after = resume(cursor, "id")
         now = timestamp(self._clock.now())
         found = await self._accounts.invites(principal.org, now, after=after, limit=limit + 1)
-        more = len(found) > limit
-        makers = {_made_by(each) for each in found[:limit]}
+        page, next = cut(found, limit, by_id)
+        makers = {_made_by(each) for each in page}
         could = {each: await self._authority.could_give(principal.org, *each) for each in makers}
         return {
-            "items": [_invite_view(each) for each in found[:limit] if could[_made_by(each)]],
-            "next": encode_cursor({"id": found[limit - 1]["id"]}) if more else None,
+            "items": [_invite_view(each) for each in page if could[_made_by(each)]],
+            "next": next,
         }
 
     async def revoke_invite(self, principal: Principal, invite: str) -> None:

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from actions.connections.clients import Client, Clients
 from domain.errors import Forbidden, NotFound, Unavailable
 from domain.ids import new_id
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, by_id, cut, resume
 from domain.principals import Principal, Role
 from fanout.bus import Bus
 from fanout.control import Control
@@ -82,11 +82,10 @@ class Connections:
         Raises:
             Unavailable: a node did not answer: a list without its connections would mislead.
         """
-        after = "" if cursor is None else decode_cursor(cursor, {"id": str})["id"]
+        after = resume(cursor, "id") or ""
         found = await self._ask(principal.org, user=user, id=None, after=after, limit=limit + 1)
-        page = [*found[:limit]]
-        more = len(found) > limit
-        return {"items": page, "next": encode_cursor({"id": page[-1]["id"]}) if more else None}
+        page, next = cut(found, limit, by_id)
+        return {"items": page, "next": next}
 
     async def close(self, principal: Principal, id: str, *, reconnect: bool) -> None:
         """End a connection, with all that came over the same transport, on whichever node it is.

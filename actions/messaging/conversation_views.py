@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from actions.messaging.last_messages import LastMessages
-from actions.messaging.memberships import Memberships
+from actions.messaging.memberships import Memberships, by_joining
 from actions.messaging.message_views import MessageViews, Positions
 from domain.errors import NotFound
 from domain.messaging.conversations import (
@@ -17,7 +17,7 @@ from domain.messaging.conversations import (
 )
 from domain.messaging.messages import Message
 from domain.messaging.unread import MAX_UNREAD
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, by_id, cut, resume
 from domain.principals import Principal, Role
 from store.engine import Document, Guard
 from store.messaging.conversations import NO_SETTINGS, ConversationRepository, are_members
@@ -235,21 +235,20 @@ class ConversationViews:
             ),
             reverse=True,
         )
-        if cursor is not None:
-            at = decode_cursor(cursor, {"at": str, "id": str})
-            places = [place for place in places if place < (at["at"], at["id"])]
-        page = [id for _, id in places[:limit]]
+        before = resume(cursor, "at", "id")
+        if before is not None:
+            places = [place for place in places if place < before]
+        chosen, next = cut(places, limit, lambda place: {"at": place[0], "id": place[1]})
+        page = [id for _, id in chosen]
         docs |= await self._conversations.get_many(org, [id for id in page if id not in docs])
         views = await self.many(principal, [docs[id] for id in page if id in docs])
-        more = len(places) > limit
-        time, id = places[limit - 1] if more else ("", "")
-        return {"items": views, "next": encode_cursor({"at": time, "id": id}) if more else None}
+        return {"items": views, "next": next}
 
     async def joinable(
         self, principal: Principal, *, cursor: str | None, limit: int
     ) -> Page[Conversation]:
         """The channels the caller could join, oldest first; none for a guest."""
-        after = decode_cursor(cursor, {"id": str})["id"] if cursor is not None else None
+        after = resume(cursor, "id")
         if not principal.role.at_least(Role.MEMBER):
             return {"items": [], "next": None}
         found: list[Document] = []
@@ -265,32 +264,23 @@ class ConversationViews:
             )
             found += [doc for doc in docs if doc["id"] not in mine]
             after = docs[-1]["id"] if docs else after
-        page = found[:limit]
-        views = await self.many(principal, page)
-        return {
-            "items": views,
-            "next": encode_cursor({"id": page[-1]["id"]}) if len(found) > limit else None,
-        }
+        page, next = cut(found, limit, by_id)
+        return {"items": await self.many(principal, page), "next": next}
 
     async def members(
         self, principal: Principal, conversation: str, *, cursor: str | None, limit: int
     ) -> Page[ConversationMember]:
         """Who is in a conversation the caller may know of, who joined first first."""
         await self.visible(principal, conversation)
-        after: tuple[str, str] | None = None
-        if cursor is not None:
-            at = decode_cursor(cursor, {"at": str, "id": str})
-            after = (at["at"], at["id"])
+        after = resume(cursor, "at", "id")
         found = await self._conversations.members(
             principal.org, conversation, after=after, limit=limit + 1
         )
-        page = found[:limit]
+        page, next = cut(found, limit, by_joining)
         reached = await self._positions.of_users(
             principal.org, conversation, [each["user"] for each in page]
         )
         return {
             "items": [member_view(each, reached.get(each["user"])) for each in page],
-            "next": encode_cursor({"at": page[-1]["joined_at"], "id": page[-1]["id"]})
-            if len(found) > limit
-            else None,
+            "next": next,
         }

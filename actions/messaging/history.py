@@ -1,14 +1,17 @@
 """Reading messages: one, or a part of a conversation's history."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from actions.messaging.memberships import Memberships
 from actions.messaging.message_views import MessageViews
 from actions.messaging.messages import Messages
 from domain.errors import Invalid
 from domain.messaging.messages import Message
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, cut, decode_cursor, encode_cursor
 from domain.principals import Principal
+from store.engine import Document
 from store.messaging.messages import MessageRepository, Range
 
 _MAX_SEQ = 2**53
@@ -117,12 +120,12 @@ class History:
         docs = await self._repository.visible(
             principal.org, range, principal.user, newest=newest, limit=limit + 1
         )
-        page = docs[:limit]
-        next: str | None = None
-        if len(docs) > limit:
-            last = page[-1]["seq"]
-            bound = {"before": last} if newest else {"after": last}
-            next = _cursor(replace(range, since=None, **bound), newest)
+
+        def position(last: Document) -> Mapping[str, Any]:
+            bound = {"before" if newest else "after": last["seq"]}
+            return _position(replace(range, since=None, **bound), newest)
+
+        page, next = cut(docs, limit, position)
         if newest:
             page.reverse()
         return {"items": await self._views.many(principal.org, page), "next": next}
@@ -145,21 +148,19 @@ class History:
         next: str | None = None
         if more:
             first = page[0]["seq"] if page else wanted.around + 1
-            next = _cursor(replace(older, before=first), True)
+            next = encode_cursor(_position(replace(older, before=first), True))
         return {"items": await self._views.many(principal.org, page), "next": next}
 
 
-def _cursor(range: Range, newest: bool) -> str:
-    return encode_cursor(
-        {
-            "conversation": range.conversation,
-            "after": range.after,
-            "before": range.before,
-            "until": range.until,
-            "thread": range.thread,
-            "newest": newest,
-        }
-    )
+def _position(range: Range, newest: bool) -> Mapping[str, Any]:
+    return {
+        "conversation": range.conversation,
+        "after": range.after,
+        "before": range.before,
+        "until": range.until,
+        "thread": range.thread,
+        "newest": newest,
+    }
 
 
 def _resumed(conversation: str, cursor: str) -> tuple[Range, bool]:

@@ -246,3 +246,8 @@ class Memberships:
         """
         found = await self._list(principal.org, principal.user)
         return () if found.personal else (personal_stream(principal.user),)
+
+
+def by_joining(member: Document) -> Mapping[str, Any]:
+    """The position of a member in the list of a conversation's, for cursors."""
+    return {"at": member["joined_at"], "id": member["id"]}

@@ -9,7 +9,7 @@ from actions.messaging.messages import Messages
 from domain.clock import Clock, timestamp
 from domain.errors import Conflict, Invalid, TooLarge
 from domain.messaging.messages import MAX_PINS, MESSAGE_PINNED, MESSAGE_UNPINNED, Message
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, cut, resume
 from domain.principals import Principal
 from store.engine import Change, Delete, Put
 from store.messaging.messages import PINS, MessageRepository
@@ -93,21 +93,16 @@ class Pins:
             NotFound: the caller is in no such conversation.
         """
         await self._memberships.require(principal, conversation)
-        after: tuple[str, str] | None = None
-        if cursor is not None:
-            at = decode_cursor(cursor, {"at": str, "id": str})
-            after = (at["at"], at["id"])
+        after = resume(cursor, "at", "id")
         docs = await self._repository.pinned(
             principal.org, conversation, after=after, limit=limit + 1
         )
-        page = docs[:limit]
+        page, next = cut(docs, limit, lambda doc: {"at": doc["pinned_at"], "id": doc["id"]})
         hidden = await self._repository.hidden(
             principal.org, [doc["id"] for doc in page], principal.user
         )
         visible = [doc for doc in page if doc["id"] not in hidden]
         return {
             "items": await self._views.many(principal.org, visible),
-            "next": encode_cursor({"at": page[-1]["pinned_at"], "id": page[-1]["id"]})
-            if len(docs) > limit
-            else None,
+            "next": next,
         }

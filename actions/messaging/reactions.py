@@ -20,7 +20,7 @@ from domain.messaging.reactions import (
     canonical,
     stream_of,
 )
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, cut, resume
 from domain.principals import Principal
 from domain.streams import StreamName
 from store.engine import Change, Guard, GuardFailed, NewEvent
@@ -164,14 +164,12 @@ class Reactions:
         doc, _ = await self._messages.find(principal, message)
         if doc["deleted_at"]:
             return {"items": [], "next": None}
-        after: tuple[str, str] | None = None
-        if cursor is not None:
-            place = decode_cursor(cursor, {"emoji": str, "user": str})
-            after = (place["emoji"], place["user"])
+        after = resume(cursor, "emoji", "user")
         counts, _ = await self._repository.counted(principal.org, message)
         found = await self._repository.page(principal.org, message, after=after, limit=limit + 1)
+        page, next = cut(found, limit, lambda row: {"emoji": row["emoji"], "user": row["user"]})
         groups: dict[str, ReactionGroup] = {}
-        for doc in found[:limit]:
+        for doc in page:
             emoji = doc["emoji"]
             group = groups.get(emoji)
             if group is None:
@@ -181,11 +179,7 @@ class Reactions:
                     "users": [],
                 }
             group["users"].append(doc["user"])
-        last = found[limit - 1] if len(found) > limit else None
-        return {
-            "items": list(groups.values()),
-            "next": encode_cursor({"emoji": last["emoji"], "user": last["user"]}) if last else None,
-        }
+        return {"items": list(groups.values()), "next": next}
 
     # -- the rules of streams -----------------------------------------------------------------
 

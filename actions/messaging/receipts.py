@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from actions.connections.clients import Client, Clients
-from actions.messaging.memberships import Memberships
+from actions.messaging.memberships import Memberships, by_joining
 from actions.messaging.messages import Messages
 from actions.messaging.unread import Unread
 from actions.pacer import Pacer
@@ -26,7 +26,7 @@ from domain.messaging.receipts import (
     ReceiptKind,
     moved,
 )
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, cut, resume
 from domain.principals import Principal
 from fanout.publisher import Publisher
 from store.engine import Engine
@@ -176,22 +176,15 @@ class Receipts:
         """
         doc, _ = await self._messages.find(principal, message)
         org, conversation = principal.org, doc["conversation"]
-        after: tuple[str, str] | None = None
-        if cursor is not None:
-            place = decode_cursor(cursor, {"at": str, "id": str})
-            after = (place["at"], place["id"])
+        after = resume(cursor, "at", "id")
         found = await self._conversations.members(org, conversation, after=after, limit=limit + 1)
-        page = found[:limit]
+        page, next = cut(found, limit, by_joining)
         others = [each["user"] for each in page if each["user"] != doc["sender"]]
         positions = await self._repository.of_users(org, conversation, others)
         items = await asyncio.gather(
             *(self._status_of(org, doc["seq"], positions[user]) for user in others)
         )
-        last = page[-1] if len(found) > limit else None
-        return {
-            "items": items,
-            "next": encode_cursor({"at": last["joined_at"], "id": last["id"]}) if last else None,
-        }
+        return {"items": items, "next": next}
 
     async def _status_of(self, org: str, seq: int, position: Position) -> MemberStatus:
         conversation, user = position["conversation"], position["user"]

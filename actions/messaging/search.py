@@ -7,7 +7,7 @@ from actions.messaging.memberships import Memberships
 from actions.messaging.message_views import MessageViews
 from domain.errors import Invalid
 from domain.messaging.messages import Message
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, by_id, cut, resume
 from domain.principals import Principal
 from store.engine import Document, Is
 from store.messaging.conversations import ConversationRepository
@@ -52,7 +52,7 @@ class Search:
         """
         if query.since is not None and query.until is not None and query.since > query.until:
             raise Invalid.field("since", "is later than until")
-        before = decode_cursor(cursor, {"id": str})["id"] if cursor is not None else None
+        before = resume(cursor, "id")
         where = await self._where(principal, query)
         if where is None:
             return {"items": [], "next": None}
@@ -70,12 +70,8 @@ class Search:
                 break
             before = docs[-1]["id"]
             size = max(size, STEP)
-        page = found[:limit]
-        more = len(found) > limit
-        return {
-            "items": await self._views.many(principal.org, page),
-            "next": encode_cursor({"id": page[-1]["id"]}) if more else None,
-        }
+        page, next = cut(found, limit, by_id)
+        return {"items": await self._views.many(principal.org, page), "next": next}
 
     async def _where(self, principal: Principal, query: Query) -> dict[str, Any] | None:
         """The filter of the search; None if the caller is in no conversation."""

@@ -11,7 +11,7 @@ from actions.streams.streams import Rules
 from domain.clock import Clock, timestamp
 from domain.errors import NotFound, ParleyError, TooLarge
 from domain.events import Actor
-from domain.pages import Page, decode_cursor, encode_cursor
+from domain.pages import Page, cut, resume
 from domain.presence.presence import (
     MAX_WATCHED,
     NAMESPACE,
@@ -160,13 +160,13 @@ class PresenceWatch:
         """
         if not await self._rules.may_read(principal, stream):
             raise NotFound("There is no such stream.")
-        after = decode_cursor(cursor, {"user": str})["user"] if cursor is not None else ""
+        after = resume(cursor, "user") or ""
         users = sorted(each for each in await self._registry.following(stream) if each > after)
-        page = users[:limit]
+        page, next = cut(users, limit, lambda user: {"user": user})
         values = await self._values(principal, page)
         return {
             "items": [each for each in values if each["status"] != "offline"],
-            "next": encode_cursor({"user": page[-1]}) if len(users) > limit else None,
+            "next": next,
         }
 
     async def _values(self, principal: Principal, users: Sequence[str]) -> list[Presence]:

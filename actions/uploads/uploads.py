@@ -16,7 +16,7 @@ from domain.clock import Clock, timestamp
 from domain.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from domain.ids import new_id
 from domain.messaging.conversations import stream_of
-from domain.pages import decode_cursor, encode_cursor
+from domain.pages import by_id, cut, resume
 from domain.principals import Principal
 from domain.uploads.media import HEAD, content_type
 from domain.uploads.pictures import KINDS, SizeName
@@ -313,15 +313,14 @@ class Uploads:
 
     async def list(self, principal: Principal, cursor: str | None, limit: int) -> UploadPage:
         """The caller's own uploads, newest first."""
-        after = decode_cursor(cursor, {"id": str})["id"] if cursor is not None else None
+        after = resume(cursor, "id")
         docs = await self._repository.page(
             principal.org, principal.user, after=after, limit=limit + 1
         )
-        more = len(docs) > limit
-        docs = docs[:limit]
+        page, next = cut(docs, limit, by_id)
         return {
-            "items": [view(doc) for doc in docs],
-            "next": encode_cursor({"id": docs[-1]["id"]}) if more else None,
+            "items": [view(doc) for doc in page],
+            "next": next,
             "used": await self._repository.used(principal.org, principal.user),
             "quota": self._limits.quota,
         }
