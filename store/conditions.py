@@ -39,6 +39,8 @@ def _holds(value: Any, wanted: Any) -> bool:
         return bool(value != other)
     if op == "in":
         return value in list(other)
+    if op == "has":
+        return isinstance(value, list | tuple) and other in value
     if op == "prefix":
         return isinstance(value, str) and value.startswith(other)
     if op not in _COMPARISONS:
@@ -54,6 +56,17 @@ def _holds(value: Any, wanted: Any) -> bool:
     return bool(value >= other)
 
 
+def one_value(where: Filter) -> frozenset[str]:
+    """The fields of which a filter leaves one value: what an index has of it is sorted by the field
+    behind. Of a set field it is the string that it has.
+    """
+    return frozenset(
+        name
+        for name, wanted in where.items()
+        if any(not isinstance(each, Is) or each.op == "has" for each in each_of(wanted))
+    )
+
+
 def check_any_org_order(collection: Collection, where: Filter, order: Sequence[str]) -> None:
     """Hold an order of documents of any organization against what is declared for it.
 
@@ -62,11 +75,7 @@ def check_any_org_order(collection: Collection, where: Filter, order: Sequence[s
     """
     names = tuple(name.removeprefix("-") for name in order)
     wanted = names if "id" in names else (*names, "id")
-    one = {
-        name
-        for name, conditions in where.items()
-        if any(not isinstance(each, Is) for each in each_of(conditions))
-    }
+    one = one_value(where)
     for index in collection.indexes:
         fields = index.fields if "id" in index.fields else (*index.fields, "id")
         led = len(fields) - len(wanted)

@@ -20,10 +20,18 @@ from domain.streams import Head
 Document = dict[str, Any]
 Value = str | int | float | bool | None
 
+SET_SIZE = 100
+"""Strings in a set field."""
+
+SET_LENGTH = 200
+"""Characters in each of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index over declared fields, within one organization."""
+    """An index over declared fields, within one organization. One of them may be a set field, unless
+    the index is `unique` or `any_org`: it has an entry for each of a document's strings.
+    """
 
     fields: tuple[str, ...]
     unique: bool = False
@@ -63,6 +71,11 @@ class Collection:
     """The field that `Engine.search` looks into."""
     fields: tuple[str, ...] = ()
     """Fields that are filtered by but lead no index."""
+    sets: tuple[str, ...] = ()
+    """Set fields: a document has a list of strings there, or null, which is none. Each has at most
+    `SET_LENGTH` characters, a list at most `SET_SIZE` of them. A filter asks `Is("has", "x")` of
+    such a field and nothing else, which an index answers; nothing is sorted, counted or summed by
+    it."""
     unindexed: tuple[Unindexed, ...] = ()
     """What may be asked all the same; a test fails of whatever else is."""
     _columns: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
@@ -70,12 +83,47 @@ class Collection:
     def __post_init__(self) -> None:
         names = [name for index in self.indexes for name in index.fields]
         names += self.fields
-        object.__setattr__(self, "_columns", tuple(dict.fromkeys(n for n in names if n != "id")))
+        columns = tuple(dict.fromkeys(n for n in names if n != "id" and n not in self.sets))
+        object.__setattr__(self, "_columns", columns)
+        if "id" in self.sets or self.text in self.sets:
+            raise ValueError(f"{self.name}: neither `id` nor a text is a set")
+        for index in self.indexes:
+            of = [name for name in index.fields if name in self.sets]
+            if len(of) > 1 or (of and (index.unique or index.any_org)):
+                raise ValueError(f"{self.name}: no such index over {', '.join(of)}")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All declared fields but `id`, in a stable order."""
+        """All declared fields but `id` and the set fields, in a stable order."""
         return self._columns
+
+    @property
+    def set_indexes(self) -> dict[tuple[str, ...], str]:
+        """The indexes that have a set field among theirs, by their fields: that field. Each set field
+        has one of its own.
+        """
+        found: dict[tuple[str, ...], str] = {(name,): name for name in self.sets}
+        for index in self.indexes:
+            for name in index.fields:
+                if name in self.sets:
+                    found[index.fields] = name
+        return found
+
+    def check_sets(self, doc: Mapping[str, Any]) -> None:
+        """Hold the set fields of a document against what they may have.
+
+        Raises:
+            ValueError: one has something else than a list of strings, too many or too long ones.
+        """
+        for name in self.sets:
+            value = doc.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, list | tuple) or len(value) > SET_SIZE:
+                raise ValueError(f"{self.name}: {name} is a list of at most {SET_SIZE} strings")
+            for each in value:
+                if not isinstance(each, str) or len(each) > SET_LENGTH or "\0" in each:
+                    raise ValueError(f"{self.name}: {name} has strings of up to {SET_LENGTH}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +131,8 @@ class Is:
     """A comparison in a filter, e.g. `{"seq": Is("<", 10)}`. A bare value in a filter means `=`."""
 
     op: str
-    """One of `<`, `<=`, `>`, `>=`, `!=`, `in`, `prefix`. `!=` is also true of null."""
+    """One of `<`, `<=`, `>`, `>=`, `!=`, `in`, `prefix`. `!=` is also true of null. In filters of set fields
+    only `has`: the list has this string."""
     value: Any
 
 

@@ -47,11 +47,15 @@ class Shape(NamedTuple):
     columns: frozenset[str]
     uniques: frozenset[tuple[str, ...]]
     texts: frozenset[str]
+    sets: frozenset[str] = frozenset()
 
     def union(self, other: "Shape") -> "Shape":
         """All that either has."""
         return Shape(
-            self.columns | other.columns, self.uniques | other.uniques, self.texts | other.texts
+            self.columns | other.columns,
+            self.uniques | other.uniques,
+            self.texts | other.texts,
+            self.sets | other.sets,
         )
 
     @property
@@ -63,6 +67,7 @@ class Shape(NamedTuple):
             *sorted("+".join(fields) for fields in self.uniques),
             "",
             *sorted(f"{name} {WORDS}" for name in self.texts),
+            *sorted(f"{name} set" for name in self.sets),
         )[:12]
 
 
@@ -70,7 +75,7 @@ class Kind:
     """One collection: from documents to rows and back."""
 
     def __init__(self, collection: Collection) -> None:
-        for name in (collection.name, *collection.columns):
+        for name in (collection.name, *collection.columns, *collection.sets):
             if not _NAME.match(name):
                 raise ValueError(f"{collection.name}: {name!r} cannot be the name of a field")
         self.collection = collection
@@ -81,13 +86,15 @@ class Kind:
                 self.declared,
                 frozenset(index.fields for index in collection.indexes if index.unique),
                 frozenset(() if collection.text is None else (collection.text,)),
+                frozenset(collection.sets),
             )
         )
 
     def _widen(self, shape: Shape) -> None:
         self.shape = shape
         self.digest = shape.digest
-        self._columns = tuple(sorted(shape.columns))
+        self._columns = tuple(sorted(shape.columns - shape.sets))
+        self._sets = tuple(sorted(shape.sets))
         self._uniques = tuple((unique_field(fields), fields) for fields in sorted(shape.uniques))
         self._texts = tuple((text_field(name), name) for name in sorted(shape.texts))
 
@@ -110,8 +117,13 @@ class Kind:
             raise ValueError(f"{self.name}: {name!r} is not a declared field")
         return name
 
-    def row(self, org: str, doc: Document) -> Row:
-        """A document as it is stored, but for `_v`, `_w` and `_s`.
+    def is_set(self, name: str) -> bool:
+        """Whether a field is a set field."""
+        return name in self.collection.sets
+
+    def row(self, org: str, doc: Document, *, old: bool = False) -> Row:
+        """A document as it is stored, but for `_v`, `_w` and `_s`. An `old` one may be of a version of
+        the program that had no set fields, and held nothing against what they may have.
 
         Raises:
             ValueError: it has no id, or a declared field holds what cannot be compared.
@@ -123,11 +135,20 @@ class Kind:
         row: Row = {"_id": row_id(org, id), "_o": org, "_c": self.digest, "id": id}
         for name in self._columns:
             row[name] = self._value(name, doc.get(name))
+        if not old:
+            self.collection.check_sets(doc)
+        for name in self._sets:
+            row[name] = self._strings(doc.get(name))
         row |= self.unique_values(org, doc)
         for field, name in self._texts:
             row[field] = tokens(doc.get(name))
         row["_j"] = orjson.dumps(doc).decode()
         return row
+
+    @staticmethod
+    def _strings(value: Any) -> list[str]:
+        listed = value if isinstance(value, list | tuple) else ()
+        return list(dict.fromkeys(each for each in listed if isinstance(each, str)))
 
     def _value(self, name: str, value: Any) -> Any:
         if isinstance(value, _NESTED):
@@ -159,7 +180,7 @@ class Kind:
     def content(self) -> tuple[str, ...]:
         """The stored fields that a tombstone does not have."""
         made = (*self.unique_fields, *self.text_fields)
-        return ("_o", "_c", "_j", "_p", "id", *self._columns, *made)
+        return ("_o", "_c", "_j", "_p", "id", *self._columns, *self._sets, *made)
 
 
 def row_id(org: str, id: str) -> str:

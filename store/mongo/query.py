@@ -37,6 +37,8 @@ def condition(kind: Kind, where: Filter, org: str | None) -> Query:
     for name, wanted in where.items():
         for each in each_of(wanted):
             asked = _by_id(org, each) if name == "id" else None
+            if kind.is_set(name):
+                asked = {name: _has(kind, name, each)}
             if asked is None:
                 asked = {kind.field(name): _condition(each)}
             ((field, value),) = asked.items()
@@ -47,6 +49,12 @@ def condition(kind: Kind, where: Filter, org: str | None) -> Query:
             else:
                 more.append(asked)
     return {**query, "$and": more} if more else query
+
+
+def _has(kind: Kind, name: str, wanted: Any) -> Any:
+    if not isinstance(wanted, Is) or wanted.op != "has" or not isinstance(wanted.value, str):
+        raise ValueError(f"{kind.name}: of {name} only `has` can be asked")
+    return wanted.value
 
 
 def _by_id(org: str | None, wanted: Any) -> Query | None:

@@ -77,6 +77,7 @@ async def _indexes(rows: Rows, *models: IndexModel) -> None:
 
 def _of(kind: Kind) -> list[IndexModel]:
     lists = {index.fields for index in kind.collection.indexes} - {("id",)}  # see `id_`
+    lists |= kind.collection.set_indexes.keys()
     models = [
         IndexModel([("_o", 1), *((name, 1) for name in fields), ("id", 1)], name="_".join(fields))
         for fields in sorted(lists)
@@ -201,6 +202,7 @@ async def _share_shape(database: Database, kind: Kind) -> Shape:
             "columns": sorted(known.columns),
             "uniques": sorted(",".join(fields) for fields in known.uniques),
             "texts": sorted(known.texts),
+            "sets": sorted(known.sets),
         }
         if row is None:
             await _insert_once(database, wanted)
@@ -214,6 +216,7 @@ def _shape(row: Row) -> Shape:
         frozenset(row["columns"]),
         frozenset(tuple(fields.split(",")) for fields in row["uniques"]),
         frozenset(row["texts"]),
+        frozenset(row.get("sets", ())),
     )
 
 
@@ -242,7 +245,7 @@ async def reshape(database: Database, kind: Kind) -> int:
         while True:
             found = await rows.find({"_c": other}).limit(RESHAPED).to_list()
             for row in found:
-                wanted = kind.row(row["_o"], document(row)) | ownership(row)
+                wanted = kind.row(row["_o"], document(row), old=True) | ownership(row)
                 same = {"_id": row["_id"], "_v": row["_v"]}
                 try:
                     await rows.replace_one(same, {**wanted, "_v": version()})

@@ -382,10 +382,11 @@ class SqliteEngine(Engine):
         return await self._delete(table_of(self._tables, collection), None, where)
 
     async def _delete(self, table: Table, org: str | None, where: Filter) -> int:
-        matching = query.condition(table, where)
+        source = query.Source(table) if org is None else query.source(table, where)
+        matching = query.condition(table, where, source)
         removed = 0
         while True:
-            step: int = await self._writer.submit(DeleteJob(table, org, matching, DELETE_STEP))
+            step: int = await self._writer.submit(DeleteJob(source, org, matching, DELETE_STEP))
             removed += step
             if step < DELETE_STEP:
                 return removed

@@ -13,7 +13,7 @@ from store.conditions import matches
 from store.engine import Appended, ForeignStream, GuardFailed, KeyReused
 from store.sqlite.cache import Key, Place
 from store.sqlite.prepare import Patch, Prepared, PreparedAppend, Whole
-from store.sqlite.query import Sql
+from store.sqlite.query import Source, Sql
 from store.sqlite.reads import ORGS
 from store.sqlite.rows import text_of
 from store.sqlite.tables import Table
@@ -191,23 +191,23 @@ class UpdateJob(Job):
 class DeleteJob(Barrier):
     """`Engine.delete` and `delete_any_org`, at most `limit` at a time: the result is how many."""
 
-    __slots__ = ("_limit", "_org", "_table", "_where")
+    __slots__ = ("_limit", "_org", "_source", "_where")
 
-    def __init__(self, table: Table, org: str | None, where: Sql, limit: int) -> None:
+    def __init__(self, source: Source, org: str | None, where: Sql, limit: int) -> None:
         super().__init__(200)
-        self._table = table
+        self._source = source
         self._org = org
         self._where = where
         self._limit = limit
 
     def decide(self, tx: Transaction) -> int:
-        table = self._table
+        table = self._source.table
         name = table.collection.name
         every = f"t._org IN {ORGS.format(table=table.name)}"
-        owner = every if self._org is None else "t._org = ?"
+        owner = every if self._org is None else f"{self._source.org} = ?"
         params = [] if self._org is None else [self._org]
         found = tx.db.execute(
-            f"SELECT t._rowid, t._org, t.id, CAST(t._doc AS BLOB) FROM {table.name} AS t "
+            f"SELECT t._rowid, t._org, t.id, CAST(t._doc AS BLOB) FROM {self._source.text} "
             f"WHERE {owner}{self._where.text} LIMIT ?",
             [*params, *self._where.params, self._limit],
         ).fetchall()

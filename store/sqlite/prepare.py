@@ -86,6 +86,8 @@ class Whole:
         self.key: Key = (table.collection.name, org, id)
         self.encoded = encoded
         self.values = table.values(doc)
+        if stamp in table.collection.sets:
+            raise ValueError(f"{table.collection.name}: {stamp} is no number")
         self.stamp_place = table.places.get(stamp) if stamp is not None else None
         self.put = put
 

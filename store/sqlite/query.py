@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from store.conditions import each_of, prefix_end
+from store.conditions import each_of, one_value, prefix_end
 from store.engine import Filter, Is, Value
+from store.sqlite.sets import SetIndex
 from store.sqlite.tables import Table
 
 ORG = "_org"
@@ -48,21 +49,89 @@ def _condition(column: str, wanted: Any) -> Sql:
     raise ValueError(f"no such comparison: {op!r}")
 
 
-def condition(table: Table, where: Filter, alias: str = "t") -> Sql:
+class Source(NamedTuple):
+    """What documents are looked for in: their table `t`, or an index over a set field, `h`, and it."""
+
+    table: Table
+    by: SetIndex | None = None
+
+    @property
+    def text(self) -> str:
+        """What follows FROM."""
+        if self.by is None:
+            return f"{self.table.name} AS t"
+        return f"{self.by.name} AS h CROSS JOIN {self.table.name} AS t ON t._rowid = h._r"
+
+    @property
+    def org(self) -> str:
+        """The column of the organization."""
+        return f"{'t' if self.by is None else 'h'}.{ORG}"
+
+    def column(self, name: str) -> str:
+        """The column of a declared field.
+
+        Raises:
+            ValueError: it is not declared.
+        """
+        column = self.table.column(name)
+        if self.by is not None and (name == "id" or name in self.by.fields):
+            return f"h.{column}"
+        return f"t.{column}"
+
+    def sorted(self, name: str) -> str:
+        """The column of a field of an `Order`."""
+        return self.org if name == ORG else self.column(name)
+
+
+def source(table: Table, where: Filter, order: Sequence[str] = ()) -> Source:
+    """What answers a filter best. `order`: sort fields, without the organization."""
+    one = one_value(where)
+    best: tuple[tuple[bool, int], SetIndex] | None = None
+    for index in table.sets:
+        led = next((n for n, name in enumerate(index.fields) if name not in one), len(index.fields))
+        if index.set not in index.fields[:led]:
+            continue
+        fields = index.fields if "id" in index.fields else (*index.fields, "id")
+        is_sorted = any(fields[n:] == tuple(order) for n in range(led + 1))
+        if best is None or (is_sorted, led) > best[0]:
+            best = ((is_sorted, led), index)
+    return Source(table, None if best is None else best[1])
+
+
+def condition(table: Table, where: Filter, of: Source | None = None) -> Sql:
     """The SQL of a filter, starting with `AND`; empty for one without conditions.
 
     Raises:
         ValueError: a field that is not declared, or no such comparison.
     """
+    of = of or Source(table)
     texts: list[str] = []
     params: list[Any] = []
+    led = False
     for name, wanted in where.items():
-        column = f"{alias}.{table.column(name)}"
         for each in each_of(wanted):
-            one = _condition(column, each)
+            if name in table.collection.sets:
+                first = not led and of.by is not None and of.by.set == name
+                led = led or first
+                one = _has(table, name, each, f'h."{name}"' if first else None)
+            else:
+                one = _condition(of.column(name), each)
             texts.append(f" AND {one.text}")
             params += one.params
     return Sql("".join(texts), params)
+
+
+def _has(table: Table, name: str, wanted: Any, column: str | None) -> Sql:
+    if not isinstance(wanted, Is) or wanted.op != "has" or not isinstance(wanted.value, str):
+        raise ValueError(f"{table.collection.name}: of {name} only `has` can be asked")
+    if column is not None:
+        return Sql(f"{column} = ?", [wanted.value])
+    index = next(index for index in table.sets if index.fields == (name,))
+    return Sql(
+        f"EXISTS (SELECT 1 FROM {index.name} AS x "
+        f'WHERE x._org = t._org AND x."{name}" = ? AND x.id = t.id)',
+        [wanted.value],
+    )
 
 
 class Order(NamedTuple):
@@ -93,14 +162,11 @@ def order_of(table: Table, order: Sequence[str], *, any_org: bool = False) -> Or
     return Order(tuple(fields), descending)
 
 
-def _sorted(table: Table, name: str) -> str:
-    return f"t.{ORG if name == ORG else table.column(name)}"
-
-
-def order_by(table: Table, order: Order) -> str:
+def order_by(table: Table, order: Order, of: Source | None = None) -> str:
     """The ORDER BY clause."""
+    of = of or Source(table)
     way = " DESC" if order.descending else ""
-    return " ORDER BY " + ", ".join(f"{_sorted(table, name)}{way}" for name in order.fields)
+    return " ORDER BY " + ", ".join(f"{of.sorted(name)}{way}" for name in order.fields)
 
 
 def never_null(where: Filter) -> Set[str]:
@@ -118,7 +184,7 @@ def never_null(where: Filter) -> Set[str]:
 
 
 def behind(
-    table: Table, order: Order, after: Sequence[Value], filled: Set[str] = frozenset()
+    of: Source, order: Order, after: Sequence[Value], filled: Set[str] = frozenset()
 ) -> list[Sql]:
     """Conditions that together, one after the other, give what sorts behind `after`.
 
@@ -131,7 +197,7 @@ def behind(
     """
     if len(after) != len(order.fields):
         raise ValueError(f"`after` needs values for {order.fields}")
-    columns = [_sorted(table, name) for name in order.fields]
+    columns = [of.sorted(name) for name in order.fields]
     if None not in after and not order.descending:
         places = ", ".join("?" * len(after))
         return [Sql(f" AND ({', '.join(columns)}) > ({places})", list(after))]

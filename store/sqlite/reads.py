@@ -63,12 +63,13 @@ def find(
 ) -> Callable[[sqlite3.Connection], list[Document]]:
     """Documents that match, sorted."""
     sorting = query.order_of(table, order)
-    filtered = query.condition(table, where)
+    source = query.source(table, where, sorting.fields)
+    filtered = query.condition(table, where, source)
     parts = [query.Sql("", [])]
     if after is not None:
-        parts = query.behind(table, sorting, after, query.never_null(where))
-    start = f"SELECT CAST(t._doc AS BLOB) FROM {table.name} AS t WHERE t._org = ?{filtered.text}"
-    end = f"{query.order_by(table, sorting)} LIMIT ?"
+        parts = query.behind(source, sorting, after, query.never_null(where))
+    start = f"SELECT CAST(t._doc AS BLOB) FROM {source.text} WHERE {source.org} = ?{filtered.text}"
+    end = f"{query.order_by(table, sorting, source)} LIMIT ?"
 
     def read(db: sqlite3.Connection) -> list[Document]:
         found: list[Document] = []
@@ -139,7 +140,7 @@ def _find_in_order(
     filtered = query.condition(table, where)
     parts = [query.Sql("", [])]
     if after is not None:
-        parts = query.behind(table, sorting, after, query.never_null(where))
+        parts = query.behind(query.Source(table), sorting, after, query.never_null(where))
     start = f"SELECT t._org, CAST(t._doc AS BLOB) FROM {table.name} AS t WHERE true{filtered.text}"
     end = f"{query.order_by(table, sorting)} LIMIT ?"
 
@@ -162,10 +163,11 @@ def count_groups(
     """How many match, by their values in some fields."""
     if not fields:
         raise ValueError("groups need a field")
-    filtered = query.condition(table, where)
-    names = ", ".join(f"t.{table.column(name)}" for name in fields)
+    source = query.source(table, where, (*fields, "id"))
+    filtered = query.condition(table, where, source)
+    names = ", ".join(source.column(name) for name in fields)
     sql = (
-        f"SELECT {names}, count(*) FROM {table.name} AS t WHERE t._org = ?{filtered.text} "
+        f"SELECT {names}, count(*) FROM {source.text} WHERE {source.org} = ?{filtered.text} "
         f"GROUP BY {names} ORDER BY {names} LIMIT ?"
     )
 
@@ -180,8 +182,9 @@ def aggregate(
     table: Table, org: str, what: str, where: Filter
 ) -> Callable[[sqlite3.Connection], int]:
     """A number over the documents that match."""
-    filtered = query.condition(table, where)
-    sql = f"SELECT {what} FROM {table.name} AS t WHERE t._org = ?{filtered.text}"
+    source = query.source(table, where)
+    filtered = query.condition(table, where, source)
+    sql = f"SELECT {what} FROM {source.text} WHERE {source.org} = ?{filtered.text}"
 
     def read(db: sqlite3.Connection) -> int:
         return cast(int, db.execute(sql, [org, *filtered.params]).fetchone()[0])
@@ -195,10 +198,11 @@ def count_each(
     """How many documents match each of the filters, up to a bound."""
     asked = []
     for where in wheres:
-        filtered = query.condition(table, where)
+        source = query.source(table, where)
+        filtered = query.condition(table, where, source)
         sql = (
-            f"SELECT count(*) FROM (SELECT 1 FROM {table.name} AS t "
-            f"WHERE t._org = ?{filtered.text} LIMIT ?)"
+            f"SELECT count(*) FROM (SELECT 1 FROM {source.text} "
+            f"WHERE {source.org} = ?{filtered.text} LIMIT ?)"
         )
         asked.append((sql, [org, *filtered.params, at_most]))
 

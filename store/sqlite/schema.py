@@ -16,6 +16,7 @@ from store.engine import StoreError
 from store.sqlite.checkpoint import SAFETY
 from store.sqlite.faults import is_outage
 from store.sqlite.search import TOKENIZER
+from store.sqlite.sets import drop_others
 from store.sqlite.tables import Table
 from store.words import WORDS
 
@@ -211,6 +212,8 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
         db.execute(f"ALTER TABLE {table.name} ADD COLUMN _stream INTEGER")
         columns.append("_stream")
 
+    # Before the columns: triggers use them.
+    sets = drop_others(db, table.plain, table.sets)
     wanted = table.indexes
     there = {row[1] for row in db.execute(f"PRAGMA index_list({table.name})")}
     for name in there - wanted.keys() - {f"key {table.plain}"}:
@@ -225,6 +228,9 @@ def _follow(db: sqlite3.Connection, table: Table) -> None:
     for name, statement in wanted.items():
         if name not in there:
             db.execute(statement)
+    for index in table.sets:
+        if index.plain not in sets:
+            index.make(db)
 
 
 def _follow_text(db: sqlite3.Connection, table: Table) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from store.engine import Collection, Index
 from store.sqlite.bulk import Bulk
+from store.sqlite.sets import SetIndex
 
 _NESTED = (list, dict, tuple)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -22,10 +23,11 @@ class Table:
     """
 
     def __init__(self, collection: Collection) -> None:
-        for name in (collection.name, *collection.columns):
+        for name in (collection.name, *collection.columns, *collection.sets):
             if not _NAME.match(name):
                 raise ValueError(f"{collection.name}: {name!r} cannot be the name of a column")
-        if len({name.lower() for name in ("id", *collection.columns)}) <= len(collection.columns):
+        named = ("id", *collection.columns, *collection.sets)
+        if len({name.lower() for name in named}) < len(named):
             raise ValueError(f"{collection.name}: fields differ in case only")
         self.collection = collection
         self.columns = collection.columns
@@ -33,6 +35,9 @@ class Table:
         self.plain = f"c_{collection.name}"
         self.name = f'"{self.plain}"'
         self.fts = f'"fts_{collection.name}"' if collection.text is not None else None
+        self.sets = [
+            SetIndex(self.plain, name, fields) for fields, name in collection.set_indexes.items()
+        ]
         self.uniques = tuple(index.fields for index in collection.indexes if index.unique)
 
         fields = [f'"{name}"' for name in self.columns]
@@ -86,12 +91,16 @@ class Table:
             raise ValueError(f"{self.collection.name}: {field!r} is not a declared field")
         return f'"{field}"'
 
-    def values(self, doc: Mapping[str, Any]) -> list[Any]:
-        """What the declared columns hold for a document.
+    def values(self, doc: Mapping[str, Any], *, old: bool = False) -> list[Any]:
+        """What the declared columns hold for a document. An `old` one may be of a version of the program
+        that had no set fields, and held nothing against what they may have.
 
         Raises:
-            ValueError: a declared field holds an object or an array.
+            ValueError: a declared field holds an object or an array, or a set field anything but
+                its strings.
         """
+        if self.sets and not old:
+            self.collection.check_sets(doc)
         values = [doc.get(name) for name in self.columns]
         for name, value in zip(self.columns, values, strict=True):
             if isinstance(value, _NESTED):
@@ -126,7 +135,8 @@ class Table:
         made = {
             self.index_name(index): self.index_sql(index)
             for index in self.collection.indexes
-            if index.fields != ("id",)  # the key is one
+            # The key is one of ids; those of sets are tables.
+            if index.fields != ("id",) and not set(self.collection.sets) & set(index.fields)
         }
         for index in self.collection.indexes:
             if index.ordered:

@@ -366,7 +366,7 @@ class Transaction:
                     row.columns if row.columns is not None else table.values(row.document() or {})
                 )
                 if row.owner == row.stored_owner and columns == table.values(
-                    orjson.loads(row.stored)
+                    orjson.loads(row.stored), old=True
                 ):
                     touched.append((row.rowid, row.text))
                 else:

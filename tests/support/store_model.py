@@ -16,6 +16,7 @@ from store.engine import (
     Guard,
     GuardFailed,
     Insert,
+    Is,
     Key,
     KeyReused,
     NewEvent,
@@ -31,6 +32,7 @@ STREAMS = ("messages/a", "messages/b", "messages/c")
 streams = st.sampled_from(STREAMS)
 docs = st.integers(0, 3)
 small = st.integers(0, 2)
+tags = st.none() | st.lists(st.sampled_from(["t0", "t1", "t2"]), max_size=3)
 
 
 @st.composite
@@ -40,11 +42,16 @@ def changes(draw: st.DrawFn, stream: str) -> Change:
     number = draw(small)
     match draw(st.sampled_from(["insert", "update", "put", "delete", "person"])):
         case "insert":
-            return Insert(NOTES, note(id, room=stream, n=number, seq=None), stamp="seq")
+            doc = note(id, room=stream, n=number, seq=None, tags=draw(tags))
+            return Insert(NOTES, doc, stamp="seq")
         case "update":
-            return Update(NOTES, id, set={"kind": f"k{number}"}, inc={"n": 1}, stamp="last")
+            fields: dict[str, Any] = {"kind": f"k{number}"}
+            if draw(st.booleans()):
+                fields["tags"] = draw(tags)
+            return Update(NOTES, id, set=fields, inc={"n": 1}, stamp="last")
         case "put":
-            return Put(NOTES, note(id, room=stream, n=number, body=f"put {number}"))
+            doc = note(id, room=stream, n=number, body=f"put {number}", tags=draw(tags))
+            return Put(NOTES, doc)
         case "delete":
             return Delete(NOTES, id)
         case _:
@@ -57,7 +64,9 @@ def guards(draw: st.DrawFn, stream: str) -> Guard:
     """A guard on one of the stream's own documents."""
     id = f"{stream}:{draw(docs)}"
     where: dict[str, Any] = draw(
-        st.sampled_from([{}, {"n": 1}, {"n": None}, {"kind": "k1"}, {"room": stream}])
+        st.sampled_from(
+            [{}, {"n": 1}, {"n": None}, {"kind": "k1"}, {"room": stream}, {"tags": Is("has", "t1")}]
+        )
     )
     return Guard(NOTES, id, where, absent=draw(st.booleans()))
 
@@ -119,7 +128,7 @@ class Model:
             return seq, count if seq > log.trimmed else 0, True
         for guard in append.guards:
             doc = self.notes.get(guard.id)
-            holds = doc is not None and all(doc.get(k) == v for k, v in guard.where.items())
+            holds = doc is not None and all(_holds(doc.get(k), v) for k, v in guard.where.items())
             if holds == guard.absent:
                 return GuardFailed
         first = len(log.events) + 1 if log else 1
@@ -194,10 +203,21 @@ class Model:
         for stream in STREAMS:
             inside = [doc for doc in self.notes.values() if doc["room"] == stream]
             assert await engine.count(ORG, NOTES, {"room": stream}) == len(inside)
+        for tag in ("t0", "t1", "t2"):
+            having = {id for id, doc in self.notes.items() if tag in (doc.get("tags") or ())}
+            has = {"tags": Is("has", tag)}
+            assert [doc["id"] for doc in await engine.find(ORG, NOTES, has)] == sorted(having)
+            assert await engine.count(ORG, NOTES, has) == len(having)
         for number in range(3):
             hits = [id for id, doc in self.notes.items() if doc.get("body") == f"put {number}"]
             got = await engine.search(ORG, NOTES, f"put {number}", {}, limit=100)
             assert [doc["id"] for doc in got] == sorted(hits, reverse=True)
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Is):
+        return wanted.value in (value or ())
+    return bool(value == wanted)
 
 
 def outcome(result: Any) -> Any:

@@ -30,7 +30,12 @@ AT = "2026-01-01T00:00:00.000Z"
 
 NOTES = Collection(
     "notes",
-    indexes=(Index(("room", "seq")), Index(("author", "pinned", "at"))),
+    indexes=(
+        Index(("room", "seq")),
+        Index(("author", "pinned", "at")),
+        Index(("room", "tags", "seq")),
+    ),
+    sets=("tags",),
     text="body",
     fields=("kind",),
 )

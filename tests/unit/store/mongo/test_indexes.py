@@ -33,6 +33,7 @@ def test_the_page_lists_every_index_and_no_other() -> None:
         kind = Kind(collection)
         indexes = collection.indexes
         wanted = {", ".join(index.fields) for index in indexes} | set(kind.text_fields)
+        wanted |= {", ".join(fields) for fields in collection.set_indexes}
         said = set(re.findall(r"`([^`]+)`", page.get(collection.name, "")))
         assert said == wanted, collection.name
         across = any(index.any_org for index in indexes)
