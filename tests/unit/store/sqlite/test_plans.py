@@ -122,6 +122,42 @@ async def test_what_is_found_of_all_organizations_in_order_is_not_sorted(
     await engine.stop()
 
 
+async def test_what_has_a_string_is_found_and_sorted_by_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things = Collection(
+        "things",
+        indexes=(Index(("state", "tags", "at")), Index(("tags", "owner"))),
+        sets=("tags",),
+    )
+    monkeypatch.setattr(plans, "_seen", set())
+    monkeypatch.setitem(plans._COLLECTIONS, "things", things)
+    engine = SqliteEngine(tmp_path / "things.db", (things,), clock=SystemClock())
+    has = {"tags": Is("has", "x")}
+    both = {"tags": (Is("has", "x"), Is("has", "y"))}
+    quick: list[tuple[Filter, tuple[str, ...]]] = [
+        (has, ("id",)),
+        (both, ("id",)),
+        ({**has, "state": "open"}, ("at",)),
+        ({**has, "state": "open"}, ("-at",)),
+        ({**has, "owner": "o"}, ("id",)),
+        (has, ("owner", "id")),
+    ]
+    with plans.explained():
+        await engine.start()
+        for where, order in quick:
+            await engine.find("o", things, where, order=order)
+            await engine.find(
+                "o", things, where, order=order, after=["1"] * (len(order) + ("id" not in order))
+            )
+            await engine.count("o", things, where)
+        await engine.count_by("o", things, "owner", has)
+        await engine.delete("o", things, both)
+    with pytest.raises(AssertionError, match="c_things"), plans.explained():
+        await engine.find("o", things, has, order=("at",))
+    await engine.stop()
+
+
 async def test_counting_by_a_value_reads_an_index_in_its_order(file: Path) -> None:
     engine = SqliteEngine(file, COLLECTIONS, clock=SystemClock())
     with plans.explained():
