@@ -74,9 +74,11 @@ imports: $(DEV) ## Check that imports point one way
 
 docs: $(DEV) ## Write the generated parts of the documentation
 	@$(BIN)/python -m config.docs --write
+	@$(BIN)/python -m server.docs.limits --write
 
 docs-check: $(DEV) ## Check that the generated documentation is up to date
 	@$(BIN)/python -m config.docs --check
+	@$(BIN)/python -m server.docs.limits --check
 
 check: lint types imports docs-check ## Everything that is checked without running the server
 

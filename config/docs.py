@@ -1,4 +1,4 @@
-"""The documentation of the settings and rate limits, made of their declaration.
+"""The documentation of the settings, made of their declaration.
 
 `python -m config.docs` prints the tables, `--write` puts them between the markers of the page that
 shows them, `--check` fails if it is out of date.
@@ -12,13 +12,11 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from config.limits import DEFAULT, LIMITS
 from config.load import ENV_FILE, variable_of
 from config.settings import Settings
 from config.values import Bytes, Seconds
 
 START, END = "<!-- settings:start -->", "<!-- settings:end -->"
-LIMITS_START, LIMITS_END = "<!-- limits:start -->", "<!-- limits:end -->"
 ROOT = Path(__file__).parent.parent
 SHOWN_IN = ROOT / "docs" / "configuration.md"
 
@@ -39,13 +37,6 @@ def table() -> str:
         "size a number of bytes or has one (`64KiB`, `25MiB`, `1GB`).",
     ]
     return "\n".join(lines).strip() + "\n"
-
-
-def limits_table() -> str:
-    """All buckets with a limit of their own as a Markdown table, and the limit of the others."""
-    rows = [f"| `{name}` | `{rate}` |" for name, rate in LIMITS.items() if rate != DEFAULT]
-    lines = ["| Bucket | Limit |", "|---|---|", *rows, f"| any other command | `{DEFAULT}` |"]
-    return "\n".join(lines) + "\n"
 
 
 def _extra(field: FieldInfo) -> dict[str, str]:
@@ -75,19 +66,24 @@ def updated(text: str, generated: str, start: str = START, stop: str = END) -> s
     return f"{head}{start}\n{generated}{stop}{tail}"
 
 
-def main() -> int:
-    """Print, write or check, as the arguments say. 1 if a check fails."""
-    parser = argparse.ArgumentParser(prog="python -m config.docs", description=table.__doc__)
+def run(program: str, generated: str, start: str, stop: str) -> int:
+    """Print, write or check what is generated, as the arguments say. 1 if a check fails.
+
+    Args:
+        program: how it is called.
+        start: the marker before it on the page.
+        stop: the marker behind it.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true", help="update the page that shows it")
     action.add_argument("--check", action="store_true", help="fail if the page is out of date")
     arguments = parser.parse_args()
-    settings, limits = table(), limits_table()
     if not (arguments.write or arguments.check):
-        print(f"{settings}\n{limits}", end="")
+        print(generated, end="")
         return 0
     text = SHOWN_IN.read_text(encoding="utf-8")
-    new = updated(updated(text, settings), limits, LIMITS_START, LIMITS_END)
+    new = updated(text, generated, start, stop)
     if new == text:
         return 0
     if arguments.write:
@@ -98,4 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("config.docs", table(), START, END))

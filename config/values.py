@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import GetCoreSchemaHandler
@@ -146,18 +146,17 @@ class Bytes:
         return core_schema.no_info_plain_validator_function(self.parse)
 
 
-class Rate(NamedTuple):
-    """So many requests per period; as many may come at once."""
+Rate = tuple[int, float]
+"""So many requests in so many seconds; as many may come at once."""
 
-    limit: int
-    period: float
-    """Seconds."""
 
-    def __str__(self) -> str:
-        for unit in ("s", "m", "h", "d"):
-            if self.period == _DURATIONS[unit]:
-                return f"{self.limit}/{unit}"
-        return f"{self.limit}/{format_duration(self.period)}"
+def format_rate(rate: Rate) -> str:
+    """The shortest text that `parse_rate` reads as this: `50/s`, `100/10m`."""
+    limit, period = rate
+    for unit in ("s", "m", "h", "d"):
+        if period == _DURATIONS[unit]:
+            return f"{limit}/{unit}"
+    return f"{limit}/{format_duration(period)}"
 
 
 def parse_rate(text: str) -> Rate:
@@ -169,7 +168,7 @@ def parse_rate(text: str) -> Rate:
     found = _RATE.match(text.strip())
     if not found or int(found[1]) == 0 or found[2] == "0":
         raise ValueError(f"{text.strip()!r} is no rate such as 50/s, 10/m or 100/10m")
-    return Rate(int(found[1]), int(found[2] or 1) * _DURATIONS[found[3]])
+    return int(found[1]), int(found[2] or 1) * _DURATIONS[found[3]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +208,9 @@ class RateLimits:
     def __str__(self) -> str:
         if not self.enabled:
             return "off"
-        return ",".join(f"{name}={rate or 'off'}" for name, rate in self.buckets.items())
+        return ",".join(
+            f"{name}={format_rate(rate) if rate else 'off'}" for name, rate in self.buckets.items()
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -7,7 +7,11 @@ validation, permission, rate limit, metrics and documentation.
         def __init__(self, messages: Messages) -> None:
             self.messages = messages
 
-        @command("message.send", route=Route("POST", "/conversations/{conversation}/messages", 201))
+        @command(
+            "message.send",
+            route=Route("POST", "/conversations/{conversation}/messages", 201),
+            limit=Rate(50, SECOND),
+        )
         async def send(self, context: Context, request: SendMessage) -> Message:
             \"\"\"Send a message to a conversation.\"\"\"
             return await self.messages.send(context.principal, ...)
@@ -25,6 +29,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from domain.principals import Role
+from domain.rates import DEFAULT, Rate
 from handlers.context import Context
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -75,11 +80,9 @@ class Command:
     summary: str
     description: str
     run: Callable[[Context, Any], Awaitable[Any]]
-    bucket: str
-    """The rate-limit bucket it takes from."""
     role: Role | None
     """The least role that may ask; None: anybody, also without a token."""
-    routes: tuple[Route, ...]
+    route: Route | None
     socket: bool
     """Whether it is a socket event too."""
 
@@ -87,8 +90,8 @@ class Command:
 @dataclass(frozen=True, slots=True)
 class _Declared:
     name: str
-    routes: tuple[Route, ...]
-    bucket: str
+    route: Route | None
+    limit: Rate
     role: Role | None
     socket: bool
 
@@ -97,8 +100,7 @@ def command(
     name: str,
     *,
     route: Route | None = None,
-    routes: Iterable[Route] = (),
-    bucket: str | None = None,
+    limit: Rate = DEFAULT,
     role: Role | None = Role.GUEST,
     socket: bool = True,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
@@ -106,17 +108,16 @@ def command(
 
     Args:
         name: `noun.verb`.
-        route: its REST route, if there is one; `routes` for several.
-        bucket: the rate-limit bucket; the command's own name if not given.
+        route: its REST route, if there is one.
+        limit: how often somebody may ask; counted by the command's name.
         role: the least role that may ask; None for anybody, also without a token.
         socket: False for what only REST offers.
     """
     if not _NAME.match(name):
         raise ValueError(f"{name!r} is not of the form noun.verb")
-    found = (*([route] if route else []), *routes)
 
     def mark(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        method.__command__ = _Declared(name, found, bucket or name, role, socket)  # type: ignore[attr-defined]
+        method.__command__ = _Declared(name, route, limit, role, socket)  # type: ignore[attr-defined]
         return method
 
     return mark
@@ -127,12 +128,14 @@ class CommandSet:
 
     namespace: ClassVar[str | None] = None
 
+    @classmethod
+    def limits(cls) -> dict[str, Rate]:
+        """How often somebody may ask for each of its commands, by name."""
+        return {declared.name: declared.limit for declared, _ in cls._declared()}
+
     def commands(self) -> Iterator[Command]:
         """What the subclass declares, bound to this object."""
-        for attribute in vars(type(self)).values():
-            declared: _Declared | None = getattr(attribute, "__command__", None)
-            if declared is None:
-                continue
+        for declared, attribute in self._declared():
             bound = attribute.__get__(self)
             hints = typing.get_type_hints(attribute)
             summary, _, description = (attribute.__doc__ or "").strip().partition("\n\n")
@@ -144,11 +147,17 @@ class CommandSet:
                 summary=" ".join(summary.split()),
                 description=" ".join(description.split()),
                 run=bound,
-                bucket=declared.bucket,
                 role=declared.role,
-                routes=declared.routes,
+                route=declared.route,
                 socket=declared.socket,
             )
+
+    @classmethod
+    def _declared(cls) -> Iterator[tuple[_Declared, Any]]:
+        for attribute in vars(cls).values():
+            declared: _Declared | None = getattr(attribute, "__command__", None)
+            if declared is not None:
+                yield declared, attribute
 
 
 class Registry:
@@ -165,8 +174,8 @@ class Registry:
         self._by_event: dict[tuple[str, str], Command] = {}
         routes: dict[tuple[str, str], str] = {}
         for each in self.commands:
-            for route in each.routes:
-                shape = (route.method, re.sub(r"{\w+}", "{}", route.path))
+            if each.route is not None:
+                shape = (each.route.method, re.sub(r"{\w+}", "{}", each.route.path))
                 if shape in routes:
                     raise ValueError(f"{shape} is claimed by {routes[shape]} and {each.name}")
                 routes[shape] = each.name

@@ -108,7 +108,7 @@ class Dispatcher:
         if command.role is not None:
             _permit(context.principal, command.role)
         caller = network_of(context.remote) if context.anonymous else context.principal.user
-        wait = await self._limiter.take(command.bucket, caller)
+        wait = await self._limiter.take(command.name, caller)
         if wait > 0:
             raise RateLimited(f"Too many {command.name} requests.", retry_after=wait)
 

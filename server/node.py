@@ -11,7 +11,6 @@ from typing_extensions import TypedDict
 
 from actions.connections.connections import CHANNEL as CONNECTIONS
 from actions.connections.connections import Connections
-from config.limits import DEFAULT, buckets, check_buckets
 from config.settings import Environment, Settings
 from domain.accounts.accounts import Expiry, network_of
 from domain.clock import Clock
@@ -44,6 +43,7 @@ from server.http.uploads import OPENAPI as UPLOAD_PATHS
 from server.http.uploads import UploadRoutes
 from server.jobs.periodic import at_once_and_every, end_all, every
 from server.jobs.shared import SharedJobs
+from server.limits import limits_of
 from server.metrics.cluster import clock_numbers, nodes_numbers, presence_numbers
 from server.metrics.condition import READY_EVERY, SIZE_EVERY, BuildInfo, Condition
 from server.metrics.metrics import Metrics, Numbers
@@ -112,11 +112,9 @@ class Node:
         self.core = Core(
             engine, bus, clock, encode_event, head_check=settings.head_check, tracing=tracing
         )
-        limits = settings.rate_limits
-        by_bucket = buckets(limits) if limits.enabled else {}
-        default = DEFAULT if limits.enabled else None
+        limits, default = limits_of(settings.rate_limits)
         limiter = peers.share_limits(
-            LocalRateLimiter(by_bucket, clock, default=default), by_bucket, default
+            LocalRateLimiter(limits, clock, default=default), limits, default
         )
         self.arriving = Arriving(settings.max_body_total)
         self.departing = Departing(settings.send_queue_total)
@@ -134,7 +132,6 @@ class Node:
         self.registry = Registry(
             [*self.features.commands, ConnectionCommands(connections)], NAMESPACES
         )
-        check_buckets(limits, (each.bucket for each in self.registry.commands))
         dispatcher = Dispatcher(limiter, metrics)
         if tracing is not None:
             from server.telemetry.tracing import TracedDispatcher, trace_engine  # noqa: PLC0415 - an extra

@@ -7,6 +7,7 @@ from actions.accounts.sessions import Origin, Sessions
 from domain.accounts.accounts import MAX_EMAIL, MAX_NAME, Expiry, Session, Tokens
 from domain.accounts.passwords import MAX_BYTES
 from domain.pages import Page
+from domain.rates import MINUTE, Rate
 from handlers.command import CommandSet, Empty, Request, Route, command
 from handlers.context import Context
 from handlers.streams.streams import Done
@@ -75,7 +76,13 @@ class AuthCommands(CommandSet):
         self._accounts = accounts
         self._sessions = sessions
 
-    @command("auth.register", route=Route("POST", "/auth/register", 201), role=None, socket=False)
+    @command(
+        "auth.register",
+        route=Route("POST", "/auth/register", 201),
+        role=None,
+        socket=False,
+        limit=Rate(300, MINUTE),
+    )
     async def register(self, context: Context, request: Register) -> Tokens:
         """Make an account and log it in.
 
@@ -87,12 +94,24 @@ class AuthCommands(CommandSet):
             request.email, request.password, request.name, request.invite, origin(context)
         )
 
-    @command("auth.login", route=Route("POST", "/auth/login"), role=None, socket=False)
+    @command(
+        "auth.login",
+        route=Route("POST", "/auth/login"),
+        role=None,
+        socket=False,
+        limit=Rate(300, MINUTE),
+    )
     async def login(self, context: Context, request: Login) -> Tokens:
         """Begin a session with address and password."""
         return await self._accounts.login(request.email, request.password, origin(context))
 
-    @command("session.refresh", route=Route("POST", "/auth/refresh"), role=None, socket=False)
+    @command(
+        "session.refresh",
+        route=Route("POST", "/auth/refresh"),
+        role=None,
+        socket=False,
+        limit=Rate(300, MINUTE),
+    )
     async def refresh(self, context: Context, request: Refresh) -> Tokens:
         """Get a new pair of tokens; the refresh token given is used up.
 
@@ -101,7 +120,7 @@ class AuthCommands(CommandSet):
         """
         return await self._sessions.refresh(request.refresh_token, origin(context))
 
-    @command("auth.refresh")
+    @command("auth.refresh", limit=Rate(30, MINUTE))
     async def extend(self, context: Context, request: Extend) -> Expiry:
         """Give the connection a newer access token of the same session.
 
@@ -109,7 +128,13 @@ class AuthCommands(CommandSet):
         """
         return await self._sessions.extend(context.client, request.token, context.remote)
 
-    @command("auth.reset", route=Route("POST", "/auth/reset", 204), role=None, socket=False)
+    @command(
+        "auth.reset",
+        route=Route("POST", "/auth/reset", 204),
+        role=None,
+        socket=False,
+        limit=Rate(60, MINUTE),
+    )
     async def reset(self, context: Context, request: Reset) -> Done:
         """Set a new password with the token of a reset link that an administrator made.
 

@@ -5,6 +5,7 @@ from pydantic import Field
 from actions.accounts.contacts import Contacts
 from domain.accounts.contacts import MAX_QUERY, Contact
 from domain.pages import DEFAULT_LIMIT, MAX_CURSOR_LENGTH, MAX_LIMIT, Page
+from domain.rates import SECOND, Rate
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 
@@ -32,7 +33,7 @@ class ContactCommands(CommandSet):
     def __init__(self, contacts: Contacts) -> None:
         self._contacts = contacts
 
-    @command("contact.list", route=Route("GET", "/contacts"))
+    @command("contact.list", route=Route("GET", "/contacts"), limit=Rate(20, SECOND))
     async def list(self, context: Context, request: ListContacts) -> Page[Contact]:
         """List your contacts by name.
 

@@ -22,6 +22,7 @@ from domain.accounts.passwords import MAX_BYTES
 from domain.errors import Forbidden, Invalid
 from domain.pages import DEFAULT_LIMIT, MAX_CURSOR_LENGTH, MAX_LIMIT, Page
 from domain.principals import Role
+from domain.rates import MINUTE, SECOND, Rate
 from handlers.command import CommandSet, Empty, Request, Route, command
 from handlers.context import Context
 from handlers.streams.streams import Done
@@ -140,7 +141,7 @@ class UserCommands(CommandSet):
             keep_keys=request.keep_keys,
         )
 
-    @command("user.search", route=Route("GET", "/users"), socket=False)
+    @command("user.search", route=Route("GET", "/users"), socket=False, limit=Rate(20, SECOND))
     async def search(self, context: Context, request: Search) -> Page[User]:
         """Find people of the organization by the beginnings of their names' words.
 
@@ -198,7 +199,13 @@ class UserCommands(CommandSet):
         """Give a user another role, below the caller's own; an owner may give any."""
         return await self._users.set_role(context.principal, request.id, request.role)
 
-    @command("invite.create", route=Route("POST", "/invites", 201), role=Role.ADMIN, socket=False)
+    @command(
+        "invite.create",
+        route=Route("POST", "/invites", 201),
+        role=Role.ADMIN,
+        socket=False,
+        limit=Rate(60, MINUTE),
+    )
     async def invite(self, context: Context, request: CreateInvite) -> Invite:
         """Make an invitation; its `token` goes into `invite` of the registration.
 
@@ -226,6 +233,7 @@ class UserCommands(CommandSet):
         route=Route("POST", "/users/{id}/reset-link", 201),
         role=Role.ADMIN,
         socket=False,
+        limit=Rate(60, MINUTE),
     )
     async def reset_link(self, context: Context, request: UserId) -> PasswordReset:
         """Make a link with which a user below the caller's role sets a new password once.

@@ -15,6 +15,7 @@ from domain.messaging.conversations import (
     Kind,
 )
 from domain.pages import Page
+from domain.rates import MINUTE, SECOND, Rate
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 from handlers.fields import ClientId, Id, PageRequest
@@ -68,7 +69,11 @@ class ConversationCommands(CommandSet):
         self._deletions = deletions
         self._views = views
 
-    @command("conversation.create", route=Route("POST", "/conversations", 201))
+    @command(
+        "conversation.create",
+        route=Route("POST", "/conversations", 201),
+        limit=Rate(60, MINUTE),
+    )
     async def create(self, context: Context, request: CreateConversation) -> Conversation:
         """Open a conversation.
 
@@ -83,7 +88,7 @@ class ConversationCommands(CommandSet):
             client_id=request.client_id,
         )
 
-    @command("conversation.list", route=Route("GET", "/conversations"))
+    @command("conversation.list", route=Route("GET", "/conversations"), limit=Rate(20, SECOND))
     async def list(self, context: Context, request: ListConversations) -> Page[Conversation]:
         """List your conversations, the one with the latest message first.
 
@@ -109,7 +114,11 @@ class ConversationCommands(CommandSet):
         """Fetch one conversation: one you are in, or a channel you could join."""
         return await self._views.get(context.principal, request.conversation)
 
-    @command("conversation.update", route=Route("PATCH", "/conversations/{conversation}"))
+    @command(
+        "conversation.update",
+        route=Route("PATCH", "/conversations/{conversation}"),
+        limit=Rate(10, SECOND),  # of a large group an event of 100 kB
+    )
     async def update(self, context: Context, request: UpdateConversation) -> Conversation:
         """Change a conversation.
 
@@ -121,7 +130,11 @@ class ConversationCommands(CommandSet):
             raise Invalid("There is nothing to change.")
         return await self._conversations.update(context.principal, request.conversation, changes)
 
-    @command("conversation.delete", route=Route("DELETE", "/conversations/{conversation}", 204))
+    @command(
+        "conversation.delete",
+        route=Route("DELETE", "/conversations/{conversation}", 204),
+        limit=Rate(20, MINUTE),
+    )
     async def delete(self, context: Context, request: OneConversation) -> None:
         """Delete a group or channel for everybody, with all that was said in it.
 

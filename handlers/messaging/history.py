@@ -6,6 +6,7 @@ from actions.messaging.history import History, Wanted
 from actions.messaging.search import Query, Search
 from domain.messaging.messages import MAX_QUERY, Message
 from domain.pages import Page
+from domain.rates import SECOND, Rate
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 from handlers.fields import Id, PageRequest, Seq, Time
@@ -79,7 +80,7 @@ class HistoryCommands(CommandSet):
             limit=request.limit,
         )
 
-    @command("message.search", route=Route("GET", "/search/messages"))
+    @command("message.search", route=Route("GET", "/search/messages"), limit=Rate(10, SECOND))
     async def search(self, context: Context, request: SearchMessages) -> Page[Message]:
         """Find messages that hold all words of `q`, newest first.
 

@@ -13,6 +13,7 @@ from domain.messaging.conversations import (
     MemberRole,
 )
 from domain.pages import Page
+from domain.rates import MINUTE, SECOND, Rate
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 from handlers.fields import Id, PageRequest
@@ -56,7 +57,11 @@ class MemberCommands(CommandSet):
         self._roles = roles
         self._views = views
 
-    @command("conversation.join", route=Route("POST", "/conversations/{conversation}/join"))
+    @command(
+        "conversation.join",
+        route=Route("POST", "/conversations/{conversation}/join"),
+        limit=Rate(60, MINUTE),
+    )
     async def join(self, context: Context, request: OneConversation) -> Conversation:
         """Join a channel.
 
@@ -64,7 +69,11 @@ class MemberCommands(CommandSet):
         """
         return await self._members.join(context.principal, request.conversation)
 
-    @command("conversation.leave", route=Route("POST", "/conversations/{conversation}/leave"))
+    @command(
+        "conversation.leave",
+        route=Route("POST", "/conversations/{conversation}/leave"),
+        limit=Rate(60, MINUTE),
+    )
     async def leave(self, context: Context, request: OneConversation) -> Conversation:
         """Leave a group or channel.
 
@@ -73,7 +82,11 @@ class MemberCommands(CommandSet):
         """
         return await self._members.leave(context.principal, request.conversation)
 
-    @command("conversation.leave_many", route=Route("POST", "/users/me/conversations/leave"))
+    @command(
+        "conversation.leave_many",
+        route=Route("POST", "/users/me/conversations/leave"),
+        limit=Rate(10, MINUTE),  # up to 100 each
+    )
     async def leave_many(self, context: Context, request: SeveralConversations) -> AllLeft:
         """Leave several groups and channels at once.
 
@@ -92,7 +105,11 @@ class MemberCommands(CommandSet):
             limit=request.limit,
         )
 
-    @command("member.add", route=Route("POST", "/conversations/{conversation}/members"))
+    @command(
+        "member.add",
+        route=Route("POST", "/conversations/{conversation}/members"),
+        limit=Rate(20, SECOND),
+    )
     async def add(self, context: Context, request: OneMember) -> Conversation:
         """Put a user into a group or channel.
 
@@ -100,7 +117,11 @@ class MemberCommands(CommandSet):
         """
         return await self._members.add(context.principal, request.conversation, request.user)
 
-    @command("member.update", route=Route("PATCH", "/conversations/{conversation}/members/{user}"))
+    @command(
+        "member.update",
+        route=Route("PATCH", "/conversations/{conversation}/members/{user}"),
+        limit=Rate(20, SECOND),
+    )
     async def update(self, context: Context, request: UpdateMember) -> Conversation:
         """Make a member of a group or channel an owner, or an ordinary member again.
 
@@ -112,7 +133,11 @@ class MemberCommands(CommandSet):
             context.principal, request.conversation, request.user, request.role
         )
 
-    @command("member.remove", route=Route("DELETE", "/conversations/{conversation}/members/{user}"))
+    @command(
+        "member.remove",
+        route=Route("DELETE", "/conversations/{conversation}/members/{user}"),
+        limit=Rate(20, SECOND),
+    )
     async def remove(self, context: Context, request: OneMember) -> Conversation:
         """Put a user out of a group or channel.
 

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from actions.messaging.messages import Draft, Messages
 from domain.messaging.messages import MAX_ATTACHMENTS, MAX_BODY, MAX_MENTIONS, Message
+from domain.rates import SECOND, Rate
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 from handlers.fields import ClientId, Id
@@ -70,7 +71,11 @@ class MessageCommands(CommandSet):
     def __init__(self, messages: Messages) -> None:
         self._messages = messages
 
-    @command("message.send", route=Route("POST", "/conversations/{conversation}/messages", 201))
+    @command(
+        "message.send",
+        route=Route("POST", "/conversations/{conversation}/messages", 201),
+        limit=Rate(50, SECOND),
+    )
     async def send(self, context: Context, request: SendMessage) -> Message:
         """Send a message to a conversation you are in.
 
@@ -91,7 +96,7 @@ class MessageCommands(CommandSet):
             ),
         )
 
-    @command("message.edit", route=Route("PATCH", "/messages/{message}"))
+    @command("message.edit", route=Route("PATCH", "/messages/{message}"), limit=Rate(20, SECOND))
     async def edit(self, context: Context, request: EditMessage) -> Message:
         """Change the body of your own message.
 
@@ -103,7 +108,7 @@ class MessageCommands(CommandSet):
             context.principal, request.message, request.body, request.version, request.mentions
         )
 
-    @command("message.delete", route=Route("DELETE", "/messages/{message}"))
+    @command("message.delete", route=Route("DELETE", "/messages/{message}"), limit=Rate(20, SECOND))
     async def delete(self, context: Context, request: DeleteMessage) -> Message:
         """Delete a message, for everyone or for yourself alone.
 

@@ -3,6 +3,7 @@
 from actions.messaging.pins import Pins
 from domain.messaging.messages import Message
 from domain.pages import Page
+from domain.rates import SECOND, Rate
 from handlers.command import CommandSet, Route, command
 from handlers.context import Context
 from handlers.fields import Id, PageRequest
@@ -23,12 +24,12 @@ class PinCommands(CommandSet):
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
 
-    @command("pin.add", route=Route("PUT", "/messages/{message}/pin"))
+    @command("pin.add", route=Route("PUT", "/messages/{message}/pin"), limit=Rate(20, SECOND))
     async def add(self, context: Context, request: OneMessage) -> Message:
         """Pin a message, for everyone in the conversation."""
         return await self._pins.add(context.principal, request.message)
 
-    @command("pin.remove", route=Route("DELETE", "/messages/{message}/pin"))
+    @command("pin.remove", route=Route("DELETE", "/messages/{message}/pin"), limit=Rate(20, SECOND))
     async def remove(self, context: Context, request: OneMessage) -> Message:
         """Take a message's pin away."""
         return await self._pins.remove(context.principal, request.message)

@@ -5,6 +5,7 @@ from pydantic import Field
 from actions.messaging.reactions import Reactions
 from domain.messaging.reactions import MAX_EMOJI, Reaction, ReactionGroup
 from domain.pages import Page
+from domain.rates import SECOND, Rate
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 from handlers.fields import Id, PageRequest
@@ -31,7 +32,11 @@ class ReactionCommands(CommandSet):
     def __init__(self, reactions: Reactions) -> None:
         self._reactions = reactions
 
-    @command("reaction.add", route=Route("POST", "/messages/{message}/reactions"))
+    @command(
+        "reaction.add",
+        route=Route("POST", "/messages/{message}/reactions"),
+        limit=Rate(20, SECOND),
+    )
     async def add(self, context: Context, request: React) -> Reaction:
         """React to a message with an emoji.
 
@@ -41,7 +46,11 @@ class ReactionCommands(CommandSet):
         """
         return await self._reactions.add(context.principal, request.message, request.emoji)
 
-    @command("reaction.remove", route=Route("DELETE", "/messages/{message}/reactions"))
+    @command(
+        "reaction.remove",
+        route=Route("DELETE", "/messages/{message}/reactions"),
+        limit=Rate(20, SECOND),
+    )
     async def remove(self, context: Context, request: React) -> Reaction:
         """Take your reaction with an emoji back."""
         return await self._reactions.remove(context.principal, request.message, request.emoji)

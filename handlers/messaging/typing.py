@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from actions.messaging.typing import Typing
+from domain.rates import SECOND, Rate
 from handlers.command import CommandSet, Request, command
 from handlers.context import Context
 from handlers.streams.streams import Done
@@ -22,7 +23,7 @@ class TypingCommands(CommandSet):
     def __init__(self, typing: Typing) -> None:
         self._typing = typing
 
-    @command("typing.start")
+    @command("typing.start", limit=Rate(10, SECOND))
     async def start(self, context: Context, request: TypingIn) -> Done:
         """Tell the others in a conversation that the caller writes something.
 
@@ -32,7 +33,7 @@ class TypingCommands(CommandSet):
         await self._typing.start(context.client, request.conversation)
         return {}
 
-    @command("typing.stop")
+    @command("typing.stop", limit=Rate(10, SECOND))
     async def stop(self, context: Context, request: TypingIn) -> Done:
         """Tell the others that the caller no longer writes."""
         self._typing.stop(context.client, request.conversation)

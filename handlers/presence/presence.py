@@ -9,6 +9,7 @@ from actions.presence.watch import PresenceWatch
 from domain.errors import TooLarge
 from domain.pages import Page
 from domain.presence.presence import MAX_TEXT, MAX_WATCHED, ChosenStatus, Presence
+from domain.rates import SECOND, Rate
 from handlers.command import CommandSet, Request, command
 from handlers.context import Context
 from handlers.fields import Id, PageRequest
@@ -62,7 +63,7 @@ class PresenceCommands(CommandSet):
         self._presences = presences
         self._watch = watch
 
-    @command("presence.set")
+    @command("presence.set", limit=Rate(10, SECOND))
     async def set(self, context: Context, request: SetPresence) -> Presence:
         """Set your status on this device, and the text others see beside it.
 
@@ -77,13 +78,13 @@ class PresenceCommands(CommandSet):
             keep_text="text" not in request.model_fields_set,
         )
 
-    @command("presence.activity")
+    @command("presence.activity", limit=Rate(5, SECOND))  # told to everybody who watches
     async def activity(self, context: Context, request: Activity) -> Done:
         """Tell whether anybody is at this device: a user whose devices are all idle is away."""
         self._presences.set_idle(context.client, idle=request.idle)
         return {}
 
-    @command("presence.watch")
+    @command("presence.watch", limit=Rate(20, SECOND))  # up to 1,000 users each
     async def watch(self, context: Context, request: Users) -> list[Presence]:
         """Watch users: answers their presence now, in the order asked; `presence.changed` tells of
         every change after it.
@@ -99,7 +100,7 @@ class PresenceCommands(CommandSet):
         self._watch.unwatch(context.client, request.users)
         return {}
 
-    @command("presence.room")
+    @command("presence.room", limit=Rate(20, SECOND))  # asks all nodes
     async def room(self, context: Context, request: InRoom) -> Page[Presence]:
         """List who is connected and follows a stream that you may read, on all nodes.
 

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from actions.streams.streams import MAX_STREAMS, Position, Streams
 from domain.errors import Invalid, TooLarge
 from domain.events import ActorView
+from domain.rates import SECOND, Rate
 from handlers.command import CommandSet, Request, Route, command
 from handlers.context import Context
 
@@ -131,7 +132,10 @@ class StreamCommands(CommandSet):
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
 
-    @command("stream.subscribe")
+    @command(
+        "stream.subscribe",
+        limit=Rate(20, SECOND),  # up to 1,000 streams and 4 MiB of events each
+    )
     async def subscribe(self, context: Context, request: Subscribe) -> Subscribed:
         """Follow streams from now on.
 
@@ -160,7 +164,12 @@ class SyncCommands(CommandSet):
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
 
-    @command("stream.sync", route=Route("POST", "/sync"), socket=False)
+    @command(
+        "stream.sync",
+        route=Route("POST", "/sync"),
+        socket=False,
+        limit=Rate(10, SECOND),  # up to 10,000 streams
+    )
     async def sync(self, context: Context, request: Sync) -> Subscribed:
         """Fetch everything missed in many streams in one call."""
         return {"streams": await self._streams.sync(context.principal, request.streams)}  # type: ignore[typeddict-item]

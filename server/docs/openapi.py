@@ -79,21 +79,20 @@ def openapi(
         extra: paths of routes that are no commands (file transfer), as OpenAPI path items.
         base_path: what the paths are below, for those who come from outside.
     """
-    commands = [each for each in registry.commands if each.routes]
+    commands = [(each, each.route) for each in registry.commands if each.route is not None]
     requests, shared = gather(
-        {each.name: each.request for each in commands}, "validation", _REFERENCE
+        {each.name: each.request for each, _ in commands}, "validation", _REFERENCE
     )
     answers, more = gather(
-        {each.name: each.response for each in commands}, "serialization", _REFERENCE
+        {each.name: each.response for each, _ in commands}, "serialization", _REFERENCE
     )
     schemas: Schema = {**shared, **more, "Problem": PROBLEM}
     paths: dict[str, dict[str, Any]] = {}
-    for each in commands:
-        for route in each.routes:
-            item = paths.setdefault(PREFIX + route.path, {})
-            item[route.method.lower()] = _operation(
-                each, route, _inline(requests[each.name], shared), answers[each.name], schemas
-            )
+    for each, route in commands:
+        item = paths.setdefault(PREFIX + route.path, {})
+        item[route.method.lower()] = _operation(
+            each, route, _inline(requests[each.name], shared), answers[each.name], schemas
+        )
     for path, methods in extra.items():
         for method, operation in methods.items():
             paths.setdefault(PREFIX + path, {})[method] = _with_examples(operation, schemas)
@@ -169,9 +168,7 @@ def _operation(
     required: Sequence[str] = request.get("required", ())
     in_path = set(route.parameters)
     operation: Schema = {
-        "operationId": f"{command.name}.{route.method.lower()}"
-        if len(command.routes) > 1
-        else command.name,
+        "operationId": command.name,
         "tags": [command.name.partition(".")[0]],
         "summary": command.summary,
         "parameters": [

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from config.settings import Settings
 from domain.events import EventType
+from domain.rates import Rate
 from fanout.limits import RateLimiter
 from fanout.presence import PresenceRegistry
 from handlers.command import CommandSet
@@ -22,7 +23,16 @@ COLLECTIONS: tuple[Collection, ...] = tuple(one for each in MODULES for one in e
 EVENTS: tuple[EventType, ...] = tuple(one for each in MODULES for one in each.EVENTS)
 """Everything that is told."""
 
-NAMESPACES: tuple[str, ...] = tuple(sorted(one for each in MODULES for one in each.NAMESPACES))
+COMMANDS: tuple[type[CommandSet], ...] = tuple(one for each in MODULES for one in each.COMMANDS)
+"""Everything that can be asked for, but for what `server.http` has routes of its own for."""
+
+NAMESPACES: tuple[str, ...] = tuple(sorted({each.namespace for each in COMMANDS if each.namespace}))
+
+LIMITS: Mapping[str, Rate] = {
+    **{name: rate for each in MODULES for name, rate in each.LIMITS.items()},
+    **{name: rate for each in COMMANDS for name, rate in each.limits().items()},
+}
+"""How often everything may be done, by bucket. A command is counted in the bucket of its name."""
 
 
 class Features:

@@ -1,5 +1,6 @@
 """Accounts: who there is, how they come in, how long they may stay; keys, contacts and blocks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actions.accounts.access import Authenticator
@@ -17,12 +18,14 @@ from config.load import SettingsError
 from config.settings import PasswordRule, Registration, Settings
 from domain.errors import Conflict, Invalid
 from domain.events import EventType
+from domain.rates import HOUR, MINUTE, Rate
 from fanout.limits import RateLimiter
 from handlers.accounts.auth import AuthCommands
 from handlers.accounts.contacts import ContactCommands
 from handlers.accounts.users import ApiKeyCommands, UserCommands
+from handlers.command import CommandSet
 from server.core import Core
-from server.features.feature import HOUR, Feature, Job
+from server.features.feature import Feature, Job
 from store.accounts import accounts as accounts_store
 from store.accounts import contacts as contacts_store
 from store.accounts import guesses as guesses_store
@@ -41,7 +44,21 @@ COLLECTIONS: tuple[Collection, ...] = (
     *contacts_store.COLLECTIONS,
 )
 EVENTS: tuple[EventType, ...] = ()
-NAMESPACES: tuple[str, ...] = ()
+COMMANDS: tuple[type[CommandSet], ...] = (
+    AuthCommands,
+    UserCommands,
+    ApiKeyCommands,
+    ContactCommands,
+)
+LIMITS: Mapping[str, Rate] = {
+    # Failed attempts only: one that succeeds is given back.
+    "login": Rate(10, MINUTE),  # per account
+    "login.address": Rate(60, MINUTE),
+    "password": Rate(10, MINUTE),  # the current password, asked for again
+    "register.made": Rate(1000, HOUR),  # per address: a whole office behind one, no flood
+    "register.refused": Rate(30, HOUR),  # per address: how many accounts can be found by trying
+    "api_key.refused": Rate(60, MINUTE),  # per address: wrong API keys
+}
 
 
 @dataclass(frozen=True, kw_only=True)

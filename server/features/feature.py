@@ -7,9 +7,6 @@ from typing import NamedTuple
 from handlers.command import CommandSet
 from server.gateway import Follower, Greeting
 
-MINUTE = 60.0
-HOUR = 3600.0
-
 
 class Job(NamedTuple):
     """Work that is done again and again."""
@@ -30,8 +27,9 @@ async def _nothing() -> None:
 class Feature:
     """One feature of one node, built and not started.
 
-    What is stored and told by it stands beside its `build` as `COLLECTIONS` and `EVENTS`: the store is
-    opened before anything can be built.
+    What stands beside its `build`, because it is needed before anything can be built: `COLLECTIONS`,
+    what it stores; `EVENTS`, what it tells; `COMMANDS`, the kinds of what it is asked; `LIMITS`, how
+    often what is no declared command may be done, by bucket.
     """
 
     name: str

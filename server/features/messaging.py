@@ -1,5 +1,6 @@
 """Messaging: conversations, messages, receipts, unread counts, reactions, typing."""
 
+from collections.abc import Mapping
 from functools import partial
 
 from actions.messaging.conversation_views import ConversationViews
@@ -36,7 +37,9 @@ from domain.messaging.conversations import (
     MEMBER_REMOVED,
 )
 from domain.messaging.messages import MESSAGE_CREATED, MESSAGE_DELETED, MESSAGE_EDITED
+from domain.rates import HOUR, MINUTE, Rate
 from fanout.limits import RateLimiter
+from handlers.command import CommandSet
 from handlers.messaging.conversations import ConversationCommands
 from handlers.messaging.history import HistoryCommands
 from handlers.messaging.members import MemberCommands
@@ -48,7 +51,7 @@ from handlers.messaging.typing import TypingCommands
 from handlers.messaging.unread import UnreadCommands
 from server.core import Core
 from server.features.accounts import AccountsFeature
-from server.features.feature import HOUR, MINUTE, Feature, Job
+from server.features.feature import Feature, Job
 from server.features.uploads import UploadsFeature
 from store.accounts.contacts import ContactRepository
 from store.engine import Collection
@@ -87,7 +90,20 @@ EVENTS: tuple[EventType, ...] = (
     *typing.EVENTS,
     *reactions.EVENTS,
 )
-NAMESPACES: tuple[str, ...] = ("/messages", "/reactions")
+COMMANDS: tuple[type[CommandSet], ...] = (
+    ConversationCommands,
+    MemberCommands,
+    MessageCommands,
+    HistoryCommands,
+    PinCommands,
+    ReceiptCommands,
+    UnreadCommands,
+    ReactionCommands,
+    TypingCommands,
+)
+LIMITS: Mapping[str, Rate] = {
+    "member.added": Rate(100, HOUR),  # per user added: by those whom this one does not know
+}
 
 TYPING_BLOCKED = "typing.blocked"
 """The order to end what a user types to somebody who has blocked this user."""

@@ -1,5 +1,6 @@
 """Presence: who is there, on which devices, and what they want others to see of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actions.presence.presence import Presences
@@ -8,7 +9,9 @@ from config.settings import Settings
 from domain.events import EventType
 from domain.presence import presence
 from domain.presence.presence import SEEN_EVERY
+from domain.rates import Rate
 from fanout.presence import PresenceRegistry
+from handlers.command import CommandSet
 from handlers.presence.presence import PresenceCommands
 from server.core import Core
 from server.features.accounts import AccountsFeature
@@ -20,7 +23,8 @@ from store.presence.presence import PresenceRepository
 
 COLLECTIONS: tuple[Collection, ...] = (*presence_store.COLLECTIONS,)
 EVENTS: tuple[EventType, ...] = (*presence.EVENTS,)
-NAMESPACES: tuple[str, ...] = ("/presence",)
+COMMANDS: tuple[type[CommandSet], ...] = (PresenceCommands,)
+LIMITS: Mapping[str, Rate] = {}
 
 LEASE_RENEWED = 5.0
 """Seconds: a node that dies takes its connections offline within a minute."""

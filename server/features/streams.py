@@ -1,16 +1,21 @@
 """Following streams, in every namespace; and how long events stay."""
 
+from collections.abc import Mapping
+
 from actions.streams.retention import Retention
 from config.settings import Settings
 from domain.events import EventType
+from domain.rates import HOUR, Rate
+from handlers.command import CommandSet
 from handlers.streams.streams import StreamCommands, SyncCommands
 from server.core import Core
-from server.features.feature import HOUR, Feature, Job
+from server.features.feature import Feature, Job
 from store.engine import Collection
 
 COLLECTIONS: tuple[Collection, ...] = ()
 EVENTS: tuple[EventType, ...] = ()
-NAMESPACES: tuple[str, ...] = ()
+COMMANDS: tuple[type[CommandSet], ...] = (StreamCommands, SyncCommands)
+LIMITS: Mapping[str, Rate] = {}
 
 
 def build(core: Core, settings: Settings) -> Feature:

@@ -1,5 +1,6 @@
 """Uploads: files, and what pictures are made into."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actions.uploads.avatars import Avatars
@@ -7,9 +8,11 @@ from actions.uploads.pictures import Pictures
 from actions.uploads.uploads import Limits, Uploads
 from config.settings import Settings
 from domain.events import EventType
+from domain.rates import DEFAULT, HOUR, MINUTE, Rate
+from handlers.command import CommandSet
 from handlers.uploads.uploads import UploadCommands
 from server.core import Core
-from server.features.feature import HOUR, Feature, Job
+from server.features.feature import Feature, Job
 from store.engine import Collection
 from store.uploads import uploads as uploads_store
 from store.uploads.blobs import Blobs
@@ -17,7 +20,12 @@ from store.uploads.uploads import UploadRepository
 
 COLLECTIONS: tuple[Collection, ...] = (*uploads_store.COLLECTIONS,)
 EVENTS: tuple[EventType, ...] = ()
-NAMESPACES: tuple[str, ...] = ()
+COMMANDS: tuple[type[CommandSet], ...] = (UploadCommands,)
+LIMITS: Mapping[str, Rate] = {
+    # The routes of `server.http.uploads`.
+    "upload.create": Rate(120, MINUTE),
+    "upload.download": DEFAULT,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ class Rest:
 
     def attach(self, app: web.Application) -> None:
         """Add all routes below `/api/v1`; the more literal path first."""
-        routes = [(route, each) for each in self._registry.commands for route in each.routes]
+        routes = [(each.route, each) for each in self._registry.commands if each.route is not None]
         routes.sort(key=lambda pair: (pair[0].path.count("{"), pair[0].path))
         for route, each in routes:
             handler = self._handler(each, route)

@@ -184,9 +184,8 @@ def _command(
         summary="",
         description="",
         run=run,
-        bucket=name,
         role=Role.GUEST,
-        routes=(),
+        route=None,
         socket=False,
     )
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
-from config.limits import LIMITS
+from server.features import LIMITS
 from tests.support import scenes
 from tests.support.mongod import scratch
 from tests.support.pair import Pair, Tally
@@ -19,7 +19,6 @@ from tests.support.redis import RedisProcess, require_redis
 from tests.support.rest import PASSWORD
 from tests.support.server import ServerProcess
 from tests.support.sessions import Session
-from tests.support.vocabulary import COMMANDS
 from tests.support.worlds import World
 
 ADMIN = ("root@example.com", PASSWORD)
@@ -30,9 +29,7 @@ SETTINGS = {
     "PRESENCE_GRACE": "0.5",
     "UPLOAD_MAX": "300KiB",
     "UPLOAD_QUOTA": "1500KiB",
-    "RATE_LIMITS": ",".join(
-        f"{name}={scenes.RATES.get(name, 'off')}" for name in sorted({*COMMANDS, *LIMITS})
-    ),
+    "RATE_LIMITS": ",".join(f"{name}={scenes.RATES.get(name, 'off')}" for name in sorted(LIMITS)),
 }
 
 Urls = tuple[str, list[str]]

@@ -56,8 +56,7 @@ def _described() -> Iterator[tuple[str, Described]]:
                 if found is None:
                     continue
                 spaces = (kind.namespace,) if kind.namespace else ("/messages", "/reactions")
-                route = found.routes[0] if found.routes else None
-                yield found.name, Described(spaces if found.socket else (), route)
+                yield found.name, Described(spaces if found.socket else (), found.route)
 
 
 COMMANDS = dict(_described())

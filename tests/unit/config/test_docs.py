@@ -1,15 +1,10 @@
 from config.docs import (
     END,
-    LIMITS_END,
-    LIMITS_START,
-    ROOT,
     SHOWN_IN,
     START,
-    limits_table,
     table,
     updated,
 )
-from config.limits import DEFAULT, LIMITS
 from config.load import variable_of
 from config.settings import Settings
 
@@ -19,14 +14,6 @@ def test_every_setting_is_described() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert f"| `{variable_of(name)}` |" in text
-
-
-def test_every_limit_is_shown() -> None:
-    text = limits_table()
-    for name, rate in LIMITS.items():
-        assert (f"| `{name}` | `{rate}` |" in text) == (rate != DEFAULT)
-    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert f"{LIMITS_START}\n{text}{LIMITS_END}" in page
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from config.load import SettingsError, load, variable_of
 from config.settings import SECRETS, Environment, Settings, sqlite_path
-from config.values import Rate
 
 GOOD_KEY = "0f9d8c7b6a5e4d3c2b1a09f8e7d6c5b4a3928170"
 
@@ -61,7 +60,7 @@ def test_values_are_typed(set_env: SetEnv) -> None:
     settings, _ = load()
     assert settings.access_ttl == 900
     assert settings.max_frame == 131072
-    assert settings.rate_limits.buckets == {"login": Rate(10, 60)}
+    assert settings.rate_limits.buckets == {"login": (10, 60)}
     assert settings.cors_origins.allows("https://a.example")
     assert not settings.cors_origins.allows("http://localhost:3000")
     assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8"]
