@@ -130,6 +130,7 @@ async def test_what_has_a_string_is_found_and_sorted_by_an_index(
         indexes=(Index(("state", "tags", "at")), Index(("tags", "owner"))),
         sets=("tags",),
     )
+    monkeypatch.setattr(plans, "_slow", [])
     monkeypatch.setattr(plans, "_seen", set())
     monkeypatch.setitem(plans._COLLECTIONS, "things", things)
     engine = SqliteEngine(tmp_path / "things.db", (things,), clock=SystemClock())
