@@ -1,4 +1,4 @@
-"""The composition root: the only place that names concrete engines and buses, and the only one
+"""The composition root: the place that names concrete engines and buses, and the only one
 that knows how a node's parts fit together.
 """
 
@@ -12,10 +12,8 @@ import structlog
 from aiohttp import web
 from redis.exceptions import RedisError
 
-from actions.accounts.resets import operators_reset
 from config.settings import Settings, sqlite_path
 from config.values import redact_url
-from domain.accounts.accounts import PasswordReset
 from domain.clock import SystemClock
 from domain.errors import Unavailable
 from domain.tracing import Tracing
@@ -31,19 +29,14 @@ from server.http.accepting import raise_file_limit
 from server.http.listener import Deadline, listen
 from server.http.places import CannotListen
 from server.metrics.cluster import bus_numbers
-from server.metrics.condition import BACKUP_MARK
 from server.metrics.metrics import Metrics
 from server.node import Node
 from server.telemetry.telemetry import NoTelemetry, node_name, telemetry
 from server.version import VERSION
 from server.workers.worker import TOLD_ALIVE, Seat
-from store.accounts.accounts import AccountRepository
 from store.engine import Engine, StoreError
 from store.mongo import MongoBlobs, MongoEngine
-from store.mongo import new_epoch as mongo_new_epoch
-from store.sqlite import SqliteEngine, archive
-from store.sqlite import backup as sqlite_backup
-from store.sqlite import restore as sqlite_restore
+from store.sqlite import SqliteEngine
 from store.uploads.blobs import Blobs
 from store.uploads.blobs_disk import DiskBlobs
 
@@ -238,10 +231,15 @@ def make_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
     )
 
 
+def uploads_directory(settings: Settings) -> Path:
+    """Where uploads are, beside SQLite."""
+    return settings.data_dir / "uploads"
+
+
 def make_blobs(settings: Settings) -> Blobs:
     """Where uploads are kept: beside SQLite in files, with MongoDB where every node has them."""
     if settings.store_url.startswith("sqlite:"):
-        return DiskBlobs(_uploads(settings))
+        return DiskBlobs(uploads_directory(settings))
     return MongoBlobs(
         settings.store_url,
         clock=SystemClock(),
@@ -276,132 +274,3 @@ def make_peers(settings: Settings, metrics: Metrics | None = None) -> Peers:
 
     presence = RedisPresenceRegistry(servers, bus, clock, prefix=prefix)
     return Peers(bus, presence, share_limits, servers.close)
-
-
-async def backup(settings: Settings, target: Path, *, database_only: bool = False) -> str:
-    """Copy the database and the uploads to a file that must not exist yet; a server may be running.
-
-    Args:
-        database_only: leave the uploads out.
-
-    Returns:
-        What was copied, in words.
-
-    Raises:
-        NotStarted: the store has its own tools for this, the file exists, or there is no database.
-    """
-    done = await asyncio.to_thread(
-        _backup, _sqlite_file(settings), _uploads(settings), target, database_only
-    )
-    mark = settings.data_dir / BACKUP_MARK
-    try:
-        mark.touch()
-    except OSError as error:
-        log.warning("backup_not_marked", file=str(mark), reason=error.strerror)
-    return done
-
-
-def _backup(database: Path, uploads: Path, target: Path, database_only: bool) -> str:
-    if target.exists():
-        raise NotStarted(f"{target} exists already")
-    if not target.absolute().parent.is_dir():
-        raise NotStarted(f"there is no directory {target.absolute().parent}")
-    _look_for(database)
-    if database_only:
-        sqlite_backup(database, target)
-        return "the database, without uploads"
-    return _told(archive.take(database, uploads, target))
-
-
-async def restore(settings: Settings, source: Path) -> str:
-    """Put a copy in the place of the database, and of the uploads if it has them; no server may be
-    running.
-
-    Returns:
-        What was restored, in words.
-
-    Raises:
-        NotStarted: the copy cannot be used, or a server is running.
-    """
-    try:
-        return await asyncio.to_thread(_restore, source, _sqlite_file(settings), _uploads(settings))
-    except StoreError as error:
-        raise NotStarted(str(error)) from None
-
-
-def _restore(source: Path, database: Path, uploads: Path) -> str:
-    if archive.is_database(source):
-        sqlite_restore(source, database)
-        return "the database; the uploads are as they were"
-    return _told(archive.put_back(source, database, uploads))
-
-
-def _told(copied: archive.Copied) -> str:
-    text = f"the database and {copied.files} uploads ({copied.bytes:,} bytes)"
-    if copied.missing:
-        text += f"; {len(copied.missing)} uploads have no file: {', '.join(copied.missing[:3])}"
-    if copied.damaged:
-        text += f"; {len(copied.damaged)} uploads are damaged: {', '.join(copied.damaged[:3])}"
-    return text
-
-
-async def new_epoch(settings: Settings) -> None:
-    """Tell clients of a store that was put back by other means that its history is not the one
-    they knew; no server may be running.
-
-    Raises:
-        NotStarted: a server is running, or there is no data.
-    """
-    try:
-        if not settings.store_url.startswith("sqlite:"):
-            await mongo_new_epoch(
-                settings.store_url, clock=SystemClock(), timeout=settings.store_timeout
-            )
-            return
-        _look_for(sqlite_path(settings.store_url))
-        engine = make_engine(settings)
-        await engine.start()
-        try:
-            await engine.new_epoch()
-        finally:
-            await engine.stop()
-    except StoreError as error:
-        raise NotStarted(str(error)) from None
-
-
-async def reset_link(settings: Settings, email: str) -> PasswordReset:
-    """A way back for somebody whom no administrator can help, as an only owner. On SQLite no server
-    may be running.
-
-    Raises:
-        NotStarted: a server is running, or there is no data.
-        NotFound: nobody has this address.
-        Conflict: the user is disabled.
-    """
-    if settings.store_url.startswith("sqlite:"):
-        _look_for(sqlite_path(settings.store_url))
-    engine = make_engine(settings)
-    try:
-        await engine.start()
-        try:
-            return await operators_reset(AccountRepository(engine), SystemClock(), email)
-        finally:
-            await engine.stop()
-    except StoreError as error:
-        raise NotStarted(str(error)) from None
-
-
-def _look_for(database: Path) -> None:
-    if not database.is_file():
-        where = "PARLEY_ENV_FILE or PARLEY_DATA_DIR says where it is"
-        raise NotStarted(f"there is no database {database}: {where}")
-
-
-def _sqlite_file(settings: Settings) -> Path:
-    if not settings.store_url.startswith("sqlite:"):
-        raise NotStarted("back up and restore MongoDB with its own tools: see docs/cluster.md")
-    return sqlite_path(settings.store_url)
-
-
-def _uploads(settings: Settings) -> Path:
-    return settings.data_dir / "uploads"

@@ -13,8 +13,9 @@ import uvloop
 from config.load import SettingsError, load
 from config.settings import Settings
 from domain.errors import ParleyError
-from server.app import NotStarted, backup, new_epoch, reset_link, restore, serve
+from server.app import NotStarted, serve
 from server.logs import configure
+from server.maintenance import backup, new_epoch, reset_link, restore
 from server.version import VERSION
 from server.workers.supervisor import supervise
 from server.workers.worker import Seat
