@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from actions.attempts import ATTEMPTS, busy
 from actions.ledger import Ledger, Must
@@ -57,20 +57,6 @@ from store.messaging.unread import mention, unmention
 from store.uploads.uploads import UPLOADS, UploadRepository
 
 
-class Unread(Protocol):
-    """Where what users have not read is counted (`actions.messaging.unread`)."""
-
-    def sent(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
-        """A message was published."""
-        ...
-
-    def deleted(
-        self, conversation: str, seq: int, sender: str, mentions: Sequence[str], at: int
-    ) -> None:
-        """A message was deleted for everyone; `at` is the seq of that."""
-        ...
-
-
 class Draft(NamedTuple):
     """A message to send."""
 
@@ -108,7 +94,6 @@ class Messages:
         memberships: Memberships,
         views: MessageViews,
         last_messages: LastMessages,
-        unread: Unread,
         streams: Streams,
         ledger: Ledger,
         clock: Clock,
@@ -119,7 +104,6 @@ class Messages:
         self._memberships = memberships
         self._views = views
         self._last_messages = last_messages
-        self._unread = unread
         self._streams = streams
         self._ledger = ledger
         self._clock = clock
@@ -213,7 +197,6 @@ class Messages:
             return shown(first)
         doc["seq"] = appended.seq
         self._last_messages.note(conversation, appended.epoch, Last(doc["id"], appended.seq, at))
-        self._unread.sent(conversation, appended.seq, user, draft.mentions)
         return shown(doc)
 
     async def _attach(
@@ -382,7 +365,7 @@ class Messages:
                 pins.append(await self._messages.pins(org, conversation, -1, MAX_PINS))
             data: MessageDeleted = {"id": message, "conversation": conversation, "seq": doc["seq"]}
             try:
-                appended = await self._ledger.append(
+                await self._ledger.append(
                     org,
                     stream,
                     principal.actor,
@@ -416,9 +399,6 @@ class Messages:
             except GuardFailed:
                 doc, _ = await self.find(principal, message, hidden=True)
                 continue
-            self._unread.deleted(
-                conversation, doc["seq"], doc["sender"], doc["mentions"], appended.seq
-            )
             doc = {**doc, **gone}
         # Also when it was deleted before: a crash may have left them.
         await self._messages.forget_told(org, message)

@@ -1,18 +1,16 @@
 """What happens on other nodes, for the features that keep something in memory of it.
 
-Events of streams come here with the streams themselves; what only concerns one user goes to the
-nodes where that user has a connection.
+Events of streams come here with the streams themselves, to whoever observes them; what only
+concerns one user goes to the nodes where that user has a connection.
 """
 
 from typing import Any
 
 from actions.messaging.receipts import Receipts
 from actions.messaging.unread import Unread
-from domain.events import Actor, StoredEvent
-from domain.messaging.conversations import Kind, stream_of
-from domain.messaging.messages import MESSAGE_CREATED, MESSAGE_DELETED, Message, MessageDeleted
+from domain.events import Actor
+from domain.messaging.conversations import Kind
 from domain.messaging.receipts import Position
-from fanout.sequencer import Sequencer
 from fanout.user_control import UserControl
 
 _MOVED = "receipt.moved"
@@ -21,30 +19,13 @@ _MOVED = "receipt.moved"
 class Elsewhere:
     """Tells other nodes, and hears from them."""
 
-    def __init__(
-        self, sequencer: Sequencer, control: UserControl, unread: Unread, receipts: Receipts
-    ) -> None:
+    def __init__(self, control: UserControl, unread: Unread, receipts: Receipts) -> None:
         self._control = control
         self._unread = unread
         self._receipts = receipts
-        sequencer.observe(MESSAGE_CREATED.name, self._created)
-        unread.told_in_turn()
-        sequencer.observe(MESSAGE_DELETED.name, self._deleted)
         receipts.on_moved.append(self._tell_moved)
         control.on(_MOVED, self._heard_moved)
         control.on_missed.append(unread.recount_of)
-
-    def _created(self, _org: str, event: StoredEvent) -> None:
-        message: Message = event.content()
-        self._unread.created(
-            message["conversation"], event.seq, message["sender"], message["mentions"]
-        )
-
-    def _deleted(self, _org: str, event: StoredEvent) -> None:
-        gone: MessageDeleted = event.content()
-        if event.stream != stream_of(gone["conversation"]):
-            return  # in a user's own stream: for this user alone (`UnreadTotals.hidden`)
-        self._unread.deleted_elsewhere(gone["conversation"], gone["seq"])
 
     def _tell_moved(self, org: str, position: Position, kind: Kind) -> None:
         self._control.tell_others(

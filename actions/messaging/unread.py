@@ -21,7 +21,9 @@ from actions.messaging.unread_counts import Entry, Fact, Feed, Inbox
 from actions.pacer import Pacer
 from domain.clock import Clock, timestamp
 from domain.errors import ParleyError
+from domain.events import StoredEvent
 from domain.messaging.conversations import stream_of
+from domain.messaging.messages import Message, MessageDeleted
 from domain.messaging.unread import MAX_UNREAD, NAMESPACE, UNREAD_INTERVAL, UNREAD_UPDATED, Counts
 from domain.messaging.unread import Unread as UnreadData
 from fanout.hub import Hub
@@ -58,8 +60,6 @@ class Unread:
         self._clients = clients
         self._publisher = publisher
         self._clock = clock
-        self._in_turn = False
-        """Whether `created` is called of all that is followed here, in order, whoever sent it."""
         self._feeds: dict[str, Feed] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._wanted: dict[Inbox, set[str]] = {}
@@ -102,17 +102,10 @@ class Unread:
 
     # -- told ---------------------------------------------------------------------------------
 
-    def told_in_turn(self) -> None:
-        """From now on `created` is called of every message that somebody here follows, in order."""
-        self._in_turn = True
-
-    def sent(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
-        """A message was sent here and published. Where it is told in its turn, that is not now if what
-        other nodes sent before it has not come yet: otherwise all who have counted it would have to
-        count again for each of those.
-        """
-        if not self._in_turn:
-            self.created(conversation, seq, sender, mentions)
+    def sent(self, _org: str, event: StoredEvent) -> None:
+        """A message was published, by whichever node."""
+        message: Message = event.content()
+        self.created(message["conversation"], event.seq, message["sender"], message["mentions"])
 
     def created(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
         """A message was published."""
@@ -132,27 +125,30 @@ class Unread:
                 if entry.through >= seq > entry.floor:
                     self._want(entry.inbox, conversation)
 
-    def deleted(
-        self, conversation: str, seq: int, sender: str, mentions: Sequence[str], at: int
-    ) -> None:
-        """A message was deleted for everyone; `at` is the seq of that."""
+    def deleted(self, _org: str, event: StoredEvent) -> None:
+        """A message was deleted for everyone, on whichever node. Of one that is not among the newest
+        it is not known whom it mentioned: who has counted it counts again.
+        """
+        told: MessageDeleted = event.content()
+        conversation, seq = told["conversation"], told["seq"]
+        if event.stream != stream_of(conversation):
+            return  # in a user's own stream: for this user alone (`UnreadTotals.hidden`)
         feed = self._feeds.get(conversation) or self._followed(conversation)
         if feed is None:
             return
         self._count_again(feed)
+        gone = next((fact for fact in feed.recent if fact.seq == seq), None)
         feed.recent = [fact for fact in feed.recent if fact.seq != seq]
-        gone = Fact(seq, sender, mentions)
         for user, entry in feed.entries.items():
-            if (
-                seq not in entry.hidden
-                and entry.floor < seq <= entry.through
-                and at > entry.counted
-            ):
-                if entry.counts.more:
-                    self._want(entry.inbox, conversation)
-                    continue
-                unread, mentioned = gone.adds(user)
-                entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
+            if seq in entry.hidden or not entry.floor < seq <= entry.through:
+                continue
+            if event.seq <= entry.counted:
+                continue
+            if gone is None or entry.counts.more:
+                self._want(entry.inbox, conversation)
+                continue
+            unread, mentioned = gone.adds(user)
+            entry.set(entry.counts.unread - unread, entry.counts.mentions - mentioned)
         self._touch(feed)
 
     def edited(self, conversation: str, seq: int, mentions: Sequence[str]) -> None:
@@ -175,17 +171,6 @@ class Unread:
                 self._want(entry.inbox, conversation)
         # Who is here and was not counted yet is.
         self._touch(feed)
-
-    def deleted_elsewhere(self, conversation: str, seq: int) -> None:
-        """A message was deleted for everyone, on whichever node: who has counted it counts again."""
-        feed = self._feeds.get(conversation)
-        if feed is None:
-            return
-        self._count_again(feed)
-        feed.recent = [fact for fact in feed.recent if fact.seq != seq]
-        for entry in feed.entries.values():
-            if entry.floor < seq <= entry.through:
-                self._want(entry.inbox, conversation)
 
     def recount_of(self, user: str) -> None:
         """Count everything again that is kept of a user: something may have been missed."""

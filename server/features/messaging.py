@@ -124,6 +124,8 @@ def build(
     totals = UnreadTotals(counts, kept, memberships, core.sequencer)
     core.streams.on_expelled.append(counts.expelled)
     observe(CONVERSATION_UPDATED.name, totals.settings_changed)
+    observe(MESSAGE_CREATED.name, counts.sent)
+    observe(MESSAGE_DELETED.name, counts.deleted)
     observe(MESSAGE_DELETED.name, totals.hidden)
     observe(MESSAGE_EDITED.name, totals.edited)
 
@@ -189,7 +191,6 @@ def build(
         memberships,
         message_views,
         last,
-        counts,
         core.streams,
         core.ledger,
         clock,
@@ -210,7 +211,7 @@ def build(
         core.streams.on_expelled.append(reconciler.check_user)
         core.streams.on_admitted.append(reconciler.check_user)
         services.append(reconciler.run)
-        Elsewhere(core.sequencer, core.user_control, counts, moved)
+        Elsewhere(core.user_control, counts, moved)
     lost = LostFiles(engine, posts, uploads.files, message_views, core.ledger, clock)
     uploads.uploads.on_removed.append(lost.removed)
     uploads.uploads.hidden = posts.hidden

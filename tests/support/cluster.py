@@ -27,7 +27,7 @@ class ClusterNode(CountingWorld):
         self.reconciler = Reconciler(self.clients, self.rules, self.streams, self.core.user_control)
         self.streams.on_expelled.append(self.reconciler.check_user)
         self.streams.on_admitted.append(self.reconciler.check_user)
-        Elsewhere(self.sequencer, self.core.user_control, self.counts, self.moves)
+        Elsewhere(self.core.user_control, self.counts, self.moves)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from actions.connections.clients import Client
-from actions.messaging.messages import Messages
 from actions.messaging.receipts import Receipts
 from actions.messaging.unread import Unread
 from actions.messaging.unread_totals import UnreadTotals
@@ -46,20 +45,10 @@ class CountingWorld(MessagingWorld):
         self.sequencer.observe(
             conversations.CONVERSATION_UPDATED.name, self.totals.settings_changed
         )
+        self.sequencer.observe(messages.MESSAGE_CREATED.name, self.counts.sent)
+        self.sequencer.observe(messages.MESSAGE_DELETED.name, self.counts.deleted)
         self.sequencer.observe(messages.MESSAGE_DELETED.name, self.totals.hidden)
         self.sequencer.observe(messages.MESSAGE_EDITED.name, self.totals.edited)
-        self.messages = Messages(
-            engine,
-            self.message_store,
-            self.uploads,
-            self.memberships,
-            self.message_views,
-            self.last_messages,
-            self.counts,
-            self.streams,
-            self.ledger,
-            clock,
-        )
         self.moves = Receipts(
             engine,
             self.receipts,

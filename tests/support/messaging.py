@@ -26,6 +26,7 @@ from actions.messaging.search import Search
 from actions.messaging.strangers import Strangers
 from actions.messaging.veil import Veil
 from actions.streams.streams import Position
+from domain.events import StoredEvent
 from domain.ids import new_id
 from domain.messaging import conversations as conversation_rules
 from domain.messaging import messages as message_rules
@@ -94,13 +95,14 @@ class NotedUnread:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def sent(self, conversation: str, seq: int, sender: str, mentions: Sequence[str]) -> None:
-        self.told.append(("created", conversation, seq, sender, list(mentions)))
+    def sent(self, _org: str, event: StoredEvent) -> None:
+        message = event.content()
+        conversation, mentions = message["conversation"], message["mentions"]
+        self.told.append(("created", conversation, event.seq, message["sender"], mentions))
 
-    def deleted(
-        self, conversation: str, seq: int, sender: str, mentions: Sequence[str], at: int
-    ) -> None:
-        self.told.append(("deleted", conversation, seq, sender, list(mentions)))
+    def deleted(self, _org: str, event: StoredEvent) -> None:
+        gone = event.content()
+        self.told.append(("deleted", gone["conversation"], gone["seq"]))
 
     async def counts(
         self, org: str, user: str, conversations: Sequence[str]
@@ -232,7 +234,6 @@ class MessagingWorld:
             self.memberships,
             self.message_views,
             self.last_messages,
-            self.unread,
             self.streams,
             self.ledger,
             clock,
@@ -254,6 +255,8 @@ class MessagingWorld:
             tells=True,
         )
         self.rules.veils.append(Veil(self.message_store).drawn)
+        self.sequencer.observe(message_rules.MESSAGE_CREATED.name, self.unread.sent)
+        self.sequencer.observe(message_rules.MESSAGE_DELETED.name, self.unread.deleted)
         self.sequencer.observe(conversation_rules.MEMBER_REMOVED.name, self.members.removed)
         self.sequencer.observe(conversation_rules.CONVERSATION_DELETED.name, self.deletions.deleted)
 
