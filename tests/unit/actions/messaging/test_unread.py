@@ -150,12 +150,18 @@ async def test_the_total_is_told_though_the_count_is_what_it_was(world: Counting
     assert (last(at_bob, one)[0], last(at_bob, other)[0]) == (1, 1)
 
 
-async def test_a_deleted_message_does_not_count(world: CountingWorld) -> None:
+@pytest.mark.parametrize("here", [True, False])
+async def test_a_deleted_message_does_not_count(world: CountingWorld, here: bool) -> None:
+    """Whether one was here when it was sent, and what it says is known, or has come since."""
     ann, bob = world.user("ann"), world.user("bob")
     room = (await world.open(ann, bob))["id"]
-    _, at_bob = await world.connect(bob)
+    if here:
+        _, at_bob = await world.connect(bob)
     first = await world.send(ann, room, "one", mentions=["bob"])
     await world.send(ann, room, "two")
+    if not here:
+        client, at_bob = await world.connect(bob)
+        world.counts.resend(client, [room])
     await until(lambda: last(at_bob, room) == (2, 1, 2))
     await world.messages.delete(ann, first["id"])
     await world.messages.delete(ann, first["id"])
