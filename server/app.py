@@ -264,8 +264,7 @@ def make_peers(settings: Settings, metrics: Metrics | None = None) -> Peers:
         raise NotStarted(f"PARLEY_REDIS_URL: {error}", settings=True) from None
     bus = RedisBus(servers, clock, prefix=prefix)
     if metrics is not None:
-        for numbers in bus_numbers(bus):
-            metrics.expose(numbers)
+        metrics.expose(*bus_numbers(bus))
 
     def share_limits(
         local: LocalRateLimiter, limits: Mapping[str, Limit | None], default: Limit | None

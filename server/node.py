@@ -44,9 +44,10 @@ from server.http.uploads import UploadRoutes
 from server.jobs.periodic import at_once_and_every, end_all, every
 from server.jobs.shared import SharedJobs
 from server.limits import limits_of
-from server.metrics.cluster import clock_numbers, nodes_numbers, presence_numbers
+from server.metrics.cluster import clock_numbers, nodes_numbers, presence_numbers, repair_numbers
 from server.metrics.condition import READY_EVERY, SIZE_EVERY, BuildInfo, Condition
-from server.metrics.metrics import Metrics, Numbers
+from server.metrics.doors import door_numbers
+from server.metrics.metrics import Metrics
 from server.telemetry.telemetry import node_name
 from server.transport.arriving import Arriving
 from server.transport.options import TransportOptions
@@ -179,20 +180,24 @@ class Node:
         self.places = Places(self.app, surroundings, settings.base_path)
         self.transport.attach(self.app)
         self._attach_http(dispatcher)
-        self._expose_numbers()
         self._condition = Condition(engine, self.health, settings.data_dir)
-        metrics.expose(BuildInfo())
-        for numbers in self._condition.numbers():
-            metrics.expose(numbers)
-        for numbers in presence_numbers(
-            self.features.presence.presences, self.features.presence.watch
-        ):
-            metrics.expose(numbers)
+        present = self.features.presence
+        metrics.expose(
+            *door_numbers(
+                self.transport.counters,
+                self.core.hub.counters,
+                self.door,
+                self.arriving,
+                self.departing,
+            ),
+            BuildInfo(),
+            *self._condition.numbers(),
+            *presence_numbers(present.presences, present.watch),
+        )
         if self._neighbours is not None:
-            metrics.expose(nodes_numbers(self._neighbours))
-            metrics.expose(clock_numbers(self._neighbours.clocks))
+            metrics.expose(nodes_numbers(self._neighbours), clock_numbers(self._neighbours.clocks))
         if not bus.alone:
-            self._expose_repair()
+            metrics.expose(repair_numbers(self.core))
 
     async def drain(self, seconds: float, nobody_polls: Callable[[], object]) -> None:
         """Take nobody new, finish what was begun, and have everybody go elsewhere; the arguments are
@@ -236,127 +241,6 @@ class Node:
         else:
             body, content_type = await self._worker_metrics.render(accept)
         return web.Response(body=body, headers={"Content-Type": content_type})
-
-    def _expose_repair(self) -> None:
-        repair, everywhere = self.core.repair, self.core.control
-        to_users = self.core.user_control
-        self._metrics.expose(
-            Numbers(
-                "parley_repairs",
-                "What the bus has lost: streams that were found behind their log, and times that "
-                "orders between nodes were or may have been missed.",
-                lambda: {
-                    "streams": repair.found,
-                    "orders": everywhere.missed + to_users.missed,
-                },
-                counter=True,
-            )
-        )
-
-    def _expose_numbers(self) -> None:
-        counters, hub = self.transport.counters, self.core.hub.counters
-        door = self.door
-        arriving, departing = self.arriving, self.departing
-        for numbers in (
-            Numbers("parley_sessions", "Open Socket.IO sessions.", lambda: counters.sessions),
-            Numbers(
-                "parley_connections",
-                "Connections by namespace.",
-                lambda: counters.connections,
-                label="namespace",
-            ),
-            Numbers(
-                "parley_queued_bytes",
-                "Bytes waiting for slow and polling clients.",
-                lambda: counters.queued_bytes,
-            ),
-            Numbers(
-                "parley_http_connections",
-                "Open connections that speak HTTP, polling among them and websockets not.",
-                lambda: len(door),
-            ),
-            Numbers(
-                "parley_http_connections_refused",
-                "Connections that were not let in, by reason.",
-                lambda: door.refused,
-                label="reason",
-                counter=True,
-            ),
-            Numbers(
-                "parley_arriving_bytes",
-                "Bytes held of requests that have not come whole.",
-                lambda: arriving.held,
-            ),
-            Numbers(
-                "parley_arriving_refused",
-                "Requests refused because too much was held.",
-                lambda: arriving.refused,
-                counter=True,
-            ),
-            Numbers(
-                "parley_departing_bytes",
-                "Bytes of HTTP answers that wait for slow peers.",
-                lambda: departing.held,
-            ),
-            Numbers(
-                "parley_departing_cut",
-                "Connections cut off because too much waited.",
-                lambda: departing.cut,
-                counter=True,
-            ),
-            Numbers(
-                "parley_packets_received",
-                "Packets from clients.",
-                lambda: counters.packets_in,
-                counter=True,
-            ),
-            Numbers(
-                "parley_malformed_closes",
-                "Sessions closed for what they sent.",
-                lambda: counters.malformed,
-                counter=True,
-            ),
-            Numbers(
-                "parley_silent_closes",
-                "Sessions closed because they never connected to a namespace.",
-                lambda: counters.silent,
-                counter=True,
-            ),
-            Numbers(
-                "parley_evictions",
-                "Connections ended to make room for others: sessions by whose they were, and http.",
-                lambda: {"http": door.evicted, **counters.evicted},
-                label="kind",
-                counter=True,
-            ),
-            Numbers(
-                "parley_deliveries",
-                "Events times connections they were written to.",
-                lambda: hub.deliveries,
-                counter=True,
-            ),
-            Numbers(
-                "parley_closes",
-                "Sessions the server closed on purpose, by code.",
-                lambda: counters.closes,
-                label="code",
-                counter=True,
-            ),
-            Numbers(
-                "parley_handshakes_refused",
-                "Handshakes and connects to namespaces refused, by reason.",
-                lambda: counters.refused,
-                label="reason",
-                counter=True,
-            ),
-            Numbers(
-                "parley_slow_clients",
-                "Events not sent to slow clients as they were: dropped, or replaced by newer ones.",
-                lambda: {"dropped": counters.dropped, "coalesced": counters.coalesced},
-                counter=True,
-            ),
-        ):
-            self._metrics.expose(numbers)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

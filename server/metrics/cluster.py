@@ -7,6 +7,7 @@ from actions.presence.watch import PresenceWatch
 from fanout.redis.bus import RedisBus
 from server.cluster.clocks import ClockCheck
 from server.cluster.nodes import Neighbours
+from server.core import Core
 from server.metrics.metrics import Numbers
 
 
@@ -27,6 +28,20 @@ def bus_numbers(bus: RedisBus) -> Sequence[Numbers]:
         ),
         Numbers("parley_bus_channels", "Rooms heard over Redis.", lambda: bus.channels),
         Numbers("parley_bus_queued_bytes", "Bytes waiting for Redis.", lambda: bus.queued_bytes),
+    )
+
+
+def repair_numbers(core: Core) -> Numbers:
+    """Of what other nodes have said and this one has not heard."""
+    return Numbers(
+        "parley_repairs",
+        "What the bus has lost: streams that were found behind their log, and times that "
+        "orders between nodes were or may have been missed.",
+        lambda: {
+            "streams": core.repair.found,
+            "orders": core.control.missed + core.user_control.missed,
+        },
+        counter=True,
     )
 
 

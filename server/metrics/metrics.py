@@ -81,9 +81,10 @@ class Metrics:
         """One commit held this many writes."""
         self._batch.observe(size)
 
-    def expose(self, collector: Collector) -> None:
-        """Add a collector that is asked at each scrape."""
-        self.registry.register(collector)
+    def expose(self, *collectors: Collector) -> None:
+        """Add collectors that are asked at each scrape."""
+        for each in collectors:
+            self.registry.register(each)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the format the scraper accepts, with its content type."""
