@@ -39,11 +39,9 @@ class LostFiles:
         Raises:
             Unavailable: the store is out of reach, or others keep changing one of the messages.
         """
-        after = ""
-        while links := await self._uploads.links(org, upload["id"], after=after):
+        async for links in self._uploads.links(org, upload["id"]):
             for link in links:
                 await self._note(org, link["stream"], link["message"], upload)
-            after = links[-1]["id"]
 
     async def _note(self, org: str, stream: str, message: str, upload: Document) -> None:
         for _ in range(ATTEMPTS):

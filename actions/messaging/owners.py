@@ -162,19 +162,15 @@ class Owners:
         self, org: str, conversation: str, besides: Collection[str]
     ) -> tuple[str | None, bool]:
         """Who has been in a conversation longest, and whether that one is active."""
-        after: tuple[str, str] | None = None
         first: str | None = None
-        while True:
-            page = await self._conversations.members(org, conversation, after=after, limit=PAGE)
+        async for page in self._conversations.members_in_pages(org, conversation, PAGE):
             users = [each["user"] for each in page if each["user"] not in besides]
             there = await self._people.existing(org, users)
             for user in users:
                 if user in there:
                     return user, True
             first = first or next(iter(users), None)
-            if len(page) < PAGE:
-                return first, False
-            after = (page[-1]["joined_at"], page[-1]["id"])
+        return first, False
 
     # -- handing over -------------------------------------------------------------------------
 

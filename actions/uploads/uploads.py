@@ -301,14 +301,12 @@ class Uploads:
             )
         ):
             return True
-        after = ""
-        while links := await self._repository.links(principal.org, doc["id"], after=after):
+        async for links in self._repository.links(principal.org, doc["id"]):
             streams = dict.fromkeys(link["stream"] for link in links)
             readable = await self._rules.readable(principal, streams)
             messages = {link["message"] for link in links if link["stream"] in readable}
             if messages and messages - await self.hidden(principal.org, messages, principal.user):
                 return True
-            after = links[-1]["id"]
         return await self.shows(principal.org, doc)
 
     async def list(self, principal: Principal, cursor: str | None, limit: int) -> UploadPage:

@@ -5,7 +5,7 @@ settings by appends to the user's own stream.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from domain.ids import key_digest, new_id
@@ -21,6 +21,7 @@ from store.engine import (
     Is,
     Update,
 )
+from store.scan import pages
 
 CONVERSATIONS = Collection("conversations", indexes=(Index(("kind", "id")),))
 """`{id, kind, title, topic, created_at, created_by, owners, size, pins}`: `pins` is the number of
@@ -267,6 +268,13 @@ class ConversationRepository:
             after=after,
             limit=limit,
         )
+
+    def members_in_pages(
+        self, org: str, conversation: str, size: int
+    ) -> AsyncIterator[list[Document]]:
+        """As `members`, all of them."""
+        where = {"conversation": conversation}
+        return pages(self._engine, org, MEMBERS, where, order=("joined_at", "id"), size=size)
 
     async def owners(self, org: str, conversation: str) -> list[Document]:
         """Those members who are owners, in no order."""

@@ -12,6 +12,7 @@ from store.engine import Change, Collection, Delete, Document, Engine, Index, In
 from store.messaging.conversations import MEMBERS, SETTINGS, key_of
 from store.messaging.messages import MESSAGES, MessageRepository
 from store.messaging.receipts import POSITIONS
+from store.scan import pages
 
 MENTIONS = Collection("mentions", indexes=(Index(("user", "conversation", "seq")),))
 """`{id: "<message>:<user>", conversation, user, seq}`: who is mentioned by which message.
@@ -265,15 +266,13 @@ class UnreadRepository:
         self, org: str, collection: Collection, where: Document, through: int, hidden: Hidden
     ) -> int:
         total = 0
-        after: tuple[int, str] | None = None
-        while True:
-            docs = await self._engine.find(
-                org, collection, where, order=("seq", "id"), after=after, limit=READ_AT_ONCE
-            )
+        async for docs in pages(
+            self._engine, org, collection, where, order=("seq",), size=READ_AT_ONCE
+        ):
             total += sum(1 for doc in docs if doc["seq"] <= through and doc["seq"] not in hidden)
-            if len(docs) < READ_AT_ONCE or docs[-1]["seq"] > through or total >= COUNTED:
-                return min(total, COUNTED)
-            after = (docs[-1]["seq"], docs[-1]["id"])
+            if docs[-1]["seq"] > through or total >= COUNTED:
+                break
+        return min(total, COUNTED)
 
 
 def _unread(pair: Pair, floor: int) -> Document:

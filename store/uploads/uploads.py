@@ -8,12 +8,15 @@ document smaller or removes it sets the count to that sum, if nobody was admitte
 it die before that, a sweep does: each says beforehand that it is at work.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 from typing import Any
 
 from domain.uploads.pictures import SizeName
 from store.engine import Collection, Document, Engine, Guard, Index, Insert, Is, Update
+from store.scan import pages
+
+LINKS_AT_ONCE = 100
 
 UPLOADS = Collection(
     "uploads",
@@ -300,14 +303,10 @@ class UploadRepository:
         """
         return Update(LINKS, link_id(upload, stream, message), set={"withdrawn_at": at})
 
-    async def links(
-        self, org: str, upload: str, *, after: str = "", limit: int = 100
-    ) -> list[Document]:
-        """What attaches an upload to messages, behind the link `after`."""
-        where: dict[str, Any] = {"upload": upload, "withdrawn_at": None}
-        if after:
-            where["id"] = Is(">", after)
-        return await self._engine.find(org, LINKS, where, order=("id",), limit=limit)
+    def links(self, org: str, upload: str) -> AsyncIterator[list[Document]]:
+        """What attaches an upload to messages, in pages."""
+        where = {"upload": upload, "withdrawn_at": None}
+        return pages(self._engine, org, LINKS, where, size=LINKS_AT_ONCE)
 
     async def was_attached(self, org: str, upload: str, stream: str | None = None) -> bool:
         """Whether an upload was ever attached to anything, or to anything of one stream."""
