@@ -1,6 +1,6 @@
-# A tag moves: to build the same image twice, name what it stood for, as `docker buildx imagetools inspect`
-# tells it: --build-arg PYTHON=python:3.13-slim@sha256:...
-ARG PYTHON=python:3.13-slim
+# By digest: a tag moves. Another is named by --build-arg PYTHON=..., with what
+# `docker buildx imagetools inspect python:3.13-slim` tells.
+ARG PYTHON=python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 FROM ${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app

@@ -137,3 +137,11 @@ def test_the_replica_set_is_the_one_that_the_nodes_ask_for() -> None:
     for node in nodes("compose.yaml").values():
         url = node["environment"]["PARLEY_STORE_URL"]
         assert url == f"mongodb://{made[2]}/parley?replicaSet={name}"
+
+
+def test_what_others_have_built_is_named_by_digest() -> None:
+    named = re.findall(r"^ *image: (\S+)", (ROOT / "deploy/compose.yaml").read_text(), re.M)
+    named += re.findall(r"^ARG PYTHON=(\S+)", (ROOT / "Dockerfile").read_text(), re.M)
+    others = [each for each in named if each != IMAGE]
+    assert len(others) == 4
+    assert all(re.search(r":[\w.-]+@sha256:[0-9a-f]{64}\Z", each) for each in others)
