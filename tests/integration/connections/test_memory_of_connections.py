@@ -55,7 +55,12 @@ async def test_connections_that_are_over_leave_nothing(
     count = (10_000 if known else 50_000) if full else 3_000
     # What is kept of many, within bounds, fills up first: nothing grows any more after some thousands.
     await visits(visit, 10_000 if known else 2_000)
-    before = rss(server.pid)
-    await visits(visit, count)
-    grown = rss(server.pid) - before
-    assert grown < 1_000_000 + 20 * count, f"{grown / count:.0f} bytes for each of {count}"
+    # What stays of each connection stays in every round; what the allocator keeps once, in one.
+    grown = []
+    for _ in range(3):
+        before = rss(server.pid)
+        await visits(visit, count)
+        grown.append(rss(server.pid) - before)
+        if grown[-1] < 1_000_000 + 20 * count:
+            return
+    pytest.fail(f"grew by {grown} bytes in rounds of {count}")
